@@ -1,0 +1,217 @@
+"""LOAD: path -> Model, the ModelProto with its graph view, its constants and its external data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+from onnx_graphsurgeon.logger import G_LOGGER
+
+from fcpts_onnx.errors import ModelError
+
+__all__ = ["OLDEST_OPSET", "InputSpec", "Model", "load", "subgraphs", "tensor_array"]
+
+OLDEST_OPSET = 7
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What the graph states of one input.
+
+    Attributes:
+        name: the input's name.
+        dtype: its numpy dtype.
+        shape: one entry a dimension, None where the graph leaves it open; None when the graph
+            states no shape at all.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A loaded ONNX model. External data stays on disk until `array` asks for it.
+
+    Attributes:
+        path: the file it came from.
+        proto: the model as stored; nothing in the package changes it.
+    """
+
+    path: Path
+    proto: onnx.ModelProto
+
+    @property
+    def folder(self) -> str:
+        """The folder that external data is relative to."""
+        return str(self.path.resolve().parent)
+
+    @cached_property
+    def opsets(self) -> dict[str, int]:
+        """Opset version by domain; the default domain is the empty string."""
+        return {_domain(entry.domain): entry.version for entry in self.proto.opset_import}
+
+    @cached_property
+    def graph(self) -> gs.Graph:
+        """The onnx-graphsurgeon view: nodes and tensors linked both ways, in the file's order."""
+        # graphsurgeon writes its remarks (bfloat16, empty names) to the terminal of the user.
+        G_LOGGER.severity = G_LOGGER.CRITICAL
+        return gs.import_onnx(self.proto)
+
+    @cached_property
+    def tensors(self) -> dict[str, onnx.TensorProto]:
+        """Constant tensors of the main graph by name: initializers and Constant nodes' values."""
+        found = {tensor.name: tensor for tensor in self.proto.graph.initializer}
+        for node in self.proto.graph.node:
+            if node.op_type == "Constant" and not _domain(node.domain):
+                for attribute in node.attribute:
+                    if attribute.name == "value":
+                        found[node.output[0]] = attribute.t
+        return found
+
+    @cached_property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """The graph's inputs, less those that are initializers too (IR version 3)."""
+        initializers = {tensor.name for tensor in self.proto.graph.initializer}
+        return tuple(
+            _input_spec(value) for value in self.proto.graph.input if value.name not in initializers
+        )
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the graph's outputs."""
+        return tuple(value.name for value in self.proto.graph.output)
+
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        """The value of a constant tensor of the main graph, read from its file if it is external.
+
+        Raises:
+            ModelError: its stored bytes do not fit its shape.
+        """
+        return tensor_array(self.tensors[name], self.folder)
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Read an ONNX file and check it.
+
+    Raises:
+        ModelError: there is no such file, it is not an ONNX model or is cut short, its external
+            data is missing or lies outside its folder, or its opset is unknown.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file. Name an ONNX model.")
+    try:
+        proto = onnx.load_model(str(path), load_external_data=False)
+    except DecodeError as error:
+        raise ModelError(
+            f"{path}: not an ONNX model, or cut short ({path.stat().st_size} bytes). "
+            "Export or copy it again."
+        ) from error
+    if not proto.graph.node:
+        raise ModelError(f"{path}: not an ONNX model, or one without a single node.")
+    model = Model(path, proto)
+    _check_opset(model)
+    _check_external_data(model)
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{path}: not a valid ONNX model: {reason}") from error
+    return model
+
+
+def tensor_array(tensor: onnx.TensorProto, folder: str) -> np.ndarray[Any, Any]:
+    """The value of a TensorProto; its own bytes stay as they are (`folder`: of external data).
+
+    Raises:
+        ModelError: the stored bytes do not fit the shape, or cannot be read.
+    """
+    if uses_external_data(tensor):
+        # Reading fills in the proto it is given; a copy of the small stub keeps the model small.
+        stub = onnx.TensorProto()
+        stub.CopyFrom(tensor)
+        tensor = stub
+    try:
+        return onnx.numpy_helper.to_array(tensor, folder)
+    except (ValueError, OSError, onnx.checker.ValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"Tensor {tensor.name!r} cannot be read: {reason}") from error
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs directly inside a node (branches of If, bodies of Loop and Scan)."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _domain(name: str) -> str:
+    """One name for the default domain, which may be stored in two ways."""
+    return "" if name == "ai.onnx" else name
+
+
+def _input_spec(value: onnx.ValueInfoProto) -> InputSpec:
+    tensor = value.type.tensor_type
+    if not value.type.HasField("tensor_type"):
+        raise ModelError(f"Input {value.name!r} is not a tensor; only tensors can be calibrated.")
+    shape = None
+    if tensor.HasField("shape"):
+        # A size of 0 or below is what some exporters write for an open dimension.
+        shape = tuple(
+            dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
+            for dim in tensor.shape.dim
+        )
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    return InputSpec(value.name, dtype, shape)
+
+
+def _check_opset(model: Model) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    version = model.opsets.get("")
+    if version is None or not OLDEST_OPSET <= version <= newest:
+        found = "states no opset" if version is None else f"has opset {version}"
+        raise ModelError(
+            f"{model.path}: {found}; supported are {OLDEST_OPSET} to {newest} "
+            f"(onnx {onnx.__version__}). Export it with one of these."
+        )
+
+
+def _check_external_data(model: Model) -> None:
+    folder = Path(model.folder)
+    for tensor in _all_tensors(model.proto.graph):
+        if not uses_external_data(tensor):
+            continue
+        try:
+            location = ExternalDataInfo(tensor).location
+        except ValueError as error:
+            raise ModelError(f"{model.path}: {error}") from error
+        where = f"{model.path}: the external data of {tensor.name!r}, {location!r},"
+        target = folder / location
+        if Path(location).is_absolute() or not target.resolve().is_relative_to(folder):
+            raise ModelError(f"{where} lies outside the model's folder, which is not allowed.")
+        if not target.is_file():
+            raise ModelError(f"{where} is missing. Put the file beside the model.")
+
+
+def _all_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every stored dense tensor of a graph and of the graphs inside it."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+        for inner in subgraphs(node):
+            yield from _all_tensors(inner)

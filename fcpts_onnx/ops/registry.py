@@ -1,0 +1,112 @@
+"""TWIN: the table of operators, looked up by domain, name and opset.
+
+An operator is a plain function on tensors whose signature is its ONNX specification: positional
+arguments are the inputs in order (None where one is left out), keyword-only arguments are the
+attributes under their ONNX names, with the schema's defaults. Two annotations steer the caller:
+
+* an input annotated `Ints` (or `Ints | None`) arrives as a tuple of Python integers;
+* a keyword named `outputs` receives the number of outputs the node asks for.
+"""
+
+from __future__ import annotations
+
+import bisect
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+__all__ = ["Ints", "Op", "find_op", "op", "supported_ops"]
+
+Ints = tuple[int, ...]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_VARIADIC = inspect.Parameter.VAR_POSITIONAL
+
+
+@dataclass(frozen=True)
+class Op:
+    """One registered implementation of an operator.
+
+    Attributes:
+        since: the first opset version it is right for; a later registration takes over from it.
+        attributes: the attribute names it knows; a node that has any other is unsupported.
+        max_inputs: how many inputs it takes, None for any number.
+        max_outputs: how many outputs it gives.
+        ints: the positions of inputs that arrive as Python integers.
+    """
+
+    domain: str
+    name: str
+    since: int
+    function: Callable[..., Any]
+    attributes: frozenset[str]
+    required: frozenset[str]
+    max_inputs: int | None
+    max_outputs: int
+    ints: frozenset[int]
+    wants_outputs: bool
+
+
+_table: dict[tuple[str, str], list[Op]] = {}
+
+
+def op(
+    name: str, since: int = 1, *, domain: str = "", outputs: int = 1
+) -> Callable[[Function], Function]:
+    """Register a function as the operator `name` from opset `since` on.
+
+    Args:
+        since: a semantic break point; versions that only add types need no registration.
+        outputs: how many of the operator's outputs the function can give.
+
+    Raises:
+        ValueError: that operator has an implementation for that version already.
+    """
+
+    def register(function: Function) -> Function:
+        versions = _table.setdefault((domain, name), [])
+        if any(known.since == since for known in versions):
+            raise ValueError(f"{name} since {since} is registered twice.")
+        bisect.insort(
+            versions, _describe(function, domain, name, since, outputs), key=lambda known: known.since
+        )
+        return function
+
+    return register
+
+
+def find_op(domain: str, name: str, opset: int) -> Op | None:
+    """The implementation with the greatest `since` not above `opset`, or None."""
+    known = [entry for entry in _table.get((domain, name), []) if entry.since <= opset]
+    return known[-1] if known else None
+
+
+def supported_ops() -> list[Op]:
+    """Every registered implementation, by domain, name and version."""
+    return [entry for key in sorted(_table) for entry in _table[key]]
+
+
+def _describe(
+    function: Callable[..., Any], domain: str, name: str, since: int, outputs: int
+) -> Op:
+    hints = typing.get_type_hints(function)
+    parameters = inspect.signature(function).parameters.values()
+    inputs = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    keywords = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+    wants_outputs = keywords.pop("outputs", None) is not None
+    return Op(
+        domain=domain,
+        name=name,
+        since=since,
+        function=function,
+        attributes=frozenset(keywords),
+        required=frozenset(key for key, p in keywords.items() if p.default is p.empty),
+        max_inputs=None if any(p.kind is _VARIADIC for p in inputs) else len(inputs),
+        max_outputs=outputs,
+        ints=frozenset(
+            index for index, p in enumerate(inputs) if hints.get(p.name) in (Ints, Ints | None)
+        ),
+        wants_outputs=wants_outputs,
+    )
