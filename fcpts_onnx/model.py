@@ -18,7 +18,15 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from fcpts_onnx.errors import ModelError
 
-__all__ = ["OLDEST_OPSET", "InputSpec", "Model", "load", "subgraphs", "tensor_array"]
+__all__ = [
+    "OLDEST_OPSET",
+    "InputSpec",
+    "Model",
+    "constant_tensors",
+    "load",
+    "stored_tensors",
+    "tensor_array",
+]
 
 OLDEST_OPSET = 7
 
@@ -71,13 +79,7 @@ class Model:
     @cached_property
     def tensors(self) -> dict[str, onnx.TensorProto]:
         """Constant tensors of the main graph by name: initializers and Constant nodes' values."""
-        found = {tensor.name: tensor for tensor in self.proto.graph.initializer}
-        for node in self.proto.graph.node:
-            if node.op_type == "Constant" and not _domain(node.domain):
-                for attribute in node.attribute:
-                    if attribute.name == "value":
-                        found[node.output[0]] = attribute.t
-        return found
+        return constant_tensors(self.proto.graph)
 
     @cached_property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -149,12 +151,28 @@ def tensor_array(tensor: onnx.TensorProto, folder: str) -> np.ndarray[Any, Any]:
         raise ModelError(f"Tensor {tensor.name!r} cannot be read: {reason}") from error
 
 
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs directly inside a node (branches of If, bodies of Loop and Scan)."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
+def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Constant tensors of one graph by name: initializers and Constant nodes' values."""
+    return {name: tensor for name, tensor in stored_tensors(graph) if name is not None}
+
+
+def stored_tensors(
+    graph: onnx.GraphProto, *, inner: bool = False
+) -> Iterator[tuple[str | None, onnx.TensorProto]]:
+    """Every stored dense tensor of a graph and of the graphs inside it.
+
+    The constants of the graph itself come with the name they have in it, all others with None.
+    """
+    for tensor in graph.initializer:
+        yield None if inner else tensor.name, tensor
+    for node in graph.node:
+        is_constant = node.op_type == "Constant" and not _domain(node.domain) and not inner
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield node.output[0] if is_constant else None, attribute.t
+            yield from ((None, tensor) for tensor in attribute.tensors)
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from stored_tensors(body, inner=True)
 
 
 def _domain(name: str) -> str:
@@ -190,7 +208,7 @@ def _check_opset(model: Model) -> None:
 
 def _check_external_data(model: Model) -> None:
     folder = Path(model.folder)
-    for tensor in _all_tensors(model.proto.graph):
+    for _, tensor in stored_tensors(model.proto.graph):
         if not uses_external_data(tensor):
             continue
         try:
@@ -203,15 +221,3 @@ def _check_external_data(model: Model) -> None:
             raise ModelError(f"{where} lies outside the model's folder, which is not allowed.")
         if not target.is_file():
             raise ModelError(f"{where} is missing. Put the file beside the model.")
-
-
-def _all_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every stored dense tensor of a graph and of the graphs inside it."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-        for inner in subgraphs(node):
-            yield from _all_tensors(inner)

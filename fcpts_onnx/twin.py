@@ -52,14 +52,18 @@ class Step:
 class Twin(nn.Module):
     """The graph of a model as a torch module.
 
-    What is learned is a Parameter, by its ONNX name in `learned`; every other constant is a
-    buffer. What depends on constants alone is computed once, here. The forward pass changes
-    nothing, so the dense network and a sparse one can share a twin: hand over other tensors for
-    some of its parameters by `replaced`.
+    What is learned is a Parameter, by its ONNX name in `learned`; every other constant is fixed.
+    What depends on constants alone is computed once, here. The forward pass changes nothing, so
+    the dense network and a sparse one can share a twin: hand over other tensors for some of its
+    parameters by `replaced`.
 
     Args:
         model: the model to mirror.
         learned: names of initializers (or Constant nodes' outputs) to make Parameters.
+
+    Attributes:
+        per_sample: run the graph for each sample on its own, vectorised. Graphs that were
+            exported with a batch size written into them give right results only so.
 
     Raises:
         UnsupportedError: the graph has operators or attributes that are not registered; the
@@ -68,24 +72,35 @@ class Twin(nn.Module):
 
     def __init__(self, model: Model, learned: Collection[str] = ()) -> None:
         super().__init__()
+        self.per_sample = False
         self.input_names = tuple(spec.name for spec in model.inputs)
         self.output_names = model.outputs
         steps = _bind(model)
-        self.learned: dict[str, nn.Parameter] = {}
-        constants: dict[str, Tensor] = {}
-        for name in _read_constants(model):
-            value = to_torch(model.array(name))
-            if name in learned:
-                self.learned[name] = nn.Parameter(value)
-                self.register_parameter(f"learned_{len(self.learned)}", self.learned[name])
-            else:
-                constants[name] = value
-        self.steps = _schedule(_fold(steps, constants), self.output_names)
+        values = {name: to_torch(model.array(name)) for name in _read_constants(model)}
+        self.learned = {
+            name: nn.Parameter(values.pop(name)) for name in list(values) if name in learned
+        }
+        for place, parameter in enumerate(self.learned.values()):
+            self.register_parameter(f"learned_{place}", parameter)
+        self.steps = _schedule(_fold(steps, values), self.output_names)
         read = {name for step in self.steps for name in step.inputs} | set(self.output_names)
-        self._buffer_of = {}
-        for name in read & constants.keys():
-            self._buffer_of[name] = f"constant_{len(self._buffer_of)}"
-            self.register_buffer(self._buffer_of[name], constants[name])
+        # Shapes, axes and the like are read by Python: they stay on the CPU and are no buffers.
+        self._shapes = {
+            name: value
+            for name, value in values.items()
+            if name in read and not value.is_floating_point()
+        }
+        self._buffer_of = {
+            name: f"constant_{place}" for place, name in enumerate(sorted(read & values.keys()))
+            if name not in self._shapes
+        }
+        for name, buffer in self._buffer_of.items():
+            self.register_buffer(buffer, values[name])
+
+    def prepare(self, device: torch.device) -> None:
+        """Move to a device, images in channels-last memory, where convolutions are fastest."""
+        self.to(device=device)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
         self,
@@ -93,7 +108,7 @@ class Twin(nn.Module):
         replaced: Mapping[str, Tensor] | None = None,
         fetch: Iterable[str] = (),
     ) -> dict[str, Tensor]:
-        """Run the graph.
+        """Run the graph on a batch.
 
         Args:
             inputs: a tensor for every graph input, by name.
@@ -103,11 +118,26 @@ class Twin(nn.Module):
         Returns:
             The graph's outputs, and what was asked for, by name.
         """
-        values: dict[str, Any] = {name: self._buffers[b] for name, b in self._buffer_of.items()}
-        values.update(self.learned)
-        values.update(inputs)
-        if replaced:
-            values.update(replaced)
+        if not self.per_sample:
+            return self._run(inputs, replaced, fetch)
+
+        def run_one(sample: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            single = {name: value.unsqueeze(0) for name, value in sample.items()}
+            return self._run(single, replaced, fetch)
+
+        results: dict[str, Tensor] = torch.vmap(run_one)(dict(inputs))
+        return {name: value.flatten(0, 1) for name, value in results.items()}
+
+    def _run(
+        self,
+        inputs: Mapping[str, Tensor],
+        replaced: Mapping[str, Tensor] | None,
+        fetch: Iterable[str],
+    ) -> dict[str, Tensor]:
+        values: dict[str, Any] = {
+            name: self.get_buffer(buffer) for name, buffer in self._buffer_of.items()
+        }
+        values |= self._shapes | self.learned | dict(inputs) | dict(replaced or {})
         wanted = dict.fromkeys((*self.output_names, *fetch))
         for step in self.steps:
             values.update(zip(step.outputs, step.run(values), strict=False))

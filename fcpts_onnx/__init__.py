@@ -1,0 +1,36 @@
+"""fcpts-onnx: make a trained ONNX model sparse after training."""
+
+from fcpts_onnx.errors import FcptsError
+from fcpts_onnx.pipeline import evaluate, inspect, prune, validate
+from fcpts_onnx.preprocess import Preprocess
+from fcpts_onnx.recipe import Recipe
+from fcpts_onnx.results import (
+    Evaluation,
+    Inspection,
+    Output,
+    Parity,
+    Progress,
+    PruneResult,
+    Sparsity,
+    Validation,
+    to_json,
+)
+
+__all__ = [
+    "Evaluation",
+    "FcptsError",
+    "Inspection",
+    "Output",
+    "Parity",
+    "Preprocess",
+    "Progress",
+    "PruneResult",
+    "Recipe",
+    "Sparsity",
+    "Validation",
+    "evaluate",
+    "inspect",
+    "prune",
+    "to_json",
+    "validate",
+]

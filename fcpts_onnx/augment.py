@@ -1,0 +1,40 @@
+"""DATA: random views of calibration images; the dense network labels whatever it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["random_view"]
+
+
+def random_view(pixels: Tensor, kinds: Sequence[str], generator: torch.Generator) -> Tensor:
+    """uint8 (batch, height, width, channels) -> the same, each image changed on its own.
+
+    Args:
+        kinds: of `recipe.AUGMENTATIONS`.
+    """
+    if "flip" in kinds:
+        chosen = torch.rand(len(pixels), generator=generator) < 0.5
+        pixels = torch.where(chosen[:, None, None, None], pixels.flip(2), pixels)
+    if "crop" in kinds:
+        pixels = _shift(pixels, generator)
+    return pixels
+
+
+def _shift(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Move each image by up to an eighth of its size; what comes in is mirrored at the edge."""
+    count, height, width, _ = pixels.shape
+    rows = _moved(height, count, generator)
+    columns = _moved(width, count, generator)
+    return pixels[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _moved(length: int, count: int, generator: torch.Generator) -> Tensor:
+    """For each image and place along an axis, the place it shows: (count, length)."""
+    reach = length // 8
+    shift = torch.randint(-reach, reach + 1, (count, 1), generator=generator)
+    places = (torch.arange(length) + shift).abs()
+    return torch.where(places < length, places, 2 * (length - 1) - places)

@@ -1,0 +1,285 @@
+"""prune, inspect, validate and evaluate: the steps of the data flow, one line each."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fcpts_onnx.calibration import Data, load_calibration
+from fcpts_onnx.errors import FcptsError, ModelError, OutputError, ParityError
+from fcpts_onnx.evaluate import evaluate_classifier
+from fcpts_onnx.model import Model, load
+from fcpts_onnx.ops.dtypes import to_numpy
+from fcpts_onnx.preprocess import Preprocess
+from fcpts_onnx.recipe import Recipe
+from fcpts_onnx.results import Evaluation, Inspection, Progress, PruneResult, Validation
+from fcpts_onnx.sparsity.budget import Budget
+from fcpts_onnx.sparsity.reconstruct import reconstruct
+from fcpts_onnx.twin import Twin
+from fcpts_onnx.validate import TOLERANCE, check_parity, validate_models
+from fcpts_onnx.weights import Weight, find_weights, learned_along, select
+from fcpts_onnx.write import check_target, save, staged, stale_data
+
+__all__ = ["evaluate", "inspect", "prune", "validate"]
+
+PathLike = str | os.PathLike[str]
+
+
+def prune(
+    model: PathLike,
+    output: PathLike,
+    *,
+    target: float,
+    calib: Data,
+    preprocess: Preprocess | str = "imagenet",
+    recipe: Recipe | str = "default",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    keep_dense: Sequence[str] = (),
+    samples: int = 10_000,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int = 0,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> PruneResult:
+    """Make a trained model sparse: the same graph with exactly the requested share of zeros.
+
+    Args:
+        model: the dense ONNX file; it is never changed unless `output` names it too and
+            `overwrite` is set.
+        output: the sparse ONNX file to write.
+        target: the share of zeros, 0 to 1, over all weights that are pruned.
+        calib: calibration data without labels: a folder of images or .npy, an .npz keyed by input
+            name, a .npy, or an iterable of arrays or of dicts by input name.
+        preprocess: a Preprocess, or the name of a preset or TOML file.
+        recipe: a Recipe, or the name of one or of a TOML file.
+        include, exclude: globs on initializer or node names.
+        keep_dense: "first" and "last".
+        samples: how much of the calibration data to take at most.
+        seed: of every random choice; with the same seed and machine the same file results.
+        device: "auto", "cpu" or "cuda".
+        threads: for torch and onnxruntime, 0 for their own choice.
+        say, report: told what happens: lines, and the progress of learning.
+
+    Raises:
+        FcptsError: anything the user can put right; nothing has been written then.
+    """
+    source, target_path, clock = Path(model), Path(output), _Clock()
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    torch_device = _device(device)
+    with clock("load"), _threads(threads):
+        dense = load(source)
+        check_target(target_path, source, overwrite=overwrite)
+        weights = _prunable(dense, include, exclude, keep_dense)
+        budget = Budget.of(weights, target)
+        names = [weight.name for weight in weights]
+        along = learned_along(dense, exclude)
+        _check_finite(dense, [*names, *along])
+        twin = Twin(dense, [*names, *along])
+    with clock("calibrate"):
+        calibration = load_calibration(
+            calib, dense, _preprocess(preprocess), samples=samples, seed=seed
+        )
+    say(f"Calibration: {calibration.describe()}")
+    for line in calibration.skipped:
+        say(f"Skipped: {line}")
+    history: list[Progress] = []
+
+    def keep(progress: Progress) -> None:
+        history.append(progress)
+        report(progress)
+
+    with _threads(threads):
+        with clock("check"):
+            parity = check_parity(twin, dense, calibration, threads)
+        say(f"Twin: agrees with onnxruntime within {parity.error:.1e} of the output's scale")
+        with clock("learn"):
+            twin.prepare(torch_device)
+            learned = reconstruct(
+                twin, calibration, weights, target, recipe, seed=seed, report=keep
+            )
+            learned = {name: value.cpu() for name, value in learned.items()}
+        stale = stale_data(target_path)
+        with staged(target_path) as stage:
+            with clock("write"):
+                arrays = {name: to_numpy(value) for name, value in learned.items()}
+                save(dense, arrays, stage, target_path.parent)
+            with clock("validate"):
+                validation = validate_models(
+                    dense, stage, calibration, names,
+                    twin=twin.to("cpu"), replaced=learned, threads=threads,
+                )
+                _accept(validation, budget)
+        for file in stale:
+            file.unlink(missing_ok=True)
+    return PruneResult(
+        source=str(source),
+        output=str(target_path),
+        target=target,
+        count=validation.count,
+        zeros=validation.zeros,
+        recipe=recipe.name,
+        seed=seed,
+        calibration=calibration.describe(),
+        skipped=calibration.skipped,
+        parity=parity,
+        validation=replace(validation, model=str(target_path)),
+        history=tuple(history),
+        seconds=clock.seconds,
+    )
+
+
+def inspect(
+    model: PathLike,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    keep_dense: Sequence[str] = (),
+) -> Inspection:
+    """List what can be pruned in a model, and why the rest cannot.
+
+    Raises:
+        FcptsError: the model cannot be loaded, or a glob matches nothing.
+    """
+    loaded = load(model)
+    weights = select(find_weights(loaded), include, exclude, keep_dense)
+    return Inspection(
+        model=str(model),
+        opset=loaded.opsets[""],
+        inputs=tuple(
+            f"{spec.name}: {spec.dtype} "
+            f"{list(spec.shape) if spec.shape is not None else 'of any shape'}".replace("None", "?")
+            for spec in loaded.inputs
+        ),
+        weights=tuple(weights),
+        along=tuple(learned_along(loaded, exclude)),
+    )
+
+
+def validate(
+    dense: PathLike,
+    sparse: PathLike,
+    *,
+    calib: Data,
+    preprocess: Preprocess | str = "imagenet",
+    samples: int = 1000,
+    seed: int = 0,
+    threads: int = 0,
+) -> Validation:
+    """Hold a sparse file against its dense origin: zeros, what changed, how outputs differ.
+
+    Raises:
+        FcptsError: a file cannot be loaded or run, or the two have different outputs.
+    """
+    origin = load(dense)
+    calibration = load_calibration(
+        calib, origin, _preprocess(preprocess), samples=samples, seed=seed
+    )
+    names = [weight.name for weight in find_weights(origin) if weight.name in origin.tensors]
+    return validate_models(
+        origin, Path(sparse), calibration, names, samples=samples, threads=threads
+    )
+
+
+def evaluate(
+    model: PathLike,
+    *,
+    data: PathLike,
+    preprocess: Preprocess | str = "imagenet",
+    labels: PathLike | None = None,
+    threads: int = 0,
+) -> Evaluation:
+    """Top-1 and top-5 accuracy on labelled images in class-named folders.
+
+    Raises:
+        FcptsError: the model or the images cannot be read, or do not fit each other.
+    """
+    return evaluate_classifier(
+        load(model),
+        Path(data),
+        _preprocess(preprocess),
+        labels=None if labels is None else Path(labels),
+        threads=threads,
+    )
+
+
+class _Clock:
+    """Seconds by step of the data flow."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - start
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Limit torch's threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise FcptsError("--device cuda: this machine has no usable CUDA device. Use cpu or auto.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _preprocess(choice: Preprocess | str) -> Preprocess:
+    return choice if isinstance(choice, Preprocess) else Preprocess.named(choice)
+
+
+def _prunable(
+    model: Model, include: Sequence[str], exclude: Sequence[str], keep_dense: Sequence[str]
+) -> list[Weight]:
+    found = find_weights(model)
+    chosen = select(found, include, exclude, keep_dense)
+    weights = [weight for weight in chosen if weight.excluded is None]
+    if not weights:
+        reasons = sorted({f"{weight.name} is {weight.excluded}" for weight in chosen})
+        why = "; ".join(reasons[:5]) or "no Conv, ConvTranspose, Gemm or MatMul has a constant weight"
+        raise ModelError(f"{model.path}: has no prunable weight: {why}.")
+    return weights
+
+
+def _check_finite(model: Model, names: Sequence[str]) -> None:
+    bad = [name for name in names if not np.isfinite(model.array(name)).all()]
+    if bad:
+        raise ModelError(
+            f"{model.path}: NaN or Inf in the weights {', '.join(bad[:10])}. Repair the model first."
+        )
+
+
+def _accept(validation: Validation, budget: Budget) -> None:
+    """The promises of the tool, checked on the file before it takes its place."""
+    if validation.zeros != budget.zeros:
+        raise OutputError(
+            f"The saved file has {validation.zeros} zeros instead of {budget.zeros}; "
+            "this is a fault of fcpts-onnx, please report it. Nothing was written."
+        )
+    if not validation.same_graph:
+        raise OutputError("The saved graph differs from the input; please report it.")
+    if validation.twin_error is not None and validation.twin_error > TOLERANCE:
+        raise ParityError(
+            f"The sparse twin differs from onnxruntime by {validation.twin_error:.2g} of the "
+            f"output's scale, more than {TOLERANCE:g}. Nothing was written."
+        )

@@ -1,0 +1,213 @@
+"""DATA: how an image file becomes a value of the graph's input."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fcpts_onnx.errors import CalibrationError, RecipeError
+from fcpts_onnx.model import InputSpec
+
+__all__ = ["PRESETS", "ImagePlan", "Preprocess"]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """value = (pixel * scale - mean) / std, on an image brought to the size of the input.
+
+    Attributes:
+        scale: what a pixel of 0..255 is multiplied with.
+        mean, std: one number, or one a channel in the order of the model's channels.
+        size: (height, width) where the graph leaves it open; None takes it from the graph.
+        resize: length of the short side in pixels before the centre crop; None takes the least
+            that covers the size. An image that has the size already is left as it is.
+        channels: "rgb" or "bgr", the order of the model's channels.
+        layout: "nchw", "nhwc", or "auto": where the graph's input has 1 or 3 channels.
+
+    Raises:
+        RecipeError: a value is out of range.
+    """
+
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    size: tuple[int, int] | None = None
+    resize: int | None = None
+    channels: str = "rgb"
+    layout: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("channels", ("rgb", "bgr")), ("layout", ("auto", "nchw", "nhwc"))):
+            if getattr(self, name) not in allowed:
+                raise RecipeError(
+                    f"Preprocessing: {name} is {getattr(self, name)!r}, expected one of {allowed}."
+                )
+        if self.scale == 0 or not all(self.std):
+            raise RecipeError("Preprocessing: scale and std must not be zero.")
+        if len(self.mean) not in (1, 3) or len(self.std) not in (1, 3):
+            raise RecipeError("Preprocessing: mean and std take one number, or one for each of 3.")
+
+    @classmethod
+    def named(cls, name: str) -> Preprocess:
+        """A preset by name, or the preprocessing stored in a TOML file.
+
+        Raises:
+            RecipeError: there is no such preset or file, or the file has unknown keys.
+        """
+        if name in PRESETS:
+            return PRESETS[name]
+        path = Path(name)
+        if path.suffix != ".toml":
+            raise RecipeError(
+                f"Preprocessing {name!r} is unknown; expected {', '.join(PRESETS)} or a .toml file."
+            )
+        try:
+            entries = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise RecipeError(f"{path}: cannot be read as preprocessing: {error}") from error
+        base = PRESETS[entries.pop("preset", "raw")]
+        return base.overridden(**{key: _plain(value) for key, value in entries.items()})
+
+    def overridden(self, **entries: Any) -> Preprocess:
+        """The same with other values for what is named; None leaves a value as it is.
+
+        Raises:
+            RecipeError: an entry is unknown or out of range.
+        """
+        known = {field.name for field in fields(self)}
+        if unknown := sorted(set(entries) - known):
+            raise RecipeError(
+                f"Preprocessing: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}."
+            )
+        return replace(self, **{key: value for key, value in entries.items() if value is not None})
+
+
+PRESETS = {
+    "imagenet": Preprocess(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "tf": Preprocess(1 / 127.5, (1.0,), (1.0,)),
+    "unit": Preprocess(1 / 255),
+    "raw": Preprocess(),
+}
+"""imagenet: RGB, x/255, torchvision's mean and std; tf: x/127.5-1; unit: x/255; raw: 0..255."""
+
+
+@dataclass(frozen=True)
+class ImagePlan:
+    """Preprocessing settled for one input: what size, how many channels, in which order.
+
+    Attributes:
+        height, width: in pixels; None until the images themselves have to say.
+    """
+
+    spec: InputSpec
+    preprocess: Preprocess
+    channels: int
+    height: int | None
+    width: int | None
+    nhwc: bool
+
+    @classmethod
+    def of(cls, spec: InputSpec, preprocess: Preprocess) -> ImagePlan:
+        """Read layout, channels and size off the input, where it states them.
+
+        Raises:
+            CalibrationError: images do not fit the input.
+        """
+        shape = spec.shape or (None,) * 4
+        if len(shape) != 4:
+            raise CalibrationError(
+                f"Input {spec.name!r} has shape {list(shape)}; images need four dimensions. "
+                "Give arrays instead: a .npy, an .npz or a folder of .npy."
+            )
+        nhwc = preprocess.layout == "nhwc" or (
+            preprocess.layout == "auto" and shape[3] in (1, 3) and shape[1] not in (1, 3)
+        )
+        channels, height, width = (
+            (shape[3], shape[1], shape[2]) if nhwc else (shape[1], shape[2], shape[3])
+        )
+        channels = channels or max(3 if spec.shape is None else 1, 3)
+        if channels not in (1, 3):
+            raise CalibrationError(
+                f"Input {spec.name!r} has {channels} channels ({list(shape)} read as "
+                f"{'NHWC' if nhwc else 'NCHW'}); images have 1 or 3. Give --layout or arrays."
+            )
+        if channels == 1 and max(len(preprocess.mean), len(preprocess.std)) > 1:
+            raise CalibrationError(
+                f"Input {spec.name!r} has one channel, the preprocessing has three means or "
+                "deviations. Give one of each, or --preprocess unit, tf or raw."
+            )
+        for stated, (side, asked) in zip(
+            (height, width), zip(("height", "width"), preprocess.size or (None, None)), strict=True
+        ):
+            if stated and asked and stated != asked:
+                raise CalibrationError(
+                    f"--size asks for a {side} of {asked}, but input {spec.name!r} has {stated}."
+                )
+        if preprocess.size:
+            height, width = preprocess.size
+        return cls(spec, preprocess, channels, height, width, nhwc)
+
+    def decode(self, path: Path) -> np.ndarray[Any, Any]:
+        """One image file as uint8 of shape (height, width, channels), in the model's order.
+
+        Raises:
+            OSError, ValueError, SyntaxError: the file is not an image that can be read.
+        """
+        with Image.open(path) as image:
+            pixels = image.convert("RGB" if self.channels == 3 else "L")
+        pixels = self._fit(pixels)
+        array = np.asarray(pixels).reshape(pixels.height, pixels.width, self.channels)
+        return array[..., ::-1] if self.preprocess.channels == "bgr" else array
+
+    def _fit(self, image: Image.Image) -> Image.Image:
+        """Bring an image to the size: short side first, then a crop from the centre."""
+        if self.height is None or self.width is None:
+            return image
+        if image.size == (self.width, self.height):
+            return image
+        factor = max(self.height / image.height, self.width / image.width)
+        if self.preprocess.resize:
+            factor = max(factor, self.preprocess.resize / min(image.size))
+        width = max(self.width, round(image.width * factor))
+        height = max(self.height, round(image.height * factor))
+        left, top = (width - self.width) // 2, (height - self.height) // 2
+        resized = image.resize((width, height), Image.Resampling.BILINEAR)
+        return resized.crop((left, top, left + self.width, top + self.height))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 (batch, height, width, channels) -> the input's values, layout and type.
+
+        NCHW results are views in channels-last memory.
+        """
+        mean = torch.tensor(self.preprocess.mean, device=pixels.device)
+        std = torch.tensor(self.preprocess.std, device=pixels.device)
+        values = (pixels.float() * self.preprocess.scale - mean) / std
+        if self.spec.dtype.kind in "iu":
+            limits = np.iinfo(self.spec.dtype)
+            values = values.round().clamp(int(limits.min), int(limits.max))
+        values = values.to(_torch_type(self.spec.dtype))
+        return values if self.nhwc else values.permute(0, 3, 1, 2)
+
+
+def _torch_type(dtype: np.dtype[Any]) -> torch.dtype:
+    if dtype.name == "bfloat16":
+        return torch.bfloat16
+    return torch.from_numpy(np.empty(0, dtype)).dtype
+
+
+def _plain(value: Any) -> Any:
+    """A TOML value as a field's value: lists become tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def parse_numbers(values: Sequence[float]) -> tuple[float, ...]:
+    """Numbers as a tuple."""
+    return tuple(values)

@@ -1,0 +1,175 @@
+"""Recipe: every knob of the method in one frozen dataclass, read from TOML, checked on construction."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fcpts_onnx.errors import RecipeError
+
+__all__ = ["AUGMENTATIONS", "Recipe", "recipe_names"]
+
+AUGMENTATIONS = ("flip", "crop")
+"""Random views of images: flip, left to right; crop, shifts by up to an eighth of the size."""
+
+_CHOICES = {
+    "optimizer": ("adam", "sgd"),
+    "precision": ("auto", "float32", "bfloat16"),
+    "thresholds": ("cost", "score"),
+    "density": ("kde", "histogram"),
+}
+# Field -> least and greatest accepted value.
+_RANGES = {
+    "epochs": (0.0, 1e6),
+    "min_steps": (1, 1e9),
+    "batch_size": (1, 1e6),
+    "learning_rate": (0.0, 1e3),
+    "momentum": (0.0, 1.0),
+    "weight_decay": (0.0, 1.0),
+    "warmup": (0.0, 1.0),
+    "channel_scale_rate": (0.0, 1e3),
+    "temperature": (1e-3, 1e3),
+    "control_weight": (0.0, 1e6),
+    "points": (2, 1e6),
+    "bandwidth": (0.0, 1e3),
+    "ramp": (0.0, 1.0),
+    "interval": (1, 1e6),
+    "threshold_rate": (0.0, 1.0),
+    "memory": (0.0, 1.0),
+    "kernel": (1e-3, 1.0),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to learn. The TOML files in fcpts_onnx/recipes say what each named recipe chooses, and why.
+
+    Attributes:
+        name: what it is called in results.
+        epochs: passes over the calibration set.
+        min_steps: at least this many steps, however small the set.
+        batch_size: images a step.
+        augment: random views of images: "flip", "crop", or none.
+        precision: of the forward and backward pass; "auto" is bfloat16 where the processor has
+            matrix units for it.
+        optimizer: "adam" or "sgd" (with Nesterov's variant left off).
+        learning_rate: at the top of the schedule; it warms up and decays as a cosine.
+        momentum: of sgd, or Adam's first.
+        weight_decay: on weights; not on biases, scales and thresholds.
+        warmup: share of the run over which the rate rises.
+        channel_scale_rate: learning rate of a scale an output channel, as a multiple; 0 leaves
+            the scales out. They are folded into the weights at the end.
+        temperature: of the KL between class scores (Eq. 4).
+        control_weight: what L_c (Eq. 3) is multiplied with in the loss (Eq. 5); "score" only.
+        thresholds: "score": Algorithm 1 to the letter, threshold = sigmoid(score), moved by the
+            optimizer; "cost": thresholds move until one more zero costs the same in each layer,
+            on a budget that is met at every step.
+        threshold_start: the score all layers start at; "score" only.
+        density: how p(t) is estimated (Eq. 11): "kde" (Eq. 12) or "histogram" (published code);
+            "score" only.
+        points: n of Eq. 12.
+        bandwidth: h of Eq. 12 in units of the weights; 0 follows the data.
+        ramp: share of the run over which the sparsity rises to the target; "cost" only.
+        interval: steps between two updates of the masks; "cost" only.
+        threshold_rate: how far a threshold moves at each of these, relative to its size; "cost".
+        memory: weight of the past in the running mean of costs; "cost" only.
+        kernel: width of the kernel around the threshold, relative to it; "cost" only.
+
+    Raises:
+        RecipeError: a value is out of range.
+    """
+
+    name: str = "default"
+    epochs: float = 12.0
+    min_steps: int = 300
+    batch_size: int = 64
+    augment: tuple[str, ...] = ()
+    precision: str = "auto"
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    warmup: float = 0.05
+    channel_scale_rate: float = 5.0
+    temperature: float = 4.0
+    control_weight: float = 1.0
+    thresholds: str = "cost"
+    threshold_start: float = -8.0
+    density: str = "kde"
+    points: int = 100
+    bandwidth: float = 0.0
+    ramp: float = 0.5
+    interval: int = 8
+    threshold_rate: float = 0.05
+    memory: float = 0.95
+    kernel: float = 0.15
+
+    def __post_init__(self) -> None:
+        for key, choices in _CHOICES.items():
+            if getattr(self, key) not in choices:
+                raise RecipeError(
+                    f"Recipe {self.name!r}: {key} is {getattr(self, key)!r}; expected one of "
+                    f"{', '.join(choices)}."
+                )
+        for key, (least, most) in _RANGES.items():
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise RecipeError(f"Recipe {self.name!r}: {key} is {value!r}; expected a number.")
+            if not least <= value <= most:
+                raise RecipeError(
+                    f"Recipe {self.name!r}: {key} is {value:g}; expected {least:g} to {most:g}."
+                )
+        if unknown := set(self.augment) - set(AUGMENTATIONS):
+            raise RecipeError(
+                f"Recipe {self.name!r}: augment has {', '.join(sorted(unknown))}; "
+                f"expected some of {', '.join(AUGMENTATIONS)}."
+            )
+
+    @classmethod
+    def load(cls, name: str | os.PathLike[str]) -> Recipe:
+        """A named recipe, or one from a TOML file.
+
+        Raises:
+            RecipeError: there is no such recipe or file, or an entry is unknown or out of range.
+        """
+        stored = files("fcpts_onnx") / "recipes" / f"{name}.toml"
+        path = Path(name)
+        if str(name) in recipe_names():
+            text = stored.read_text(encoding="utf-8")
+        elif path.suffix == ".toml":
+            try:
+                text = path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise RecipeError(f"{path}: cannot be read: {error}") from error
+        else:
+            raise RecipeError(
+                f"Recipe {str(name)!r} is unknown; expected {', '.join(recipe_names())} "
+                "or a .toml file."
+            )
+        try:
+            entries = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise RecipeError(f"{path}: not valid TOML: {error}") from error
+        return cls._of({"name": path.stem, **entries})
+
+    @classmethod
+    def _of(cls, entries: dict[str, Any]) -> Recipe:
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(entries) - known):
+            raise RecipeError(
+                f"Recipe {entries['name']!r}: unknown {', '.join(unknown)}; "
+                f"known are {', '.join(sorted(known))}."
+            )
+        if "augment" in entries:
+            entries["augment"] = tuple(entries["augment"])
+        return cls(**entries)
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes that come with the package."""
+    folder = files("fcpts_onnx") / "recipes"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir())

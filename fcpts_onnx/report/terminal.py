@@ -1,0 +1,127 @@
+"""SHOW: results as tables and lines on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fcpts_onnx.results import Evaluation, Inspection, PruneResult, Validation
+
+__all__ = ["show_evaluation", "show_inspection", "show_pruning", "show_validation"]
+
+
+def show_inspection(console: Console, found: Inspection) -> None:
+    """Every candidate, and why an excluded one is excluded."""
+    total = sum(weight.count for weight in found.weights)
+    _line(console, f"{found.model}: opset {found.opset}; input {'; '.join(found.inputs)}")
+    table = _table("weight", "op", "shape", "count", "zeros", "share", "pruned", right=(3, 4, 5))
+    for weight in found.weights:
+        _row(
+            table,
+            weight.name + (f" (shared by {len(weight.nodes)})" if len(weight.nodes) > 1 else ""),
+            weight.op,
+            _shape(weight.shape),
+            f"{weight.count:,}",
+            f"{weight.zeros:,}",
+            f"{weight.count / total:.1%}",
+            "yes" if weight.excluded is None else f"no: {weight.excluded}",
+        )
+    console.print(table)
+    pruned = [weight for weight in found.weights if weight.excluded is None]
+    present = f" ({found.zeros / found.prunable:.2%})" if found.prunable else ""
+    _line(
+        console,
+        f"{len(pruned)} of {len(found.weights)} weights can be pruned: {found.prunable:,} values, "
+        f"{found.zeros:,} zero already{present}. {len(found.along)} biases and norm parameters "
+        "are learned along.",
+    )
+
+
+def show_pruning(console: Console, result: PruneResult) -> None:
+    """What was pruned, layer by layer and in all."""
+    _zeros(console, result.validation)
+    _line(
+        console,
+        f"{result.output}: {result.zeros:,} of {result.count:,} weights are zero "
+        f"({result.zeros / result.count:.4%}), asked for {result.target:.4%}",
+    )
+    _outputs(console, result.validation)
+    times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.seconds.items())
+    _line(console, f"Seconds: {times}; in all {sum(result.seconds.values()):.1f}")
+
+
+def show_validation(console: Console, found: Validation) -> None:
+    """What was found in a sparse file, held against its dense origin."""
+    _zeros(console, found)
+    if found.count:
+        _line(
+            console,
+            f"{found.model}: {found.zeros:,} of {found.count:,} weights are zero "
+            f"({found.zeros / found.count:.4%})",
+        )
+    rest = "nothing else differs" if found.same_graph else "the graphs differ beyond tensor values"
+    _line(console, f"Values differ in {len(found.changed)} tensors; {rest}")
+    _outputs(console, found)
+
+
+def show_evaluation(console: Console, found: Evaluation) -> None:
+    """Accuracy on labelled images."""
+    for line in found.skipped:
+        _line(console, f"Skipped: {line}")
+    _line(
+        console,
+        f"{found.model}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%} "
+        f"on {found.samples:,} images of {found.classes} classes in {found.data}",
+    )
+
+
+def _zeros(console: Console, found: Validation) -> None:
+    table = _table("weight", "shape", "count", "zeros", "sparsity", right=(2, 3, 4))
+    for weight in found.weights:
+        _row(
+            table,
+            weight.name,
+            _shape(weight.shape),
+            f"{weight.count:,}",
+            f"{weight.zeros:,}",
+            f"{weight.rate:.2%}",
+        )
+    console.print(table)
+
+
+def _outputs(console: Console, found: Validation) -> None:
+    for output in found.outputs:
+        parts = [f"cosine {output.cosine:.4f}"]
+        if output.kl is not None and output.agreement is not None:
+            parts = [f"KL {output.kl:.4f}", *parts, f"same top-1 {output.agreement:.2%}"]
+        _line(
+            console,
+            f"Output {output.name} against dense, {found.samples:,} samples: {', '.join(parts)}",
+        )
+    if found.twin_error is not None:
+        _line(console, f"onnxruntime agrees with the sparse twin within {found.twin_error:.1e}")
+
+
+def _table(*titles: str, right: Sequence[int]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place, title in enumerate(titles):
+        table.add_column(
+            title, justify="right" if place in right else "left", no_wrap=place in right
+        )
+    return table
+
+
+def _row(table: Table, *cells: str) -> None:
+    """Names come from the model: they are shown as they are, never as markup."""
+    table.add_row(*(escape(cell) for cell in cells))
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(str(size) for size in shape) or "scalar"

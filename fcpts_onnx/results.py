@@ -1,0 +1,203 @@
+"""SHOW: what every command gives back: plain data, ready for a terminal, JSON or a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fcpts_onnx.weights import Weight
+
+__all__ = [
+    "Evaluation",
+    "Inspection",
+    "Output",
+    "Parity",
+    "Progress",
+    "PruneResult",
+    "Sparsity",
+    "Validation",
+    "to_json",
+]
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """The zeros of one weight tensor, counted in a file."""
+
+    name: str
+    shape: tuple[int, ...]
+    count: int
+    zeros: int
+
+    @property
+    def rate(self) -> float:
+        """The share of zeros, 0 to 1."""
+        return self.zeros / self.count
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect` shows: every candidate for pruning, and what is learned with them."""
+
+    model: str
+    opset: int
+    inputs: tuple[str, ...]
+    weights: tuple[Weight, ...]
+    along: tuple[str, ...]
+
+    @property
+    def prunable(self) -> int:
+        """How many values can be pruned: the base of the target."""
+        return sum(weight.count for weight in self.weights if weight.excluded is None)
+
+    @property
+    def zeros(self) -> int:
+        """How many of those are zero already."""
+        return sum(weight.zeros for weight in self.weights if weight.excluded is None)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a twin is from onnxruntime on the same samples.
+
+    Attributes:
+        error: the worst difference of any output, relative to the largest value of that output.
+        per_sample: whether the twin has to run the graph sample by sample, because a batch size
+            is written into the graph.
+    """
+
+    samples: int
+    error: float
+    per_sample: bool
+
+
+@dataclass(frozen=True)
+class Output:
+    """How far one output of the sparse model is from that of the dense one.
+
+    Attributes:
+        cosine: mean cosine of the angle between the two, sample by sample.
+        kl: mean Kullback-Leibler divergence KL(dense || sparse), in nats; None where the output
+            is not one of class scores.
+        agreement: share of samples with the same top-1 class; None likewise.
+    """
+
+    name: str
+    cosine: float
+    kl: float | None
+    agreement: float | None
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What was found in a saved sparse file, held against its dense origin.
+
+    Attributes:
+        changed: the tensors whose values differ.
+        same_graph: whether nothing but tensor values differs.
+        twin_error: worst relative difference between onnxruntime and the twin it came from.
+    """
+
+    model: str
+    samples: int
+    weights: tuple[Sparsity, ...]
+    changed: tuple[str, ...]
+    same_graph: bool
+    outputs: tuple[Output, ...]
+    twin_error: float | None = None
+
+    @property
+    def count(self) -> int:
+        """How many values the listed weights have."""
+        return sum(weight.count for weight in self.weights)
+
+    @property
+    def zeros(self) -> int:
+        """How many of them are zero."""
+        return sum(weight.zeros for weight in self.weights)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report from the learning loop.
+
+    Attributes:
+        loss: the reconstruction loss, averaged over the last steps.
+        sparsity: the share of zeros the network runs with now.
+        seconds: time since learning began.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    sparsity: float
+    seconds: float
+
+    @property
+    def seconds_left(self) -> float:
+        """Time left at the pace so far."""
+        return self.seconds / max(1, self.step) * (self.steps - self.step)
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """What `prune` did.
+
+    Attributes:
+        target: the share of zeros asked for.
+        zeros: how many zeros that is, of `count` prunable values; the file has exactly these.
+        seconds: time by step of the data flow.
+        skipped: calibration files that could not be read.
+    """
+
+    source: str
+    output: str
+    target: float
+    count: int
+    zeros: int
+    recipe: str
+    seed: int
+    calibration: str
+    skipped: tuple[str, ...]
+    parity: Parity
+    validation: Validation
+    history: tuple[Progress, ...]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy of a classifier on labelled images, as shares of 0 to 1."""
+
+    model: str
+    data: str
+    samples: int
+    classes: int
+    top1: float
+    top5: float
+    skipped: tuple[str, ...]
+
+
+def to_json(result: Any) -> str:
+    """A result as JSON text, derived figures included."""
+    return json.dumps(_plain(result), indent=2) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(entry) for entry in value]
+    if hasattr(value, "__dataclass_fields__"):
+        derived = {
+            name: getattr(value, name)
+            for name, member in vars(type(value)).items()
+            if isinstance(member, property)
+        }
+        shallow = {name: getattr(value, name) for name in value.__dataclass_fields__}
+        return _plain(shallow | derived)
+    return value
+
+

@@ -1,0 +1,112 @@
+"""LEARN: the bridge between a layer's threshold and its sparsity rate, Eq. 10-13: pure functions.
+
+The paper takes n = 100 points and a bandwidth of h = 0.5. Trained weights spread over some 0.05,
+so at h = 0.5 the kernel is far wider than they are and the density is nearly flat; the bandwidth
+here follows the data unless a number is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Density",
+    "bandwidth",
+    "histogram_density",
+    "kde_density",
+    "kde_rate",
+    "marginal_cost",
+    "rate",
+    "sample",
+]
+
+Density = Callable[[Tensor, Tensor], Tensor]
+"""(weights, threshold) -> p(t) + p(-t)."""
+
+
+def sample(weights: Tensor, points: int) -> Tensor:
+    """Every so-many-th weight in order of size: `points` of them, the same each time."""
+    ordered = weights.detach().flatten().sort().values
+    places = torch.linspace(0, len(ordered) - 1, min(points, len(ordered)))
+    return ordered[places.round().long().to(ordered.device)]
+
+
+def bandwidth(weights: Tensor) -> Tensor:
+    """Silverman's rule of thumb: h = 0.9 min(std, IQR / 1.34) n^(-1/5), in units of the weights."""
+    values = weights.detach().flatten().float()
+    quartiles = torch.quantile(values, torch.tensor([0.25, 0.75], device=values.device))
+    spread = torch.minimum(values.std(correction=0), (quartiles[1] - quartiles[0]) / 1.34)
+    spread = torch.where(spread > 0, spread, values.std(correction=0))
+    return (0.9 * spread * len(values) ** -0.2).clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def kde_density(points: Tensor, threshold: Tensor, h: Tensor | float) -> Tensor:
+    """dr/dt = p(t) + p(-t) by Eq. 11, with the normal kernel of Eq. 12."""
+    both = torch.stack([threshold, -threshold])
+    z = (both[:, None] - points) / h
+    return (torch.exp(-0.5 * z**2) / (h * math.sqrt(2 * math.pi))).mean(1).sum()
+
+
+def kde_rate(points: Tensor, threshold: Tensor, h: Tensor | float) -> Tensor:
+    """r(t), Eq. 10: the integral of Eq. 12's density from -t to t."""
+    upper = torch.special.ndtr((threshold - points) / h)
+    lower = torch.special.ndtr((-threshold - points) / h)
+    return (upper - lower).mean()
+
+
+def histogram_density(weights: Tensor, threshold: Tensor, bins: int = 100) -> Tensor:
+    """dr/dt = p(t) + p(-t) from a histogram over the range of the weights, as the published code."""
+    values = weights.detach().flatten().float()
+    low, high = values.min(), values.max()
+    counts = torch.histc(values, bins, low.item(), high.item())
+    width = ((high - low) / bins).clamp_min(torch.finfo(torch.float32).tiny)
+    density = counts / (counts.sum() * width)
+    places = torch.stack([threshold, -threshold]).sub(low).div(width).floor().long()
+    inside = (places >= 0) & (places < bins)
+    return (density[places.clamp(0, bins - 1)] * inside).sum()
+
+
+def rate(weights: Tensor, threshold: Tensor, density: Density) -> Tensor:
+    """The share of weights below the threshold, counted; its derivative is the density's, Eq. 13."""
+    result: Tensor = _CountedRate.apply(threshold, weights.detach(), density)
+    return result
+
+
+class _CountedRate(torch.autograd.Function):
+    """A count forward, the bridge's derivative backward."""
+
+    @staticmethod
+    def forward(ctx: Any, threshold: Tensor, weights: Tensor, density: Density) -> Tensor:
+        ctx.save_for_backward(density(weights, threshold.detach()))
+        return (weights.abs() <= threshold).float().mean()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (density,) = ctx.saved_tensors
+        return gradients[0] * density, None, None
+
+
+def marginal_cost(
+    weights: Tensor, gradient: Tensor, threshold: Tensor, width: float
+) -> tuple[Tensor, Tensor]:
+    """What one more zero in a layer costs: dL/dr of Eq. 9 per weight, as (sum of costs, mass).
+
+    dL/dr = (dL/dt) / (dr/dt). Both derivatives are taken with the same normal kernel on the
+    distance of each weight's size from the threshold: of Eq. 14, dM/dt = -K((|w| - t) / h) / h,
+    since only weights near the threshold change side, and of Eq. 11, dr/dt = mean of K / h. What
+    is left is the kernel's mean of -dL/d(M w) w over the weights near the threshold, kept or not.
+
+    Args:
+        weights: before the mask.
+        gradient: of the loss with respect to the masked weights, of the same shape.
+        threshold: t, as a scalar tensor.
+        width: h relative to t.
+    """
+    distance = (weights.abs() - threshold) / (width * threshold).clamp_min(1e-12)
+    kernel = torch.exp(-0.5 * distance.square())
+    return -(kernel * gradient * weights).sum(), kernel.sum()

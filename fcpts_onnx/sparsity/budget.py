@@ -1,0 +1,111 @@
+"""LEARN: the global constraint: the control loss (Eq. 3, 8) and exact counts of zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fcpts_onnx.errors import TargetError
+from fcpts_onnx.weights import Weight
+
+__all__ = ["Budget", "control_loss", "mask_of_smallest"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many zeros there shall be in all, and how many each layer may take.
+
+    Attributes:
+        zeros: round(target x prunable), to the weight.
+        least: by layer, the zeros that are there already.
+        most: by layer, so that it keeps at least one weight an output channel.
+    """
+
+    zeros: int
+    least: Mapping[str, int]
+    most: Mapping[str, int]
+
+    @classmethod
+    def of(cls, weights: Sequence[Weight], target: float) -> Budget:
+        """The budget of a target on the selected weights.
+
+        Raises:
+            TargetError: the target is not between 0 and 1, is below the zeros already there, or
+                would empty a layer.
+        """
+        if not 0 < target < 1:
+            raise TargetError(f"The target is {target:g}; expected a share between 0 and 1.")
+        count = sum(weight.count for weight in weights)
+        if not count:
+            raise TargetError("The model has no prunable weight. 'inspect' says why.")
+        zeros, present = round(target * count), sum(weight.zeros for weight in weights)
+        if zeros < present:
+            raise TargetError(
+                f"The target of {target:g} is below the {present / count:.4f} of zeros already "
+                f"there ({present} of {count} weights). Ask for more."
+            )
+        most = {weight.name: max(weight.zeros, weight.count - _floor(weight)) for weight in weights}
+        if zeros > sum(most.values()):
+            raise TargetError(
+                f"The target of {target:g} would empty a layer: one weight an output channel is "
+                f"kept, so at most {sum(most.values()) / count:.4f} can be zero. Ask for less."
+            )
+        return cls(zeros, {weight.name: weight.zeros for weight in weights}, most)
+
+    def counts(self, wanted: Mapping[str, float], zeros: int | None = None) -> dict[str, int]:
+        """Whole counts of zeros by layer, near the wanted ones and with exactly the right sum.
+
+        Args:
+            wanted: zeros by layer, any real numbers; a layer beyond its bounds is held at them.
+            zeros: the sum, by default the whole budget.
+        """
+        zeros = self.zeros if zeros is None else max(zeros, sum(self.least.values()))
+        found = {
+            name: min(max(round(value), self.least[name]), self.most[name])
+            for name, value in wanted.items()
+        }
+        # What rounding and bounds leave over goes to the layers in proportion to their room.
+        while missing := zeros - sum(found.values()):
+            limit = self.most if missing > 0 else self.least
+            room = {name: abs(limit[name] - value) for name, value in found.items()}
+            whole, sign = sum(room.values()), 1 if missing > 0 else -1
+            shares = {name: abs(missing) * size // whole for name, size in room.items()}
+            if not any(shares.values()):
+                largest = sorted(room, key=lambda name: -room[name])[: abs(missing)]
+                shares = {name: 1 for name in largest if room[name]}
+            for name, share in shares.items():
+                found[name] += sign * share
+        return found
+
+
+def control_loss(rates: Tensor, counts: Tensor, target: float) -> Tensor:
+    """L_c, Eq. 3; Eq. 8 is what autograd makes of it.
+
+    Args:
+        rates: r_i, one a layer.
+        counts: N_i, the number of weights of each layer.
+    """
+    return ((rates * counts).sum() / counts.sum() - target).abs()
+
+
+def mask_of_smallest(sizes: Tensor, zeros: int) -> Tensor:
+    """A mask with exactly `zeros` zeros, where `sizes` are smallest; of ties the first ones."""
+    flat = sizes.flatten()
+    if zeros == 0:
+        return torch.ones_like(sizes)
+    threshold = flat.kthvalue(zeros).values
+    mask = flat > threshold
+    surplus = flat.numel() - int(mask.sum()) - zeros
+    if surplus:
+        ties = (flat == threshold).nonzero().flatten()
+        mask[ties[-surplus:]] = True
+    return mask.to(sizes.dtype).reshape(sizes.shape)
+
+
+def _floor(weight: Weight) -> int:
+    """The least number of weights a layer keeps."""
+    axis = weight.channel_axis
+    return weight.shape[axis] if axis is not None else max(weight.shape)

@@ -1,0 +1,211 @@
+"""LEARN: the loop of Algorithm 1: thresholds and weights learned against the dense network."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from fcpts_onnx.calibration import Calibration
+from fcpts_onnx.errors import FcptsError
+from fcpts_onnx.recipe import Recipe
+from fcpts_onnx.results import Progress
+from fcpts_onnx.sparsity.budget import Budget
+from fcpts_onnx.sparsity.losses import reconstruction_loss
+from fcpts_onnx.sparsity.thresholds import Thresholds, start_thresholds
+from fcpts_onnx.twin import Twin
+from fcpts_onnx.weights import Weight
+
+__all__ = ["reconstruct"]
+
+_REPORTS = 200  # over a whole run
+
+
+def reconstruct(
+    twin: Twin,
+    calibration: Calibration,
+    weights: Sequence[Weight],
+    target: float,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> dict[str, Tensor]:
+    """Learn a sparse network from the dense one and unlabelled samples.
+
+    Args:
+        twin: the dense network; what it has as learned is what may change, and it is changed.
+        weights: the weights to prune, all learned by the twin.
+        target: the share of zeros over these weights together.
+
+    Returns:
+        The learned tensors by name; the weights among them have exactly
+        round(target x count) zeros.
+
+    Raises:
+        TargetError: the target cannot be reached.
+        FcptsError: the loss becomes NaN or Inf.
+    """
+    dense = {name: value.detach().clone() for name, value in twin.learned.items()}
+    student = _Student(twin, weights, recipe)
+    values = student.values()
+    thresholds = start_thresholds(values, Budget.of(weights, target), target, recipe)
+    steps = _steps(len(calibration), recipe)
+    optimizer = _optimizer(student, thresholds, recipe)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step / steps, recipe))
+    batches = _batches(calibration, recipe, seed, student.device)
+    precision = _precision(recipe, student.device)
+    meter = _Meter(steps, report)
+    for step in range(steps):
+        batch = next(batches)
+        values = student.values()
+        thresholds.begin_step({k: v.detach() for k, v in values.items()}, step / steps)
+        masked = thresholds.masked(values)
+        with precision():
+            with torch.no_grad():
+                expected = twin(batch, dense)
+            found = twin(batch, masked)
+        loss = reconstruction_loss(expected, found, recipe.temperature)
+        optimizer.zero_grad()
+        (loss + thresholds.control_loss(values)).backward()  # type: ignore[no-untyped-call]
+        thresholds.observe(values, masked)
+        optimizer.step()
+        schedule.step()
+        meter.add(step + 1, loss.detach(), masked)
+    return student.finish(thresholds)
+
+
+class _Student:
+    """The sparse network's own parameters: the twin's, and a scale an output channel.
+
+    Where batch norm was folded into the weights at export, the scales give back what it would
+    learn. They are folded into the weights at the end.
+    """
+
+    def __init__(self, twin: Twin, weights: Sequence[Weight], recipe: Recipe) -> None:
+        self._weights = {weight.name: twin.learned[weight.name] for weight in weights}
+        self._along = {k: v for k, v in twin.learned.items() if k not in self._weights}
+        self._scales = {
+            weight.name: nn.Parameter(_scale_like(self._weights[weight.name], weight.channel_axis))
+            for weight in weights
+            if weight.channel_axis is not None and recipe.channel_scale_rate
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return next(iter(self._weights.values())).device
+
+    def groups(self, recipe: Recipe) -> list[dict[str, object]]:
+        """Parameter groups for the optimizer; only weights decay."""
+        rate, factor = recipe.learning_rate, recipe.channel_scale_rate
+        return [
+            {"params": list(self._weights.values()), "weight_decay": recipe.weight_decay},
+            {"params": list(self._along.values()), "weight_decay": 0.0},
+            {"params": list(self._scales.values()), "weight_decay": 0.0, "lr": rate * factor},
+        ]
+
+    def values(self) -> dict[str, Tensor]:
+        """The weights with their scales, before any mask."""
+        return {
+            name: weight * self._scales[name] if name in self._scales else weight
+            for name, weight in self._weights.items()
+        }
+
+    @torch.no_grad()
+    def finish(self, thresholds: Thresholds) -> dict[str, Tensor]:
+        """All learned tensors, scales folded in, with exactly the zeros of the budget."""
+        values = self.values()
+        result = {name: value.detach().clone() for name, value in self._along.items()}
+        for name, mask in thresholds.settle(values).items():
+            kept = mask != 0
+            # A kept weight that happens to be zero would be one zero too many.
+            value = torch.where(values[name] == 0, torch.finfo(values[name].dtype).tiny, values[name])
+            result[name] = torch.where(kept, value, torch.zeros_like(value))
+        return result
+
+
+class _Meter:
+    """Averages the loss and reports it some times during a run."""
+
+    def __init__(self, steps: int, report: Callable[[Progress], None]) -> None:
+        self._steps, self._report = steps, report
+        self._every = max(1, steps // _REPORTS)
+        self._losses: list[Tensor] = []
+        self._start = time.monotonic()
+
+    def add(self, step: int, loss: Tensor, masked: dict[str, Tensor]) -> None:
+        """Count a step.
+
+        Raises:
+            FcptsError: the loss is not a finite number.
+        """
+        self._losses.append(loss)
+        if step % self._every and step != self._steps:
+            return
+        mean = torch.stack(self._losses).mean().item()
+        self._losses.clear()
+        if not math.isfinite(mean):
+            raise FcptsError(
+                f"Learning diverged: the loss is {mean} at step {step} of {self._steps}. "
+                "Lower learning_rate in the recipe (--recipe FILE.toml)."
+            )
+        count = sum(value.numel() for value in masked.values())
+        zeros = sum(value.numel() - int(value.count_nonzero()) for value in masked.values())
+        seconds = time.monotonic() - self._start
+        self._report(Progress(step, self._steps, mean, zeros / count, seconds))
+
+
+def _scale_like(weight: Tensor, axis: int | None) -> Tensor:
+    shape = [size if place == axis else 1 for place, size in enumerate(weight.shape)]
+    return torch.ones(shape, dtype=weight.dtype, device=weight.device)
+
+
+def _steps(samples: int, recipe: Recipe) -> int:
+    a_pass = max(1, samples // recipe.batch_size)
+    return max(recipe.min_steps, round(recipe.epochs * a_pass))
+
+
+def _optimizer(
+    student: _Student, thresholds: Thresholds, recipe: Recipe
+) -> torch.optim.Optimizer:
+    groups = student.groups(recipe)
+    groups.append({"params": list(thresholds.parameters()), "weight_decay": 0.0})
+    groups = [group for group in groups if group["params"]]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum)
+    return torch.optim.AdamW(groups, recipe.learning_rate, betas=(recipe.momentum, 0.99))
+
+
+def _rate(progress: float, recipe: Recipe) -> float:
+    """Linear warm-up, then a cosine from 1 to 0."""
+    if progress < recipe.warmup:
+        return progress / recipe.warmup
+    return 0.5 + 0.5 * math.cos(math.pi * (progress - recipe.warmup) / (1 - recipe.warmup))
+
+
+def _batches(
+    calibration: Calibration, recipe: Recipe, seed: int, device: torch.device
+) -> Iterator[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    for indices in calibration.shuffled(recipe.batch_size, generator):
+        batch = calibration.views(indices, recipe.augment, generator)
+        yield {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
+def _precision(
+    recipe: Recipe, device: torch.device
+) -> Callable[[], AbstractContextManager[object]]:
+    """A context for the passes: bfloat16 where the recipe, or the processor, says so."""
+    half = recipe.precision == "bfloat16"
+    if recipe.precision == "auto":
+        half = (
+            torch.cuda.is_bf16_supported()
+            if device.type == "cuda"
+            else bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+        )
+    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=half)

@@ -1,0 +1,207 @@
+"""LEARN: one threshold a layer, and the two ways to learn it: by score or by cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fcpts_onnx.recipe import Recipe
+from fcpts_onnx.sparsity.bridge import (
+    Density,
+    bandwidth,
+    histogram_density,
+    kde_density,
+    marginal_cost,
+    rate,
+    sample,
+)
+from fcpts_onnx.sparsity.budget import Budget, control_loss, mask_of_smallest
+from fcpts_onnx.sparsity.mask import apply_threshold
+
+__all__ = ["CostThresholds", "ScoreThresholds", "Thresholds", "start_thresholds"]
+
+Values = Mapping[str, Tensor]
+"""Weight values by initializer name, before any mask."""
+
+_LARGEST_STEP = 2.0  # a layer's cost counts as at most so far from the mean
+
+
+class Thresholds(Protocol):
+    """What the learning loop asks of either way."""
+
+    def parameters(self) -> Sequence[nn.Parameter]:
+        """What the optimizer moves."""
+
+    def begin_step(self, values: Values, progress: float) -> None:
+        """Settle the masks for a step, at a share of 0 to 1 of the run."""
+
+    def masked(self, values: Values) -> dict[str, Tensor]:
+        """M * W, Eq. 2."""
+
+    def control_loss(self, values: Values) -> Tensor:
+        """What the sparsity adds to the loss, Eq. 5."""
+
+    def observe(self, values: Values, masked: Values) -> None:
+        """See the gradients of a step."""
+
+    def settle(self, values: Values) -> dict[str, Tensor]:
+        """The masks to end with: exactly the budget's zeros."""
+
+
+def start_thresholds(values: Values, budget: Budget, target: float, recipe: Recipe) -> Thresholds:
+    """The way that the recipe names."""
+    if recipe.thresholds == "score":
+        return ScoreThresholds(values, budget, target, recipe)
+    return CostThresholds(values, budget, recipe)
+
+
+class ScoreThresholds:
+    """Algorithm 1 as published: t = sigmoid(score), moved by the optimizer with the weights.
+
+    The control loss pulls the sparsity towards the target but does not hold it there; `settle`
+    makes up the difference, layer by layer in proportion to what each has left.
+    """
+
+    def __init__(self, values: Values, budget: Budget, target: float, recipe: Recipe) -> None:
+        self._budget, self._target, self._weight = budget, target, recipe.control_weight
+        device = next(iter(values.values())).device
+        self._counts = torch.tensor([float(v.numel()) for v in values.values()], device=device)
+        self._density = _density(recipe)
+        self._scores = {
+            name: nn.Parameter(torch.tensor(recipe.threshold_start, device=device))
+            for name in values
+        }
+
+    def parameters(self) -> Sequence[nn.Parameter]:
+        return list(self._scores.values())
+
+    def begin_step(self, values: Values, progress: float) -> None:
+        del values, progress  # scores move with the optimizer alone
+
+    def masked(self, values: Values) -> dict[str, Tensor]:
+        return {
+            name: apply_threshold(value, torch.sigmoid(self._scores[name]))
+            for name, value in values.items()
+        }
+
+    def control_loss(self, values: Values) -> Tensor:
+        rates = torch.stack(
+            [
+                rate(value, torch.sigmoid(self._scores[name]), self._density)
+                for name, value in values.items()
+            ]
+        )
+        return self._weight * control_loss(rates, self._counts, self._target)
+
+    def observe(self, values: Values, masked: Values) -> None:
+        del values, masked
+
+    def settle(self, values: Values) -> dict[str, Tensor]:
+        wanted = {
+            name: float((value.abs() <= torch.sigmoid(self._scores[name])).sum())
+            for name, value in values.items()
+        }
+        counts = self._budget.counts(wanted)
+        return {name: mask_of_smallest(v.abs(), counts[name]) for name, v in values.items()}
+
+
+class CostThresholds:
+    """Thresholds that move until one more zero costs the same loss in every layer.
+
+    That is where no shift of zeros between layers helps, the optimum under the constraint of
+    Eq. 3 held exactly. A layer's cost is the gradient of Eq. 9, dL/dr = dL/dt dt/dr, with one
+    kernel for both factors (see `marginal_cost`). After each move one factor common to all
+    thresholds brings the count of zeros onto the budget, which rises along a cubic ramp; when
+    the ramp ends the masks stay.
+    """
+
+    def __init__(self, values: Values, budget: Budget, recipe: Recipe) -> None:
+        self._budget, self._recipe = budget, recipe
+        self._step = 0
+        self._settled = False
+        self._logs = dict.fromkeys(values, 0.0)
+        self._costs = {name: (0.0, 0.0) for name in values}
+        self._masks = {name: torch.ones_like(value) for name, value in values.items()}
+        self._thresholds: dict[str, Tensor] = {}
+
+    def parameters(self) -> Sequence[nn.Parameter]:
+        return []
+
+    def begin_step(self, values: Values, progress: float) -> None:
+        due = self._step % self._recipe.interval == 0 or progress >= self._recipe.ramp
+        if not self._settled and due:
+            ramp = min(1.0, progress / self._recipe.ramp) if self._recipe.ramp else 1.0
+            self._move()
+            self._project(values, 1 - (1 - ramp) ** 3)
+            self._settled = ramp == 1.0
+        self._step += 1
+
+    def masked(self, values: Values) -> dict[str, Tensor]:
+        masked = {name: value * self._masks[name] for name, value in values.items()}
+        if not self._settled:
+            for value in masked.values():
+                value.retain_grad()
+        return masked
+
+    def control_loss(self, values: Values) -> Tensor:
+        return torch.zeros((), device=next(iter(values.values())).device)
+
+    def observe(self, values: Values, masked: Values) -> None:
+        if self._settled:
+            return
+        keep = self._recipe.memory
+        for name, value in values.items():
+            gradient = masked[name].grad
+            assert gradient is not None
+            found = marginal_cost(
+                value.detach(), gradient, self._thresholds[name], self._recipe.kernel
+            )
+            self._costs[name] = tuple(
+                keep * old + (1 - keep) * float(new)
+                for old, new in zip(self._costs[name], found, strict=True)
+            )
+
+    def settle(self, values: Values) -> dict[str, Tensor]:
+        if not self._settled:
+            self._project(values, 1.0)
+        return self._masks
+
+    def _move(self) -> None:
+        """Lower the thresholds of layers where a zero costs more than the mean, raise the others."""
+        total, weight = (sum(parts) for parts in zip(*self._costs.values(), strict=True))
+        if total <= 0:
+            return
+        mean = total / weight
+        for name, (cost, mass) in self._costs.items():
+            excess = cost / mass / mean - 1 if mass else 0.0
+            bounded = max(-_LARGEST_STEP, min(_LARGEST_STEP, excess))
+            self._logs[name] -= self._recipe.threshold_rate * bounded
+
+    def _project(self, values: Values, share: float) -> None:
+        """Set the masks to exactly a share of the budget's zeros, by one factor on all thresholds."""
+        sizes = {name: value.detach().abs() for name, value in values.items()}
+        zeros = max(round(share * self._budget.zeros), sum(self._budget.least.values()), 1)
+        scaled = [size.flatten() / math.exp(self._logs[name]) for name, size in sizes.items()]
+        factor = float(torch.cat(scaled).kthvalue(zeros).values)
+        wanted = {
+            name: float((size <= factor * math.exp(self._logs[name])).sum())
+            for name, size in sizes.items()
+        }
+        for name, count in self._budget.counts(wanted, zeros).items():
+            self._masks[name] = mask_of_smallest(sizes[name], count)
+            self._thresholds[name] = (sizes[name] * (1 - self._masks[name])).amax()
+
+
+def _density(recipe: Recipe) -> Density:
+    if recipe.density == "histogram":
+        return histogram_density
+    return partial(_kde, points=recipe.points, h=recipe.bandwidth)
+
+
+def _kde(weights: Tensor, threshold: Tensor, *, points: int, h: float) -> Tensor:
+    return kde_density(sample(weights, points), threshold, h or bandwidth(weights))

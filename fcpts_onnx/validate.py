@@ -1,0 +1,224 @@
+"""CHECK: onnxruntime parity, zeros recounted from the saved file, nothing else changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from fcpts_onnx.calibration import Calibration
+from fcpts_onnx.errors import ModelError, OutputError, ParityError
+from fcpts_onnx.model import Model, constant_tensors, load
+from fcpts_onnx.ops.dtypes import to_numpy
+from fcpts_onnx.results import Output, Parity, Sparsity, Validation
+from fcpts_onnx.runtime import Runtime
+from fcpts_onnx.sparsity.losses import class_scores, kl_divergence
+from fcpts_onnx.twin import Twin
+
+__all__ = ["TOLERANCE", "check_parity", "count_zeros", "differences", "validate_models"]
+
+TOLERANCE = 1e-4
+"""Worst accepted difference between twin and onnxruntime, relative to the output's scale."""
+
+_PARITY_SAMPLES = 16
+_BATCH = 64
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+def check_parity(twin: Twin, model: Model, calibration: Calibration, threads: int = 0) -> Parity:
+    """Hold the dense twin against onnxruntime before it learns anything.
+
+    A graph that has a batch size written into it gives wrong results, or none, on whole batches;
+    the twin then runs it sample by sample from here on.
+
+    Raises:
+        ModelError: the dense network's outputs have NaN or Inf.
+        ParityError: they differ by more than `TOLERANCE`; the first node that does is named.
+    """
+    batch = next(calibration.batches(_PARITY_SAMPLES))
+    expected = Runtime(model, threads=threads).run(_as_arrays(batch))
+    for name, values in expected.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ModelError(
+                f"{model.path}: output {name!r} has NaN or Inf on calibration data. "
+                "Check the weights and the preprocessing."
+            )
+    count = len(next(iter(batch.values())))
+    errors = {}
+    for per_sample in (False, True):
+        twin.per_sample = per_sample
+        errors[per_sample] = _twin_error(twin, batch, expected)
+        if errors[per_sample] <= TOLERANCE:
+            return Parity(count, errors[per_sample], per_sample)
+    twin.per_sample = errors[True] < errors[False]
+    raise ParityError(
+        f"{model.path}: the twin differs from onnxruntime by {min(errors.values()):.2g} of the "
+        f"output's scale, more than {TOLERANCE:g}. {_first_departure(twin, model, batch)}"
+    )
+
+
+def validate_models(
+    dense: Model,
+    sparse_path: Path,
+    calibration: Calibration,
+    names: Sequence[str],
+    *,
+    samples: int = 1000,
+    twin: Twin | None = None,
+    replaced: Mapping[str, Tensor] | None = None,
+    threads: int = 0,
+) -> Validation:
+    """Reopen a saved file and hold it against its dense origin.
+
+    Args:
+        names: the weight tensors whose zeros are counted.
+        samples: how many calibration samples to compare outputs on.
+        twin, replaced: the twin and the tensors the file was written from, if there is one; its
+            outputs are then compared with onnxruntime's.
+
+    Raises:
+        ModelError: the file cannot be loaded or run.
+        OutputError: the two files have different outputs.
+    """
+    sparse = load(sparse_path)
+    changed, same_graph = differences(dense, sparse)
+    if dense.outputs != sparse.outputs:
+        raise OutputError(
+            f"{sparse_path}: has outputs {list(sparse.outputs)}, {dense.path} has "
+            f"{list(dense.outputs)}; the two cannot be compared."
+        )
+    oracle = {"dense": Runtime(dense, threads=threads), "sparse": Runtime(sparse, threads=threads)}
+    found: dict[str, list[dict[str, Tensor]]] = {"dense": [], "sparse": []}
+    error = None if twin is None else 0.0
+    done = 0
+    for batch in calibration.batches(_BATCH, samples):
+        arrays = _as_arrays(batch)
+        results = {key: runtime.run(arrays) for key, runtime in oracle.items()}
+        for key, outputs in results.items():
+            found[key].append({name: torch.from_numpy(np.asarray(v)) for name, v in outputs.items()})
+        if twin is not None and error is not None and done < _BATCH:
+            error = max(error, _twin_error(twin, batch, results["sparse"], replaced))
+        done += len(next(iter(arrays.values())))
+    compared = [_compare(name, found["dense"], found["sparse"]) for name in dense.outputs]
+    return Validation(
+        model=str(sparse_path),
+        samples=done,
+        weights=tuple(count_zeros(sparse, names)),
+        changed=tuple(changed),
+        same_graph=same_graph,
+        outputs=tuple(output for output in compared if output is not None),
+        twin_error=error,
+    )
+
+
+def count_zeros(model: Model, names: Sequence[str]) -> list[Sparsity]:
+    """Count the zeros of constant tensors, as they are stored."""
+    counted = []
+    for name in names:
+        if name not in model.tensors:
+            raise OutputError(f"{model.path}: has no constant tensor {name!r}.")
+        array = model.array(name)
+        zeros = int(array.size - np.count_nonzero(array))
+        counted.append(Sparsity(name, tuple(array.shape), int(array.size), zeros))
+    return counted
+
+
+def differences(first: Model, second: Model) -> tuple[list[str], bool]:
+    """The constant tensors of the main graph whose values differ, and whether all else is equal.
+
+    Where and how values are stored (inline or external) does not count; their type does.
+    """
+    bare, changed = [], []
+    for model in (first, second):
+        proto = onnx.ModelProto()
+        proto.CopyFrom(model.proto)
+        for tensor in constant_tensors(proto.graph).values():
+            _strip(tensor)
+        bare.append(proto)
+    for name in first.tensors.keys() & second.tensors.keys():
+        here, there = first.array(name), second.array(name)
+        if here.dtype != there.dtype or here.tobytes() != there.tobytes():
+            changed.append(name)
+    return sorted(changed), bare[0] == bare[1]
+
+
+def _strip(tensor: onnx.TensorProto) -> None:
+    """Leave a tensor's name, type and shape."""
+    bare = onnx.TensorProto(
+        name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, doc_string=tensor.doc_string
+    )
+    tensor.CopyFrom(bare)
+
+
+def _as_arrays(batch: Mapping[str, Tensor]) -> dict[str, np.ndarray[Any, Any]]:
+    return {name: np.ascontiguousarray(value.numpy()) for name, value in batch.items()}
+
+
+def _relative_error(found: Tensor, expected: np.ndarray[Any, Any]) -> float:
+    """Largest difference over the largest expected value; infinite where the shapes differ."""
+    if tuple(found.shape) != expected.shape:
+        return float("inf")
+    if not expected.size:
+        return 0.0
+    wanted = expected.astype(np.float64)
+    scale = max(float(np.abs(wanted).max()), np.finfo(np.float32).tiny)
+    worst = float(np.abs(to_numpy(found).astype(np.float64) - wanted).max())
+    return worst / scale if np.isfinite(worst) else float("inf")
+
+
+def _twin_error(
+    twin: Twin,
+    batch: Mapping[str, Tensor],
+    expected: Arrays,
+    replaced: Mapping[str, Tensor] | None = None,
+) -> float:
+    try:
+        with torch.no_grad():
+            found = twin(batch, replaced)
+    except (RuntimeError, IndexError, ValueError):
+        return float("inf")  # a written-in batch size that this batch does not fit
+    return max(_relative_error(found[name], expected[name]) for name in twin.output_names)
+
+
+def _first_departure(twin: Twin, model: Model, batch: Mapping[str, Tensor]) -> str:
+    """Name the first node whose output departs from onnxruntime's."""
+    one = {name: value[:1] for name, value in batch.items()}
+    inner = [name for step in twin.steps for name in step.outputs if name]
+    expected = Runtime(model, inner).run(_as_arrays(one))
+    values: dict[str, Tensor] = {}
+    for step in twin.steps:
+        with torch.no_grad():
+            values = twin(one, fetch=step.outputs)
+        for name in step.outputs:
+            if name and _relative_error(values[name], expected[name]) > TOLERANCE:
+                wanted, found = expected[name], to_numpy(values[name])
+                return (
+                    f"The first node to depart is {step.op} {step.label!r}: onnxruntime gives "
+                    f"{wanted.min():.4g} to {wanted.max():.4g} for {name!r}, the twin "
+                    f"{found.min():.4g} to {found.max():.4g}."
+                )
+    return "On a single sample no node departs: the graph mixes the samples of a batch."
+
+
+def _compare(
+    name: str, dense: Sequence[Mapping[str, Tensor]], sparse: Sequence[Mapping[str, Tensor]]
+) -> Output | None:
+    """Compare one output over all samples; None where it is not of float type."""
+    first = torch.cat([batch[name] for batch in dense])
+    second = torch.cat([batch[name] for batch in sparse])
+    if not first.is_floating_point():
+        return None
+    first, second = first.float(), second.float()
+    cosine = torch.cosine_similarity(first.reshape(len(first), -1), second.reshape(len(second), -1))
+    scores, others = class_scores(first), class_scores(second)
+    if scores is None or others is None:
+        return Output(name, float(cosine.mean()), None, None)
+    agreement = (scores.argmax(1) == others.argmax(1)).float().mean()
+    kl = kl_divergence(scores, others)
+    return Output(name, float(cosine.mean()), float(kl), float(agreement))

@@ -1,0 +1,197 @@
+"""WRITE: a model and new values for some of its tensors -> the same model file with those values."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+from fcpts_onnx.errors import OutputError
+from fcpts_onnx.model import Model, stored_tensors, tensor_array
+
+__all__ = ["check_target", "save", "staged", "stale_data", "write_text"]
+
+_ALIGNMENT = 4096  # so that a runtime can map each tensor straight from the file
+
+_FIELDS = {
+    onnx.TensorProto.FLOAT: "float_data",
+    onnx.TensorProto.DOUBLE: "double_data",
+    onnx.TensorProto.FLOAT16: "int32_data",
+    onnx.TensorProto.BFLOAT16: "int32_data",
+}
+
+
+def check_target(target: Path, source: Path, *, overwrite: bool) -> None:
+    """See before any work that the result can be written.
+
+    Raises:
+        OutputError: the folder is missing or not writable, the target is a folder, or it is the
+            input itself and `overwrite` is not given.
+    """
+    if not target.parent.is_dir():
+        raise OutputError(f"{target}: the folder {target.parent} does not exist. Make it first.")
+    if target.is_dir():
+        raise OutputError(f"{target}: is a folder. Name a file.")
+    if target.exists() and target.samefile(source) and not overwrite:
+        raise OutputError(f"{target}: is the input itself. Pass --overwrite to replace it.")
+    with staged(target):
+        pass
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """Write a file, and its external data, whole or not at all.
+
+    Yields a path of the same name in a hidden folder beside the target. When the block ends well,
+    what lies in that folder is flushed to disk and moved over, the file itself last. Whatever
+    else happens, the folder goes and the target stays as it was.
+
+    Raises:
+        OutputError: the operating system refuses (read-only, out of disk, ...).
+    """
+    folder = None
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        stage = folder / target.name
+        yield stage
+        files = sorted(folder.iterdir(), key=lambda file: file == stage)
+        for file in files:
+            _flush(file)
+        for file in files:
+            file.replace(target.parent / file.name)
+        _flush(target.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"{target}: cannot be written: {reason}. Nothing was written.") from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def stale_data(target: Path) -> list[Path]:
+    """External data files that belong to the model now at `target`, by their name beside it."""
+    try:
+        proto = onnx.load_model(str(target), load_external_data=False)
+    except (OSError, DecodeError):
+        return []
+    names = {
+        ExternalDataInfo(tensor).location
+        for _, tensor in stored_tensors(proto.graph)
+        if uses_external_data(tensor)
+    }
+    own = (name for name in names if name.startswith(target.name) and name.endswith(".data"))
+    return [target.parent / name for name in own if Path(name).name == name]
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        OutputError: the operating system refuses.
+    """
+    with staged(target) as stage:
+        stage.write_text(text, encoding="utf-8")
+
+
+def save(
+    model: Model, arrays: Mapping[str, np.ndarray[Any, Any]], stage: Path, folder: Path
+) -> None:
+    """Write the model with new values for the named constant tensors of its main graph.
+
+    Every tensor keeps its type and the way it is stored; external data goes into one file beside
+    the model, streamed. Zeros become +0.0; a value that is not zero stays so in the saved type.
+
+    Args:
+        arrays: new values by name, of the stored shapes.
+        stage: the file to write.
+        folder: where it will be moved to; external data takes a name that is free there.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    data = stage.with_name(_free_name(folder, f"{stage.name}.data"))
+    with _Appender(data) as sink:
+        for name, tensor in stored_tensors(proto.graph):
+            values = _in_type(arrays[name], tensor) if name in arrays else None
+            if uses_external_data(tensor):
+                if values is None:
+                    values = tensor_array(tensor, model.folder)
+                sink.append(tensor, values.tobytes())
+            elif values is not None:
+                _set_values(tensor, values)
+    with stage.open("wb") as file:
+        file.write(proto.SerializeToString())
+
+
+class _Appender:
+    """The external data file of a model, made when the first tensor needs it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> _Appender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def append(self, tensor: onnx.TensorProto, content: bytes) -> None:
+        """Add a tensor's bytes and point the tensor to them."""
+        if self._file is None:
+            self._file = self._path.open("wb")
+        self._file.seek(-(-self._file.tell() // _ALIGNMENT) * _ALIGNMENT)
+        place = {"location": self._path.name, "offset": self._file.tell(), "length": len(content)}
+        self._file.write(content)
+        del tensor.external_data[:]
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=str(value))
+
+
+def _in_type(values: np.ndarray[Any, Any], tensor: onnx.TensorProto) -> np.ndarray[Any, Any]:
+    """Values in a tensor's type: zeros as +0.0, and nothing else rounded to zero."""
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    result = values.astype(dtype)
+    lost = (result == 0) & (values != 0)
+    smallest = np.nextafter(dtype.type(0), dtype.type(1))
+    result[lost] = np.where(values[lost] > 0, smallest, -smallest)
+    result[values == 0] = 0
+    return result.reshape(tuple(tensor.dims))
+
+
+def _set_values(tensor: onnx.TensorProto, values: np.ndarray[Any, Any]) -> None:
+    """Replace a tensor's values in the field that holds them."""
+    if tensor.HasField("raw_data"):
+        tensor.raw_data = values.astype(values.dtype.newbyteorder("<")).tobytes()
+        return
+    field = _FIELDS[tensor.data_type]
+    plain = values.view(np.uint16) if field == "int32_data" else values
+    tensor.ClearField(field)
+    getattr(tensor, field).extend(plain.reshape(-1).tolist())
+
+
+def _free_name(folder: Path, name: str) -> str:
+    """The name, or one like it that no file in the folder has."""
+    stem, candidate, number = name.removesuffix(".data"), name, 1
+    while (folder / candidate).exists():
+        number += 1
+        candidate = f"{stem}.{number}.data"
+    return candidate
+
+
+def _flush(path: Path) -> None:
+    """Have the operating system put a file, or a folder's entries, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
