@@ -61,12 +61,13 @@ class Images:
                 states a size.
         """
         plan = _settle_size(paths, plan)
-        assert plan.height is not None and plan.width is not None
-        pixels = _store((len(paths), plan.height, plan.width, plan.channels))
+        pixels = _store((len(paths), plan.height or 1, plan.width or 1, plan.channels))
         kept: list[Path] = []
         skipped: list[str] = []
         with ThreadPoolExecutor() as pool:
-            for path, result in zip(paths, pool.map(lambda p: _decode(p, plan), paths), strict=True):
+            for path, result in zip(
+                paths, pool.map(lambda p: _decode(p, plan), paths), strict=True
+            ):
                 if isinstance(result, str):
                     skipped.append(f"{path}: {result}")
                 else:
@@ -247,7 +248,9 @@ def _settle_size(paths: Sequence[Path], plan: ImagePlan) -> ImagePlan:
     """Where neither graph nor user states a size, the images have to have one size."""
     if plan.height is not None and plan.width is not None:
         return plan
-    sizes = {result.shape[:2] for path in paths if not isinstance(result := _decode(path, plan), str)}
+    sizes = {
+        result.shape[:2] for path in paths if not isinstance(result := _decode(path, plan), str)
+    }
     if len(sizes) > 1:
         some = ", ".join(f"{height}x{width}" for height, width in sorted(sizes)[:3])
         raise CalibrationError(
@@ -323,9 +326,7 @@ def _from_arrays(
     )
 
 
-def _samples(
-    array: np.ndarray[Any, Any], spec: InputSpec, origin: str
-) -> np.ndarray[Any, Any]:
+def _samples(array: np.ndarray[Any, Any], spec: InputSpec, origin: str) -> np.ndarray[Any, Any]:
     """An array as samples of an input along axis 0, in the input's type.
 
     Raises:
@@ -336,7 +337,8 @@ def _samples(
             array = array[None]
         stated = spec.shape[1:]
         fits = array.ndim == len(spec.shape) and all(
-            size is None or size == found for size, found in zip(stated, array.shape[1:], strict=True)
+            size is None or size == found
+            for size, found in zip(stated, array.shape[1:], strict=True)
         )
         if not fits:
             expected = ["samples", *("any" if size is None else size for size in stated)]

@@ -19,7 +19,7 @@ from fcpts_onnx.model import Model, load
 from fcpts_onnx.ops.dtypes import to_numpy
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
-from fcpts_onnx.results import Evaluation, Inspection, Progress, PruneResult, Validation
+from fcpts_onnx.results import Evaluation, Inspection, Progress, PruneResult, Validation, silent
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.reconstruct import reconstruct
 from fcpts_onnx.twin import Twin
@@ -48,8 +48,8 @@ def prune(
     device: str = "auto",
     threads: int = 0,
     overwrite: bool = False,
-    say: Callable[[str], None] = lambda line: None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    say: Callable[[str], None] = silent,
+    report: Callable[[Progress], None] = silent,
 ) -> PruneResult:
     """Make a trained model sparse: the same graph with exactly the requested share of zeros.
 
@@ -115,8 +115,13 @@ def prune(
                 save(dense, arrays, stage, target_path.parent)
             with clock("validate"):
                 validation = validate_models(
-                    dense, stage, calibration, names,
-                    twin=twin.to("cpu"), replaced=learned, threads=threads,
+                    dense,
+                    stage,
+                    calibration,
+                    names,
+                    twin=twin.to("cpu"),
+                    replaced=learned,
+                    threads=threads,
                 )
                 _accept(validation, budget)
         for file in stale:
@@ -256,7 +261,9 @@ def _prunable(
     weights = [weight for weight in chosen if weight.excluded is None]
     if not weights:
         reasons = sorted({f"{weight.name} is {weight.excluded}" for weight in chosen})
-        why = "; ".join(reasons[:5]) or "no Conv, ConvTranspose, Gemm or MatMul has a constant weight"
+        why = (
+            "; ".join(reasons[:5]) or "no Conv, ConvTranspose, Gemm or MatMul has a constant weight"
+        )
         raise ModelError(f"{model.path}: has no prunable weight: {why}.")
     return weights
 
@@ -265,7 +272,8 @@ def _check_finite(model: Model, names: Sequence[str]) -> None:
     bad = [name for name in names if not np.isfinite(model.array(name)).all()]
     if bad:
         raise ModelError(
-            f"{model.path}: NaN or Inf in the weights {', '.join(bad[:10])}. Repair the model first."
+            f"{model.path}: NaN or Inf in the weights {', '.join(bad[:10])}. "
+            "Repair the model first."
         )
 
 

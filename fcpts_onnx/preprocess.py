@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -85,7 +84,8 @@ class Preprocess:
         known = {field.name for field in fields(self)}
         if unknown := sorted(set(entries) - known):
             raise RecipeError(
-                f"Preprocessing: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}."
+                f"Preprocessing: unknown {', '.join(unknown)}; "
+                f"known are {', '.join(sorted(known))}."
             )
         return replace(self, **{key: value for key, value in entries.items() if value is not None})
 
@@ -133,7 +133,7 @@ class ImagePlan:
         channels, height, width = (
             (shape[3], shape[1], shape[2]) if nhwc else (shape[1], shape[2], shape[3])
         )
-        channels = channels or max(3 if spec.shape is None else 1, 3)
+        channels = channels or 3
         if channels not in (1, 3):
             raise CalibrationError(
                 f"Input {spec.name!r} has {channels} channels ({list(shape)} read as "
@@ -144,14 +144,14 @@ class ImagePlan:
                 f"Input {spec.name!r} has one channel, the preprocessing has three means or "
                 "deviations. Give one of each, or --preprocess unit, tf or raw."
             )
-        for stated, (side, asked) in zip(
-            (height, width), zip(("height", "width"), preprocess.size or (None, None)), strict=True
-        ):
-            if stated and asked and stated != asked:
-                raise CalibrationError(
-                    f"--size asks for a {side} of {asked}, but input {spec.name!r} has {stated}."
-                )
         if preprocess.size:
+            for side, stated, asked in zip(
+                ("height", "width"), (height, width), preprocess.size, strict=True
+            ):
+                if stated not in (None, asked):
+                    raise CalibrationError(
+                        f"--size asks for a {side} of {asked}; input {spec.name!r} has {stated}."
+                    )
             height, width = preprocess.size
         return cls(spec, preprocess, channels, height, width, nhwc)
 
@@ -206,8 +206,3 @@ def _torch_type(dtype: np.dtype[Any]) -> torch.dtype:
 def _plain(value: Any) -> Any:
     """A TOML value as a field's value: lists become tuples."""
     return tuple(value) if isinstance(value, list) else value
-
-
-def parse_numbers(values: Sequence[float]) -> tuple[float, ...]:
-    """Numbers as a tuple."""
-    return tuple(values)

@@ -1,4 +1,4 @@
-"""Recipe: every knob of the method in one frozen dataclass, read from TOML, checked on construction."""
+"""Recipe: every knob of the method in one frozen dataclass, read from TOML and checked."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _RANGES = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to learn. The TOML files in fcpts_onnx/recipes say what each named recipe chooses, and why.
+    """How to learn. The files in fcpts_onnx/recipes say what each named recipe chooses, and why.
 
     Attributes:
         name: what it is called in results.

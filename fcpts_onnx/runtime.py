@@ -76,9 +76,7 @@ class Runtime:
             raise ModelError(f"{self._path}: onnxruntime cannot run it: {reason}") from error
         return dict(zip(self.outputs, results, strict=True))
 
-    def _join(
-        self, parts: Sequence[np.ndarray[Any, Any]], count: int
-    ) -> np.ndarray[Any, Any]:
+    def _join(self, parts: Sequence[np.ndarray[Any, Any]], count: int) -> np.ndarray[Any, Any]:
         """Results of single runs as one: along their batch axis, or a new one if they have none."""
         if parts[0].ndim and parts[0].shape[0] == self._fixed:
             return np.concatenate(parts)[:count]

@@ -41,9 +41,9 @@ class Step:
 
     def run(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         """The node's outputs, from values by name."""
-        arguments = [None if name is None else values[name] for name in self.inputs]
+        arguments: list[Any] = [None if name is None else values[name] for name in self.inputs]
         for position in self.ints:
-            if position < len(arguments) and isinstance(arguments[position], Tensor):
+            if position < len(arguments) and arguments[position] is not None:
                 arguments[position] = tuple(arguments[position].tolist())
         result = self.function(*arguments)
         return tuple(result) if isinstance(result, (tuple, list)) else (result,)
@@ -83,7 +83,8 @@ class Twin(nn.Module):
         for place, parameter in enumerate(self.learned.values()):
             self.register_parameter(f"learned_{place}", parameter)
         self.steps = _schedule(_fold(steps, values), self.output_names)
-        read = {name for step in self.steps for name in step.inputs} | set(self.output_names)
+        read = set(self.output_names)
+        read.update(name for step in self.steps for name in step.inputs if name is not None)
         # Shapes, axes and the like are read by Python: they stay on the CPU and are no buffers.
         self._shapes = {
             name: value
@@ -91,7 +92,8 @@ class Twin(nn.Module):
             if name in read and not value.is_floating_point()
         }
         self._buffer_of = {
-            name: f"constant_{place}" for place, name in enumerate(sorted(read & values.keys()))
+            name: f"constant_{place}"
+            for place, name in enumerate(sorted(read & values.keys()))
             if name not in self._shapes
         }
         for name, buffer in self._buffer_of.items():
@@ -100,7 +102,9 @@ class Twin(nn.Module):
     def prepare(self, device: torch.device) -> None:
         """Move to a device, images in channels-last memory, where convolutions are fastest."""
         self.to(device=device)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for parameter in self.learned.values():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def forward(
         self,
@@ -223,7 +227,7 @@ def _fold(steps: list[Step], constants: dict[str, Tensor]) -> list[Step]:
     """Run the steps that depend on constants alone, adding to `constants`; the others are left."""
     left = []
     for step in steps:
-        if all(name is None or name in constants for name in step.inputs):
+        if all(name in constants for name in step.inputs if name is not None):
             constants.update(zip(step.outputs, step.run(constants), strict=False))
         else:
             left.append(step)
@@ -240,7 +244,12 @@ def _schedule(steps: list[Step], outputs: Collection[str]) -> list[Step]:
         unread = {name for name in step.outputs if name} - needed
         kept.append(
             Step(
-                step.label, step.op, step.function, step.inputs, step.outputs, step.ints,
+                step.label,
+                step.op,
+                step.function,
+                step.inputs,
+                step.outputs,
+                step.ints,
                 tuple(sorted(last_reads | unread)),
             )
         )

@@ -101,7 +101,9 @@ def validate_models(
         arrays = _as_arrays(batch)
         results = {key: runtime.run(arrays) for key, runtime in oracle.items()}
         for key, outputs in results.items():
-            found[key].append({name: torch.from_numpy(np.asarray(v)) for name, v in outputs.items()})
+            found[key].append(
+                {name: torch.from_numpy(np.asarray(v)) for name, v in outputs.items()}
+            )
         if twin is not None and error is not None and done < _BATCH:
             error = max(error, _twin_error(twin, batch, results["sparse"], replaced))
         done += len(next(iter(arrays.values())))
@@ -167,7 +169,7 @@ def _relative_error(found: Tensor, expected: np.ndarray[Any, Any]) -> float:
     if not expected.size:
         return 0.0
     wanted = expected.astype(np.float64)
-    scale = max(float(np.abs(wanted).max()), np.finfo(np.float32).tiny)
+    scale = max(float(np.abs(wanted).max()), float(np.finfo(np.float32).tiny))
     worst = float(np.abs(to_numpy(found).astype(np.float64) - wanted).max())
     return worst / scale if np.isfinite(worst) else float("inf")
 

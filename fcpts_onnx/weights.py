@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -16,8 +15,7 @@ from fcpts_onnx.model import Model
 
 __all__ = ["Weight", "find_weights", "learned_along", "node_label", "select"]
 
-_FLOAT = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
-_FLOAT_NAMES = {helper.tensor_dtype_to_np_dtype(element_type).name for element_type in _FLOAT}
+_LEARNED_TYPE = TensorProto.FLOAT
 
 # Input positions that hold the weights of an operator.
 _WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1)}
@@ -122,14 +120,12 @@ def learned_along(model: Model, exclude: Sequence[str] = ()) -> list[str]:
     """
     names = []
     for name, tensor in model.graph.tensors().items():
-        source = tensor.inputs[0] if _is_constant(tensor) and tensor.inputs else tensor
-        if name not in model.tensors or model.tensors[name].data_type not in _FLOAT:
+        stored = model.tensors.get(name)
+        if stored is None or stored.data_type != _LEARNED_TYPE or name in model.outputs:
             continue
-        del source
         uses = list(_uses(tensor))
-        if not uses or any(fnmatchcase(name, pattern) for pattern in exclude):
-            continue
-        if name not in model.outputs and all(_is_along(node, index) for node, index in uses):
+        left_out = any(fnmatchcase(name, pattern) for pattern in exclude)
+        if uses and not left_out and all(_is_along(node, index) for node, index in uses):
             names.append(name)
     return names
 
@@ -161,7 +157,7 @@ def _constant(tensor: gs.Tensor) -> gs.Constant:
 
 
 def _channel_axis(node: gs.Node, position: int) -> int | None:
-    """The axis of output channels of a weight, as the node sees it; counted from the end for MatMul."""
+    """The axis of output channels of a weight, as the node sees it; for MatMul from the end."""
     if node.op == "Conv":
         return 0
     if node.op == "ConvTranspose":
@@ -221,8 +217,8 @@ def _describe(
         axis %= len(shape)
     dtype = np.dtype(constant.dtype).name if not isinstance(constant.dtype, int) else "bfloat16"
     weight = Weight(source.name, shape, dtype, node.op, (node_label(node),), axis, 0)
-    if dtype not in _FLOAT_NAMES:
-        return replace(weight, excluded=f"stored as {dtype}; only float weights are pruned yet")
+    if dtype != helper.tensor_dtype_to_np_dtype(_LEARNED_TYPE).name:
+        return replace(weight, excluded=f"stored as {dtype}; only float32 is learned yet")
     if scope is not None:
         return replace(weight, excluded=f"inside the {scope}")
     if source.name not in model.tensors:

@@ -1,4 +1,4 @@
-"""WRITE: a model and new values for some of its tensors -> the same model file with those values."""
+"""WRITE: a model and new values for some of its tensors -> the same file with those values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["check_target", "save", "staged", "stale_data", "write_text"]
 
 _ALIGNMENT = 4096  # so that a runtime can map each tensor straight from the file
 
-_FIELDS = {
+_FIELDS: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float_data",
     onnx.TensorProto.DOUBLE: "double_data",
     onnx.TensorProto.FLOAT16: "int32_data",
@@ -120,7 +120,9 @@ def save(
     data = stage.with_name(_free_name(folder, f"{stage.name}.data"))
     with _Appender(data) as sink:
         for name, tensor in stored_tensors(proto.graph):
-            values = _in_type(arrays[name], tensor) if name in arrays else None
+            values = None
+            if name is not None and name in arrays:
+                values = _in_type(arrays[name], tensor)
             if uses_external_data(tensor):
                 if values is None:
                     values = tensor_array(tensor, model.folder)

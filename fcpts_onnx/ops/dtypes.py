@@ -9,14 +9,9 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-__all__ = ["FLOAT_TYPES", "to_numpy", "to_torch", "torch_dtype"]
+__all__ = ["to_numpy", "to_torch", "torch_dtype"]
 
-FLOAT_TYPES = frozenset(
-    {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
-)
-"""The ONNX element types of weights that can be learned."""
-
-_TORCH = {
+_TORCH: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
     TensorProto.DOUBLE: torch.float64,
     TensorProto.FLOAT16: torch.float16,

@@ -13,21 +13,7 @@ from fcpts_onnx.ops.registry import op
 __all__: list[str] = []
 
 
-def _unary(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def apply(x: Tensor) -> Tensor:
-        return function(x)
-
-    return apply
-
-
-def _binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    def apply(a: Tensor, b: Tensor) -> Tensor:
-        return function(a, b)
-
-    return apply
-
-
-for _name, _function in {
+_UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "Abs": torch.abs,
     "Ceil": torch.ceil,
     "Erf": torch.erf,
@@ -38,10 +24,8 @@ for _name, _function in {
     "Not": torch.logical_not,
     "Reciprocal": torch.reciprocal,
     "Sqrt": torch.sqrt,
-}.items():
-    op(_name)(_unary(_function))
-
-for _name, _function in {
+}
+_BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Add": torch.add,
     "And": torch.logical_and,
     "Equal": torch.eq,
@@ -52,8 +36,31 @@ for _name, _function in {
     "Mul": torch.mul,
     "Or": torch.logical_or,
     "Sub": torch.sub,
-}.items():
-    op(_name)(_binary(_function))
+}
+
+
+def _unary(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The function with a signature that the registry can read."""
+
+    def apply(x: Tensor) -> Tensor:
+        return function(x)
+
+    return apply
+
+
+def _binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The function with a signature that the registry can read."""
+
+    def apply(a: Tensor, b: Tensor) -> Tensor:
+        return function(a, b)
+
+    return apply
+
+
+for _name, _one in _UNARY.items():
+    op(_name)(_unary(_one))
+for _name, _two in _BINARY.items():
+    op(_name)(_binary(_two))
 
 
 @op("Div")

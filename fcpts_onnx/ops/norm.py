@@ -51,5 +51,5 @@ def lrn(
     before = (size - 1) // 2
     squares = x.square().unsqueeze(1)
     sides = [0, 0] * (x.ndim - 2) + [before, size - 1 - before]
-    total = sum(F.pad(squares, sides).unfold(2, size, 1).unbind(-1)).squeeze(1)
+    total = F.pad(squares, sides).unfold(2, size, 1).sum(-1).squeeze(1)
     return x / torch.pow(bias + alpha / size * total, beta)

@@ -70,7 +70,9 @@ def op(
         if any(known.since == since for known in versions):
             raise ValueError(f"{name} since {since} is registered twice.")
         bisect.insort(
-            versions, _describe(function, domain, name, since, outputs), key=lambda known: known.since
+            versions,
+            _describe(function, domain, name, since, outputs),
+            key=lambda known: known.since,
         )
         return function
 
@@ -88,9 +90,7 @@ def supported_ops() -> list[Op]:
     return [entry for key in sorted(_table) for entry in _table[key]]
 
 
-def _describe(
-    function: Callable[..., Any], domain: str, name: str, since: int, outputs: int
-) -> Op:
+def _describe(function: Callable[..., Any], domain: str, name: str, since: int, outputs: int) -> Op:
     hints = typing.get_type_hints(function)
     parameters = inspect.signature(function).parameters.values()
     inputs = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]

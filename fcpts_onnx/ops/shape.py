@@ -5,7 +5,6 @@ Shapes are small integer tensors on the CPU, wherever the data lies.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -144,7 +143,11 @@ def _slice_axis(x: Tensor, start: int, end: int, axis: int, step: int) -> Tensor
     picked = range(x.shape[axis])[start:end:step]
     if step > 0:
         stop = max(picked.start, picked.stop)
-        return x.narrow(axis, picked.start, stop - picked.start) if step == 1 else _take(x, axis, picked)
+        return (
+            x.narrow(axis, picked.start, stop - picked.start)
+            if step == 1
+            else _take(x, axis, picked)
+        )
     return _take(x, axis, picked)
 
 

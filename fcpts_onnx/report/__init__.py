@@ -1,5 +1,10 @@
 """SHOW: results as tables on a terminal."""
 
-from fcpts_onnx.report.terminal import show_evaluation, show_inspection, show_pruning, show_validation
+from fcpts_onnx.report.terminal import (
+    show_evaluation,
+    show_inspection,
+    show_pruning,
+    show_validation,
+)
 
 __all__ = ["show_evaluation", "show_inspection", "show_pruning", "show_validation"]

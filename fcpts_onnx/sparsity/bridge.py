@@ -60,7 +60,7 @@ def kde_rate(points: Tensor, threshold: Tensor, h: Tensor | float) -> Tensor:
 
 
 def histogram_density(weights: Tensor, threshold: Tensor, bins: int = 100) -> Tensor:
-    """dr/dt = p(t) + p(-t) from a histogram over the range of the weights, as the published code."""
+    """dr/dt = p(t) + p(-t) from a histogram of the weights, as in the published code."""
     values = weights.detach().flatten().float()
     low, high = values.min(), values.max()
     counts = torch.histc(values, bins, low.item(), high.item())
@@ -72,7 +72,7 @@ def histogram_density(weights: Tensor, threshold: Tensor, bins: int = 100) -> Te
 
 
 def rate(weights: Tensor, threshold: Tensor, density: Density) -> Tensor:
-    """The share of weights below the threshold, counted; its derivative is the density's, Eq. 13."""
+    """The share of weights below the threshold, counted; its derivative is the density's."""
     result: Tensor = _CountedRate.apply(threshold, weights.detach(), density)
     return result
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fcpts_onnx.calibration import Calibration
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.recipe import Recipe
-from fcpts_onnx.results import Progress
+from fcpts_onnx.results import Progress, silent
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import reconstruction_loss
 from fcpts_onnx.sparsity.thresholds import Thresholds, start_thresholds
@@ -33,7 +33,7 @@ def reconstruct(
     recipe: Recipe,
     *,
     seed: int = 0,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[Progress], None] = silent,
 ) -> dict[str, Tensor]:
     """Learn a sparse network from the dense one and unlabelled samples.
 
@@ -56,7 +56,9 @@ def reconstruct(
     thresholds = start_thresholds(values, Budget.of(weights, target), target, recipe)
     steps = _steps(len(calibration), recipe)
     optimizer = _optimizer(student, thresholds, recipe)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step / steps, recipe))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: _rate(step / steps, recipe)
+    )
     batches = _batches(calibration, recipe, seed, student.device)
     precision = _precision(recipe, student.device)
     meter = _Meter(steps, report)
@@ -71,7 +73,7 @@ def reconstruct(
             found = twin(batch, masked)
         loss = reconstruction_loss(expected, found, recipe.temperature)
         optimizer.zero_grad()
-        (loss + thresholds.control_loss(values)).backward()  # type: ignore[no-untyped-call]
+        (loss + thresholds.control_loss(values)).backward()
         thresholds.observe(values, masked)
         optimizer.step()
         schedule.step()
@@ -124,7 +126,9 @@ class _Student:
         for name, mask in thresholds.settle(values).items():
             kept = mask != 0
             # A kept weight that happens to be zero would be one zero too many.
-            value = torch.where(values[name] == 0, torch.finfo(values[name].dtype).tiny, values[name])
+            value = torch.where(
+                values[name] == 0, torch.finfo(values[name].dtype).tiny, values[name]
+            )
             result[name] = torch.where(kept, value, torch.zeros_like(value))
         return result
 
@@ -170,9 +174,7 @@ def _steps(samples: int, recipe: Recipe) -> int:
     return max(recipe.min_steps, round(recipe.epochs * a_pass))
 
 
-def _optimizer(
-    student: _Student, thresholds: Thresholds, recipe: Recipe
-) -> torch.optim.Optimizer:
+def _optimizer(student: _Student, thresholds: Thresholds, recipe: Recipe) -> torch.optim.Optimizer:
     groups = student.groups(recipe)
     groups.append({"params": list(thresholds.parameters()), "weight_decay": 0.0})
     groups = [group for group in groups if group["params"]]

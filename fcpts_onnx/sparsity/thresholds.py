@@ -125,7 +125,7 @@ class CostThresholds:
         self._step = 0
         self._settled = False
         self._logs = dict.fromkeys(values, 0.0)
-        self._costs = {name: (0.0, 0.0) for name in values}
+        self._costs = dict.fromkeys(values, (0.0, 0.0))
         self._masks = {name: torch.ones_like(value) for name, value in values.items()}
         self._thresholds: dict[str, Tensor] = {}
 
@@ -161,9 +161,10 @@ class CostThresholds:
             found = marginal_cost(
                 value.detach(), gradient, self._thresholds[name], self._recipe.kernel
             )
-            self._costs[name] = tuple(
-                keep * old + (1 - keep) * float(new)
-                for old, new in zip(self._costs[name], found, strict=True)
+            (old_cost, old_mass), (cost, mass) = self._costs[name], (float(v) for v in found)
+            self._costs[name] = (
+                keep * old_cost + (1 - keep) * cost,
+                keep * old_mass + (1 - keep) * mass,
             )
 
     def settle(self, values: Values) -> dict[str, Tensor]:
@@ -172,7 +173,7 @@ class CostThresholds:
         return self._masks
 
     def _move(self) -> None:
-        """Lower the thresholds of layers where a zero costs more than the mean, raise the others."""
+        """Lower thresholds where a zero costs more than the mean, raise the others."""
         total, weight = (sum(parts) for parts in zip(*self._costs.values(), strict=True))
         if total <= 0:
             return
@@ -183,7 +184,7 @@ class CostThresholds:
             self._logs[name] -= self._recipe.threshold_rate * bounded
 
     def _project(self, values: Values, share: float) -> None:
-        """Set the masks to exactly a share of the budget's zeros, by one factor on all thresholds."""
+        """Set masks with exactly a share of the budget's zeros, by one factor on all thresholds."""
         sizes = {name: value.detach().abs() for name, value in values.items()}
         zeros = max(round(share * self._budget.zeros), sum(self._budget.least.values()), 1)
         scaled = [size.flatten() / math.exp(self._logs[name]) for name, size in sizes.items()]

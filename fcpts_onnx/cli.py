@@ -1,0 +1,308 @@
+"""The command line: parse, call, print. No logic."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+import fcpts_onnx
+from fcpts_onnx import demo as demo_run
+from fcpts_onnx.errors import FcptsError
+from fcpts_onnx.preprocess import PRESETS, Preprocess
+from fcpts_onnx.recipe import recipe_names
+from fcpts_onnx.report import show_evaluation, show_inspection, show_pruning, show_validation
+from fcpts_onnx.report.progress import progress_reporter
+from fcpts_onnx.results import to_json
+from fcpts_onnx.write import write_text
+
+__all__ = ["main"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_INTERRUPTED = 130
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class _Group(click.Group):
+    """Shows what a user can put right without a traceback, and tells Ctrl-C by its exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FcptsError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted; nothing was written.", err=True)
+            ctx.exit(_INTERRUPTED)
+
+
+@click.group(cls=_Group, context_settings=_CONTEXT)
+@click.version_option(package_name="fcpts-onnx")
+def main() -> None:
+    """Make a trained ONNX model sparse after training, with unlabelled images only.
+
+    \b
+    Examples:
+      fcpts-onnx demo
+      fcpts-onnx inspect model.onnx
+      fcpts-onnx prune model.onnx sparse.onnx --target 0.7 --calib images/
+      fcpts-onnx validate model.onnx sparse.onnx --calib images/
+      fcpts-onnx eval sparse.onnx --data labelled/
+    """
+
+
+def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    try:
+        return tuple(float(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter("expected numbers with commas, such as 0.5,0.5,0.5") from error
+
+
+def _size(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    parts = value.lower().split("x")
+    if len(parts) not in (1, 2) or not all(part.isdigit() and int(part) for part in parts):
+        raise click.BadParameter("expected HEIGHTxWIDTH in pixels, such as 224x224, or one number")
+    return int(parts[0]), int(parts[-1])
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, shown in this order."""
+
+    def decorate(function: Command) -> Command:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_model_file = click.Path(dir_okay=False, path_type=Path)
+_preprocess_options = _options(
+    click.option(
+        "--preprocess",
+        default="imagenet",
+        show_default=True,
+        metavar="NAME|FILE.toml",
+        help=f"How pixels become inputs: {', '.join(PRESETS)}, or a TOML file.",
+    ),
+    click.option("--mean", callback=_numbers, metavar="A[,B,C]", help="Over the preset's mean."),
+    click.option(
+        "--std", callback=_numbers, metavar="A[,B,C]", help="Over the preset's deviation."
+    ),
+    click.option("--size", callback=_size, metavar="HxW", help="Where the graph leaves it open."),
+    click.option(
+        "--resize", type=click.IntRange(1), metavar="N", help="Short side before the crop."
+    ),
+    click.option("--channels", type=click.Choice(["rgb", "bgr"]), help="Order of the channels."),
+    click.option("--layout", type=click.Choice(["auto", "nchw", "nhwc"]), help="Of the input."),
+)
+_selection_options = _options(
+    click.option("--include", multiple=True, metavar="GLOB", help="Prune only these; repeatable."),
+    click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these out; repeatable."),
+    click.option(
+        "--keep-dense",
+        default="",
+        metavar="first,last",
+        callback=lambda *call: _places(call[2]),
+        help="Leave out the first or last weight.",
+    ),
+)
+_run_options = _options(
+    click.option(
+        "--seed", default=0, show_default=True, help="Same seed, same machine: same file."
+    ),
+    click.option("--threads", type=click.IntRange(0), default=0, help="0: as many as are there."),
+)
+_output_options = _options(
+    click.option("--json", "json_file", type=_model_file, metavar="FILE", help="Result as JSON."),
+    click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors."),
+)
+
+
+def _places(value: str) -> tuple[str, ...]:
+    places = tuple(part.strip() for part in value.split(",") if part.strip())
+    if set(places) - {"first", "last"}:
+        raise click.BadParameter("expected first, last or first,last")
+    return places
+
+
+@main.command()
+@click.argument("model", type=_model_file)
+@click.argument("output", type=_model_file)
+@click.option("--target", type=float, required=True, help="Share of zeros, between 0 and 1.")
+@click.option(
+    "--calib",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of images or .npy, an .npz keyed by input name, or one .npy.",
+)
+@click.option("--samples", type=click.IntRange(1), default=10_000, show_default=True)
+@_preprocess_options
+@_selection_options
+@click.option(
+    "--recipe",
+    default="default",
+    show_default=True,
+    metavar="NAME|FILE.toml",
+    help=f"How to learn: {', '.join(recipe_names())}, or a TOML file.",
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@_run_options
+@click.option("--overwrite", is_flag=True, help="Allow OUTPUT to be MODEL itself.")
+@_output_options
+def prune(
+    model: Path,
+    output: Path,
+    calib: Path,
+    preprocess: str,
+    json_file: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Write MODEL to OUTPUT with exactly the target's share of zero weights.
+
+    \b
+    Examples:
+      fcpts-onnx prune in.onnx out.onnx --target 0.7 --calib images/
+      fcpts-onnx prune in.onnx out.onnx --target 0.9 --calib images/ --preprocess tf
+      fcpts-onnx prune in.onnx out.onnx --target 0.5 --calib inputs.npz --keep-dense first,last
+    """
+    settings = _settings(preprocess, options)
+    console = _console(quiet)
+    with progress_reporter(console) as report:
+        result = fcpts_onnx.prune(
+            model,
+            output,
+            calib=calib,
+            preprocess=settings,
+            say=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+            report=report,
+            **options,
+        )
+    show_pruning(console, result)
+    _write_json(json_file, result)
+
+
+@main.command()
+@click.argument("model", type=_model_file)
+@_selection_options
+@_output_options
+def inspect(model: Path, json_file: Path | None, quiet: bool, **options: Any) -> None:
+    """List every weight of MODEL that can be pruned, and why another cannot.
+
+    \b
+    Example:
+      fcpts-onnx inspect in.onnx --exclude '*fc*'
+    """
+    found = fcpts_onnx.inspect(model, **options)
+    show_inspection(_console(quiet), found)
+    _write_json(json_file, found)
+
+
+@main.command()
+@click.argument("dense", type=_model_file)
+@click.argument("sparse", type=_model_file)
+@click.option("--calib", required=True, type=click.Path(path_type=Path), help="As for prune.")
+@click.option("--samples", type=click.IntRange(1), default=1000, show_default=True)
+@_preprocess_options
+@_run_options
+@_output_options
+def validate(
+    dense: Path,
+    sparse: Path,
+    calib: Path,
+    preprocess: str,
+    json_file: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Hold SPARSE against DENSE: zeros, what changed, and how far the outputs are apart.
+
+    \b
+    Example:
+      fcpts-onnx validate in.onnx out.onnx --calib images/
+    """
+    settings = _settings(preprocess, options)
+    found = fcpts_onnx.validate(dense, sparse, calib=calib, preprocess=settings, **options)
+    show_validation(_console(quiet), found)
+    _write_json(json_file, found)
+
+
+@main.command(name="eval")
+@click.argument("model", type=_model_file)
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder with one folder a class; the sorted folders are the classes in order.",
+)
+@click.option("--labels", type=_model_file, help="Class names in order, one a line.")
+@_preprocess_options
+@click.option("--threads", type=click.IntRange(0), default=0, help="0: as many as are there.")
+@_output_options
+def evaluate(
+    model: Path,
+    data: Path,
+    labels: Path | None,
+    threads: int,
+    preprocess: str,
+    json_file: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Measure the top-1 and top-5 accuracy of MODEL on labelled images.
+
+    \b
+    Example:
+      fcpts-onnx eval out.onnx --data labelled/
+    """
+    settings = _settings(preprocess, options)
+    found = fcpts_onnx.evaluate(
+        model, data=data, labels=labels, preprocess=settings, threads=threads
+    )
+    show_evaluation(_console(quiet), found)
+    _write_json(json_file, found)
+
+
+@main.command()
+@click.option("--target", type=float, default=0.9, show_default=True)
+@_run_options
+@_output_options
+def demo(json_file: Path | None, quiet: bool, **options: Any) -> None:
+    """Prune a small network for handwritten digits and compare it with the dense one.
+
+    \b
+    Example:
+      fcpts-onnx demo
+    """
+    console = _console(quiet)
+    with progress_reporter(console) as report:
+        found = demo_run.run(report=report, **options)
+    show_pruning(console, found.pruning)
+    show_evaluation(console, found.dense)
+    show_evaluation(console, found.sparse)
+    _write_json(json_file, found)
+
+
+def _settings(preprocess: str, options: dict[str, Any]) -> Preprocess:
+    """The preprocessing of the command line; its options are taken out of `options`."""
+    keys = ("mean", "std", "size", "resize", "channels", "layout")
+    return Preprocess.named(preprocess).overridden(**{key: options.pop(key) for key in keys})
+
+
+def _console(quiet: bool) -> Console:
+    return Console(quiet=quiet, file=sys.stdout)
+
+
+def _write_json(file: Path | None, result: Any) -> None:
+    if file is not None:
+        write_text(file, to_json(result))

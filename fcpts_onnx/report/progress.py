@@ -1,0 +1,64 @@
+"""SHOW: how learning goes on: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from fcpts_onnx.results import Progress
+
+__all__ = ["progress_reporter"]
+
+_LINES = 10  # over a whole run, where there is no terminal
+
+
+@contextmanager
+def progress_reporter(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """A function that shows each report it is given."""
+    if not console.is_terminal:
+        yield _lines(console)
+        return
+    columns = (
+        TextColumn("Learning"),
+        BarColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}  sparsity {task.fields[sparsity]:.1%}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("learn", total=None, start=False, loss=0.0, sparsity=0.0)
+
+        def show(progress: Progress) -> None:
+            bar.start_task(task)
+            bar.update(
+                task,
+                total=progress.steps,
+                completed=progress.step,
+                loss=progress.loss,
+                sparsity=progress.sparsity,
+            )
+
+        yield show
+
+
+def _lines(console: Console) -> Callable[[Progress], None]:
+    """Plain lines, one for every tenth of the run."""
+    shown = 0
+
+    def show(progress: Progress) -> None:
+        nonlocal shown
+        tenths = _LINES * progress.step // progress.steps
+        if tenths == shown:
+            return
+        shown = tenths
+        console.print(
+            f"step {progress.step}/{progress.steps}  loss {progress.loss:.4f}  "
+            f"sparsity {progress.sparsity:.2%}  {progress.seconds_left:.0f} s left",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    return show
