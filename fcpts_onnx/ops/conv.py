@@ -67,7 +67,7 @@ def conv_transpose(
         for length, wanted in zip(lengths, output_shape[-rank:], strict=True):
             total = length - wanted
             small, large = total // 2, total - total // 2
-            sides.append((large, small) if auto_pad == "SAME_LOWER" else (small, large))
+            sides.append((small, large) if auto_pad == "SAME_UPPER" else (large, small))
     else:
         sides = resolve_pads(auto_pad, pads, (), w.shape[2:], strides, dilations)
     return pad(

@@ -14,7 +14,14 @@ __all__: list[str] = []
 Reduction = Callable[[Tensor, tuple[int, ...], bool], Tensor]
 
 
-def _register(name: str, axes_as_input: int, reduction: Reduction) -> None:
+def _register(
+    name: str,
+    axes_as_input: int,
+    reduction: Reduction,
+    alone: Callable[[Tensor], Tensor] = lambda x: x,
+) -> None:
+    """Register a reduction; `alone` is what it makes of single elements, reduced over no axis."""
+
     @op(name, since=1)
     def reduce_1(x: Tensor, *, axes: Sequence[int] | None = None, keepdims: int = 1) -> Tensor:
         return reduction(x, tuple(axes or range(x.ndim)), bool(keepdims))
@@ -24,7 +31,7 @@ def _register(name: str, axes_as_input: int, reduction: Reduction) -> None:
         x: Tensor, axes: Ints | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
     ) -> Tensor:
         if not axes and noop_with_empty_axes:
-            return x
+            return alone(x)
         return reduction(x, axes or tuple(range(x.ndim)), bool(keepdims))
 
 
@@ -36,4 +43,4 @@ _register("ReduceMean", 18, lambda x, axes, keep: torch.mean(x, axes, keepdim=ke
 _register("ReduceSum", 13, lambda x, axes, keep: torch.sum(x, axes, keepdim=keep).to(x.dtype))
 _register("ReduceMax", 18, lambda x, axes, keep: torch.amax(x, axes, keepdim=keep))
 _register("ReduceMin", 18, lambda x, axes, keep: torch.amin(x, axes, keepdim=keep))
-_register("ReduceL2", 18, _root_of_squares)
+_register("ReduceL2", 18, _root_of_squares, torch.abs)

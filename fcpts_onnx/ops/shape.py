@@ -24,9 +24,9 @@ def identity(x: Tensor) -> Tensor:
     return x
 
 
-@op("Dropout", since=7, outputs=2)
-def dropout_7(x: Tensor, *, ratio: float = 0.5, outputs: int) -> Tensor | tuple[Tensor, Tensor]:
-    return x if outputs == 1 else (x, torch.ones_like(x, dtype=torch.bool))
+@op("Dropout", since=7)
+def dropout_7(x: Tensor, *, ratio: float = 0.5) -> Tensor:
+    return x
 
 
 @op("Dropout", since=12, outputs=2)

@@ -1,0 +1,75 @@
+"""The registry: look-up by opset, what a signature says, and that no operator lacks a case."""
+
+import pytest
+from torch import Tensor
+
+from fcpts_onnx.model import OLDEST_OPSET
+from fcpts_onnx.ops import find_op, op, supported_ops
+from tests.ops import (
+    test_activation,
+    test_conv,
+    test_elementwise,
+    test_linear,
+    test_norm,
+    test_pool,
+    test_reduce,
+    test_shape,
+)
+from tests.ops.harness import NEWEST_IN_ONNXRUNTIME, schema_versions
+
+FAMILIES = (
+    test_activation,
+    test_conv,
+    test_elementwise,
+    test_linear,
+    test_norm,
+    test_pool,
+    test_reduce,
+    test_shape,
+)
+
+
+def test_look_up_takes_the_greatest_version_not_above_the_opset() -> None:
+    assert find_op("", "Softmax", 12).since == 1
+    assert find_op("", "Softmax", 13).since == 13
+    assert find_op("", "Softmax", 27).since == 13
+    assert find_op("", "Pad", 1) is None
+    assert find_op("com.example", "Relu", 13) is None
+
+
+def test_signature_is_the_specification() -> None:
+    reshape = find_op("", "Reshape", 14)
+    assert reshape.ints == {1}
+    assert reshape.attributes == {"allowzero"}
+    concat = find_op("", "Concat", 13)
+    assert concat.max_inputs is None
+    assert concat.required == {"axis"}
+    assert find_op("", "Split", 13).wants_outputs
+
+
+def test_registering_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="Relu since 1 is registered twice"):
+
+        @op("Relu")
+        def relu(x: Tensor) -> Tensor:
+            return x
+
+
+def test_every_operator_has_a_case_at_every_schema_version_it_claims() -> None:
+    covered = {
+        (case.op, max(v for v in schema_versions(case.op) if v <= opset))
+        for family in FAMILIES
+        for case in family.CASES
+        for opset in case.opsets()
+    }
+    claimed = set()
+    for known in supported_ops():
+        versions = schema_versions(known.name)
+        oldest = max((v for v in versions if v <= OLDEST_OPSET), default=versions[0])
+        claimed |= {
+            (known.name, version)
+            for version in versions
+            if oldest <= version <= NEWEST_IN_ONNXRUNTIME
+        }
+    assert len(claimed) > 100
+    assert sorted(claimed - covered) == []
