@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,6 +17,15 @@ from fcpts_onnx.errors import CalibrationError, RecipeError
 from fcpts_onnx.model import InputSpec
 
 __all__ = ["PRESETS", "ImagePlan", "Preprocess"]
+
+# Field -> what it holds, and how many of them.
+_NUMBERS = (
+    ("scale", (int, float), (1,)),
+    ("mean", (int, float), (1, 3)),
+    ("std", (int, float), (1, 3)),
+    ("size", (int,), (2,)),
+    ("resize", (int,), (1,)),
+)
 
 
 @dataclass(frozen=True)
@@ -49,10 +59,19 @@ class Preprocess:
                 raise RecipeError(
                     f"Preprocessing: {name} is {getattr(self, name)!r}, expected one of {allowed}."
                 )
-        if self.scale == 0 or not all(self.std):
-            raise RecipeError("Preprocessing: scale and std must not be zero.")
-        if len(self.mean) not in (1, 3) or len(self.std) not in (1, 3):
-            raise RecipeError("Preprocessing: mean and std take one number, or one for each of 3.")
+        for name, kind, sizes in _NUMBERS:
+            value = getattr(self, name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if value is not None and not (
+                len(numbers) in sizes and all(type(n) in kind and math.isfinite(n) for n in numbers)
+            ):
+                counts = " or ".join(str(size) for size in sizes)
+                raise RecipeError(
+                    f"Preprocessing: {name} is {value!r}; expected {counts} number(s) "
+                    f"({' or '.join(k.__name__ for k in kind)})."
+                )
+        if 0 in (self.scale, *self.std, *(self.size or ()), self.resize):
+            raise RecipeError("Preprocessing: scale, std, size and resize must not be zero.")
 
     @classmethod
     def named(cls, name: str) -> Preprocess:
@@ -72,8 +91,12 @@ class Preprocess:
             entries = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise RecipeError(f"{path}: cannot be read as preprocessing: {error}") from error
-        base = PRESETS[entries.pop("preset", "raw")]
-        return base.overridden(**{key: _plain(value) for key, value in entries.items()})
+        preset = entries.pop("preset", "raw")
+        if preset not in PRESETS:
+            raise RecipeError(
+                f"{path}: preset {preset!r} is unknown; expected one of {', '.join(PRESETS)}."
+            )
+        return PRESETS[preset].overridden(**{key: _plain(value) for key, value in entries.items()})
 
     def overridden(self, **entries: Any) -> Preprocess:
         """The same with other values for what is named; None leaves a value as it is.

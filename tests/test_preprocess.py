@@ -1,0 +1,137 @@
+"""Preprocessing: presets, files, and how an image is brought to the input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fcpts_onnx.errors import CalibrationError, RecipeError
+from fcpts_onnx.model import InputSpec
+from fcpts_onnx.preprocess import PRESETS, ImagePlan, Preprocess
+
+NCHW = InputSpec("x", np.dtype("float32"), (None, 3, 8, 8))
+NHWC = InputSpec("x", np.dtype("float32"), (None, 8, 8, 3))
+
+
+def picture(path: Path, width: int, height: int) -> Path:
+    """Red grows to the right, green downwards, blue is 7."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[..., 0] = np.arange(width)
+    pixels[..., 1] = np.arange(height)[:, None]
+    pixels[..., 2] = 7
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("imagenet", [-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225], [0.515 / 0.229] * 1),
+        ("tf", [-1.0] * 3, [1.0]),
+        ("unit", [0.0] * 3, [1.0]),
+        ("raw", [0.0] * 3, [255.0]),
+    ],
+)
+def test_presets(name: str, low: list[float], high: list[float]) -> None:
+    plan = ImagePlan.of(NCHW, PRESETS[name])
+    ends = plan.normalise(torch.tensor([[[[0, 0, 0], [255, 255, 255]]]], dtype=torch.uint8))
+    assert ends.shape == (1, 3, 1, 2)
+    np.testing.assert_allclose(ends[0, :, 0, 0], low, rtol=1e-6)
+    np.testing.assert_allclose(ends[0, 0, 0, 1], high[0], rtol=1e-6)
+
+
+def test_layout_follows_the_input() -> None:
+    pixels = torch.zeros((2, 8, 8, 3), dtype=torch.uint8)
+    assert ImagePlan.of(NHWC, PRESETS["raw"]).normalise(pixels).shape == (2, 8, 8, 3)
+    assert ImagePlan.of(NCHW, PRESETS["raw"]).normalise(pixels).shape == (2, 3, 8, 8)
+    forced = ImagePlan.of(
+        InputSpec("x", np.dtype("float32"), (1, None, None, None)), Preprocess(layout="nhwc")
+    )
+    assert forced.nhwc
+
+
+def test_integer_inputs_get_whole_numbers() -> None:
+    spec = InputSpec("x", np.dtype("uint8"), (1, 2, 2, 3))
+    pixels = torch.tensor([0, 100, 255], dtype=torch.uint8).expand(1, 2, 2, 3)
+    values = ImagePlan.of(spec, PRESETS["raw"]).normalise(pixels)
+    assert values.dtype == torch.uint8
+    assert values[0, 0, 0].tolist() == [0, 100, 255]
+    shifted = InputSpec("x", np.dtype("int8"), (1, 2, 2, 3))
+    values = ImagePlan.of(shifted, Preprocess(mean=(128.0,))).normalise(pixels)
+    assert values[0, 0, 0].tolist() == [-128, -28, 127]
+
+
+def test_an_image_of_the_size_is_left_as_it_is(tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png", 8, 8)
+    plan = ImagePlan.of(NCHW, Preprocess(resize=16))
+    np.testing.assert_array_equal(plan.decode(path), np.asarray(Image.open(path)))
+
+
+def test_short_side_then_centre_crop(tmp_path: Path) -> None:
+    wide = picture(tmp_path / "wide.png", 40, 16)
+    found = ImagePlan.of(NCHW, Preprocess()).decode(wide)
+    assert found.shape == (8, 8, 3)
+    # 40x16 becomes 20x8; the middle 8 columns show the source's columns 12 to 28.
+    np.testing.assert_allclose(found[4, :, 0], 12.5 + 2 * np.arange(8), atol=1)
+    zoomed = ImagePlan.of(NCHW, Preprocess(resize=16)).decode(wide)
+    np.testing.assert_array_equal(zoomed[0, :, 0], np.arange(16, 24))
+
+
+def test_bgr_and_grey(tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png", 8, 8)
+    bgr = ImagePlan.of(NCHW, Preprocess(channels="bgr")).decode(path)
+    assert bgr[5, 2].tolist() == [7, 5, 2]
+    grey = ImagePlan.of(InputSpec("x", np.dtype("float32"), (1, 1, 8, 8)), PRESETS["unit"])
+    assert grey.decode(path).shape == (8, 8, 1)
+
+
+def test_toml(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('preset = "unit"\nmean = [0.1, 0.2, 0.3]\nsize = [16, 24]\n')
+    found = Preprocess.named(str(path))
+    assert found == Preprocess(1 / 255, mean=(0.1, 0.2, 0.3), size=(16, 24))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mean = 'x", "cannot be read as preprocessing"),
+        ("colour = 1", "unknown colour; known are channels"),
+        ("mean = [1, 2]", "mean is \\(1, 2\\); expected 1 or 3"),
+        ("std = [0, 1, 1]", "must not be zero"),
+        ("layout = 'hwcn'", "layout is 'hwcn'"),
+        ("preset = 'cifar'", "preset 'cifar' is unknown"),
+        ("mean = ['a', 'b', 'c']", "mean is"),
+        ("resize = 1.5", "resize is 1.5"),
+    ],
+)
+def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        Preprocess.named(str(path))
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(RecipeError, match=r"'cifar10' is unknown; expected imagenet, tf, unit, raw"):
+        Preprocess.named("cifar10")
+
+
+@pytest.mark.parametrize(
+    ("shape", "preprocess", "message"),
+    [
+        ((None, 640), Preprocess(), "images need four dimensions"),
+        ((1, 5, 8, 8), Preprocess(), "has 5 channels"),
+        ((1, 1, 8, 8), PRESETS["imagenet"], "has one channel, the preprocessing has three"),
+        ((1, 3, 8, 8), Preprocess(size=(9, 8)), "asks for a height of 9; input 'x' has 8"),
+    ],
+)
+def test_inputs_that_images_do_not_fit(
+    shape: tuple[int, ...], preprocess: Preprocess, message: str
+) -> None:
+    with pytest.raises(CalibrationError, match=message):
+        ImagePlan.of(InputSpec("x", np.dtype("float32"), shape), preprocess)

@@ -1,0 +1,218 @@
+"""Finding: candidates, the reasons against them, selection, and what is learned along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from fcpts_onnx.errors import TargetError
+from fcpts_onnx.model import Model
+from fcpts_onnx.weights import Weight, find_weights, learned_along, select
+from tests import networks
+from tests.networks import values
+from tests.shared import MODELS, needs_shared
+
+
+def find(proto: onnx.ModelProto) -> dict[str, Weight]:
+    return {weight.name: weight for weight in find_weights(Model(Path("m.onnx"), proto))}
+
+
+def along(proto: onnx.ModelProto, *exclude: str) -> set[str]:
+    return set(learned_along(Model(Path("m.onnx"), proto), exclude))
+
+
+def one(op: str, shape: tuple[int, ...], *, first: bool = False, **attributes: object) -> Weight:
+    """The only candidate of a model with one weighted node."""
+    inputs = ["w", "x"] if first else ["x", "w"]
+    node = helper.make_node(op, inputs, ["y"], "n", **attributes)
+    return find(networks.make([node], {"w": values(*shape)}, {"x": [1, 4]}, {"y": []}))["w"]
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "attributes", "axis"),
+    [
+        ("Conv", (6, 4, 3), {}, 0),
+        ("Conv", (6, 4, 3, 3), {}, 0),
+        ("Conv", (6, 2, 3, 3, 3), {"group": 2}, 0),
+        ("ConvTranspose", (4, 6, 3, 3), {}, 1),
+        ("ConvTranspose", (4, 3, 3, 3), {"group": 2}, None),
+        ("Gemm", (4, 6), {}, 1),
+        ("Gemm", (6, 4), {"transB": 1}, 0),
+        ("MatMul", (4, 6), {}, 1),
+        ("MatMul", (2, 4, 6), {}, 2),
+    ],
+)
+def test_kinds_of_weights(op: str, shape: tuple[int, ...], attributes: dict, axis: int) -> None:
+    weight = one(op, shape, **attributes)
+    assert (weight.op, weight.shape, weight.channel_axis) == (op, shape, axis)
+    assert weight.excluded is None
+    assert weight.count == np.prod(shape)
+
+
+def test_weight_on_the_left() -> None:
+    assert one("MatMul", (6, 4), first=True).channel_axis == 0
+    assert one("Gemm", (6, 4), first=True).channel_axis == 0
+    assert one("Gemm", (4, 6), first=True, transA=1).channel_axis == 1
+
+
+def test_behind_identity_cast_transpose_and_reshape() -> None:
+    nodes = [
+        helper.make_node("Reshape", ["w", "shape"], ["a"]),
+        helper.make_node("Transpose", ["a"], ["b"], perm=[1, 0]),
+        helper.make_node("Cast", ["b"], ["c"], to=TensorProto.FLOAT),
+        helper.make_node("Identity", ["c"], ["d"]),
+        helper.make_node("MatMul", ["x", "d"], ["y"], "mm"),
+        helper.make_node("Transpose", ["v"], ["e"], perm=[1, 0]),
+        helper.make_node("MatMul", ["y", "e"], ["z"], "mm2"),
+    ]
+    constants = {"w": values(24), "shape": np.array([6, 4]), "v": values(5, 6)}
+    found = find(networks.make(nodes, constants, {"x": ["N", 4]}, {"z": ["N", 5]}))
+    assert found["v"].channel_axis == 0
+    assert found["v"].excluded is None
+    assert found["w"].channel_axis is None
+    assert found["w"].excluded == "a vector, not a matrix"
+
+
+def test_shared_weights_are_found_once() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], "one"),
+        helper.make_node("MatMul", ["a", "w"], ["y"], "two"),
+    ]
+    found = find(networks.make(nodes, {"w": values(4, 4)}, {"x": ["N", 4]}, {"y": ["N", 4]}))
+    assert found["w"].nodes == ("one", "two")
+    assert found["w"].count == 16
+    assert found["w"].channel_axis == 1
+
+
+def test_shared_weights_with_other_axes_have_none() -> None:
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["a"], "one"),
+        helper.make_node("Gemm", ["a", "w"], ["y"], "two", transB=1),
+    ]
+    found = find(networks.make(nodes, {"w": values(4, 4)}, {"x": ["N", 4]}, {"y": ["N", 4]}))
+    assert found["w"].channel_axis is None
+
+
+def test_embeddings_norms_biases_and_dynamic_products_are_no_weights() -> None:
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["e"], "embed"),
+        helper.make_node("LayerNormalization", ["e", "scale", "shift"], ["n"]),
+        helper.make_node("Transpose", ["n"], ["t"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["n", "t"], ["y"], "attention"),
+    ]
+    constants = {"table": values(9, 4), "scale": values(4), "shift": values(4)}
+    proto = networks.make(
+        nodes, constants, {"ids": ["N", 3]}, {"y": ["N", 3, 3]}, input_type=TensorProto.INT64
+    )
+    assert find(proto) == {}
+    assert along(proto) == {"scale", "shift"}
+
+
+def test_reasons_against_a_candidate() -> None:
+    nodes = [
+        helper.make_node("Gather", ["tied", "ids"], ["e"], "embed"),
+        helper.make_node("Transpose", ["tied"], ["t"], perm=[1, 0]),
+        helper.make_node("MatMul", ["e", "t"], ["logits"], "head"),
+        helper.make_node("MatMul", ["fixed", "table"], ["f"], "folded"),
+        helper.make_node("Add", ["logits", "f"], ["s"]),
+        helper.make_node("DequantizeLinear", ["q", "scale"], ["dq"]),
+        helper.make_node("MatMul", ["s", "dq"], ["z"], "quantized"),
+        helper.make_node("MatMul", ["z", "shown"], ["y"], "last"),
+    ]
+    constants = {
+        "tied": values(9, 4),
+        "fixed": values(1, 3),
+        "table": values(3, 9),
+        "q": np.ones((9, 5), np.int8),
+        "scale": np.float32(0.5),
+        "shown": values(5, 2),
+    }
+    proto = networks.make(
+        nodes, constants, {"ids": ["N"]}, {"y": ["N", 2]}, input_type=TensorProto.INT64
+    )
+    proto.graph.output.append(helper.make_tensor_value_info("shown", 1, [5, 2]))
+    reasons = {name: weight.excluded for name, weight in find(proto).items()}
+    assert reasons == {
+        "tied": "also used by the Gather node 'embed'",
+        "fixed": "the MatMul node 'folded' has only constant inputs",
+        "table": "the MatMul node 'folded' has only constant inputs",
+        "q": "stored as int8; only float32 is learned yet",
+        "shown": "also an output of the graph",
+    }
+
+
+def test_zeros_are_counted_both_signs() -> None:
+    proto = networks.perceptron()
+    array = values(6, 16)
+    array[0, :3] = 0.0
+    array[1, 0] = -0.0
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(array, "first"))
+    assert find(proto)["first"].zeros == 4
+
+
+def test_select() -> None:
+    weights = list(find(networks.cnn()).values())
+
+    def left(**options: tuple[str, ...]) -> list[str]:
+        return [w.name for w in select(weights, **options) if w.excluded is None]
+
+    assert left() == ["conv.w", "depthwise.w", "fc.w"]
+    assert left(exclude=("depth*",)) == ["conv.w", "fc.w"]
+    assert left(exclude=("fc",)) == ["conv.w", "depthwise.w"]
+    assert left(include=("conv.w", "fc*")) == ["conv.w", "fc.w"]
+    assert left(include=("*.w",), exclude=("conv*",)) == ["depthwise.w", "fc.w"]
+    assert left(keep_dense=("first",)) == ["depthwise.w", "fc.w"]
+    assert left(keep_dense=("first", "last")) == ["depthwise.w"]
+    assert left(keep_dense=("last",), exclude=("fc",)) == ["conv.w"]
+    with pytest.raises(TargetError, match=r"--include 'none\*' matches no candidate"):
+        select(weights, include=("none*",))
+    reasons = [w.excluded for w in select(weights, exclude=("fc",), keep_dense=("first",))]
+    assert reasons == ["--keep-dense first", None, "--exclude fc"]
+
+
+def test_learned_along() -> None:
+    assert along(networks.cnn()) == {"conv.b", "fc.b"}
+    assert along(networks.cnn(), "conv*") == {"fc.b"}
+    assert along(networks.perceptron()) == {"bias"}
+
+
+def test_a_constant_that_is_more_than_a_bias_is_not_learned() -> None:
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["a"]),
+        helper.make_node("Mul", ["a", "b"], ["y"]),
+    ]
+    constants = {"w": values(4, 4), "b": values(4)}
+    assert along(networks.make(nodes, constants, {"x": ["N", 4]}, {"y": ["N", 4]})) == set()
+
+
+# name -> candidates, values in them, prunable ones, reason of the others
+SHARED = {
+    "resnet20_cifar10": (20, 268336, 20, None),
+    "resnet20_cifar10_bn_opset11_batch1": (20, 268336, 20, None),
+    "resnet32_cifar10": (32, 461872, 32, None),
+    "mlperf_resnet8_cifar10": (10, 77360, 10, None),
+    "mlperf_resnet8_cifar10_qdq": (10, 77360, 0, "stored as int8"),
+    "mobilenet_v2_torchvision_ptq_dequant": (53, 3469760, 53, None),
+    "vit_cifar10": (26, 793856, 26, None),
+    "ppocr_mobile_v2_cls": (54, 124072, 54, None),
+    "squeezenet1.1_winml_fp16": (26, 1231552, 0, "stored as float16"),
+    "silero_vad": (12, 280320, 0, "inside the If node"),
+    "mnist_cntk": (3, 5960, 3, None),
+}
+
+
+@needs_shared
+@pytest.mark.parametrize("name", SHARED)
+def test_shared_models(name: str) -> None:
+    candidates, total, prunable, reason = SHARED[name]
+    found = find(onnx.load(str(MODELS / f"{name}.onnx")))
+    assert len(found) == candidates
+    assert sum(weight.count for weight in found.values()) == total
+    assert sum(weight.excluded is None for weight in found.values()) == prunable
+    reasons = [weight.excluded for weight in found.values() if weight.excluded is not None]
+    assert len(reasons) == candidates - prunable
+    assert all(text.startswith(reason) for text in reasons)
