@@ -61,7 +61,9 @@ def test_sampling_depends_on_the_seed_alone(tmp_path: Path) -> None:
     save_images(tmp_path, 20)
 
     def some(seed: int) -> np.ndarray:
-        return next(read(tmp_path, networks.cnn(), samples=6, seed=seed).batches(6))["image"].numpy()
+        return next(read(tmp_path, networks.cnn(), samples=6, seed=seed).batches(6))[
+            "image"
+        ].numpy()
 
     np.testing.assert_array_equal(some(1), some(1))
     assert some(1).shape[0] == 6
@@ -73,7 +75,9 @@ def test_open_size_follows_images_of_one_size(tmp_path: Path) -> None:
     save_images(tmp_path / "a", 2, (12, 10))
     assert next(read(tmp_path, proto).batches(2))["image"].shape == (2, 3, 10, 12)
     save_images(tmp_path / "b", 1, (9, 10))
-    with pytest.raises(CalibrationError, match=r"images have 2 \(10x9, 10x12 \.\.\.\). Give --size"):
+    with pytest.raises(
+        CalibrationError, match=r"images have 2 \(10x9, 10x12 \.\.\.\). Give --size"
+    ):
         read(tmp_path, proto)
     sized = load_calibration(tmp_path, Model(Path("m.onnx"), proto), Preprocess(size=(6, 7)))
     assert next(sized.batches(3))["image"].shape == (3, 3, 6, 7)

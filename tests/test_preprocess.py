@@ -117,7 +117,9 @@ def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(RecipeError, match=r"'cifar10' is unknown; expected imagenet, tf, unit, raw"):
+    with pytest.raises(
+        RecipeError, match=r"'cifar10' is unknown; expected imagenet, tf, unit, raw"
+    ):
         Preprocess.named("cifar10")
 
 

@@ -116,9 +116,7 @@ def test_one_parameter_per_initializer() -> None:
         helper.make_node("Transpose", ["w"], ["t"], perm=[1, 0]),
         helper.make_node("MatMul", ["a", "t"], ["y"]),
     ]
-    proto = networks.make(
-        nodes, {"w": networks.values(4, 4)}, {"x": ["N", 4]}, {"y": ["N", 4]}
-    )
+    proto = networks.make(nodes, {"w": networks.values(4, 4)}, {"x": ["N", 4]}, {"y": ["N", 4]})
     twin = Twin(model_of(proto), ["w"])
     assert list(twin.learned) == ["w"]
     assert len(list(twin.parameters())) == 1

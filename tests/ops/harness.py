@@ -124,5 +124,3 @@ def normal(*shape: int, seed: int = 0, dtype: Any = np.float32) -> np.ndarray:
 def ints(*values: int) -> np.ndarray:
     """A vector of int64."""
     return np.array(values, np.int64)
-
-

@@ -1,0 +1,90 @@
+"""The bridge: density, rate and their derivatives, against counting and finite differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fcpts_onnx.sparsity.bridge import (
+    bandwidth,
+    histogram_density,
+    kde_density,
+    kde_rate,
+    marginal_cost,
+    rate,
+    sample,
+)
+
+WEIGHTS = torch.from_numpy(np.random.default_rng(0).normal(size=20000) * 0.05).float()
+THRESHOLDS = [0.01, 0.03, 0.05, 0.1]
+
+
+def normal_density(t: float) -> float:
+    """p(t) + p(-t) of what the weights were drawn from."""
+    return 2 * np.exp(-0.5 * (t / 0.05) ** 2) / (0.05 * np.sqrt(2 * np.pi))
+
+
+@pytest.mark.parametrize("t", THRESHOLDS)
+def test_density_of_known_weights(t: float) -> None:
+    points = sample(WEIGHTS, 100)
+    found = kde_density(points, torch.tensor(t), bandwidth(WEIGHTS[:100]))
+    assert float(found) == pytest.approx(normal_density(t), rel=0.15)
+    counted = histogram_density(WEIGHTS, torch.tensor(t))
+    assert float(counted) == pytest.approx(normal_density(t), rel=0.25)
+
+
+@pytest.mark.parametrize("t", THRESHOLDS)
+def test_density_is_the_derivative_of_the_rate(t: float) -> None:
+    points, h = sample(WEIGHTS, 100).double(), 0.01
+    threshold = torch.tensor(t, dtype=torch.float64, requires_grad=True)
+    kde_rate(points, threshold, h).backward()
+    density = kde_density(points, threshold.detach(), h)
+    assert float(threshold.grad) == pytest.approx(float(density), rel=1e-9)
+
+
+def test_rate_counts_and_passes_the_density_back() -> None:
+    weights = torch.tensor([-3.0, -1.0, 0.0, 0.5, 2.0])
+    threshold = torch.tensor(1.0, requires_grad=True)
+    found = rate(weights, threshold, lambda w, t: torch.tensor(7.0))
+    assert float(found.detach()) == pytest.approx(0.6)
+    (3 * found).backward()
+    assert float(threshold.grad) == 21.0
+
+
+def test_the_papers_bandwidth_is_far_too_wide_and_ours_is_not() -> None:
+    points, t = sample(WEIGHTS, 100), torch.tensor(0.03)
+    exact = float((WEIGHTS.abs() <= t).float().mean())
+    assert float(kde_rate(points, t, 0.5)) < exact / 5
+    assert float(kde_rate(points, t, bandwidth(points))) == pytest.approx(exact, rel=0.15)
+
+
+def test_sample_keeps_the_distribution() -> None:
+    points = sample(WEIGHTS, 100)
+    assert len(points) == 100
+    assert points[0] == WEIGHTS.min()
+    assert points[-1] == WEIGHTS.max()
+    assert float(points.median()) == pytest.approx(float(WEIGHTS.median()), abs=1e-3)
+    assert len(sample(WEIGHTS[:7], 100)) == 7
+
+
+@pytest.mark.parametrize("weights", [torch.zeros(50), torch.tensor([0.0] * 49 + [1.0])])
+def test_degenerate_weights_have_finite_densities(weights: torch.Tensor) -> None:
+    t = torch.tensor(0.5)
+    assert bandwidth(weights) > 0
+    assert torch.isfinite(kde_density(weights, t, bandwidth(weights)))
+    assert torch.isfinite(histogram_density(weights, t))
+
+
+def test_histogram_beyond_the_weights_is_zero() -> None:
+    assert float(histogram_density(WEIGHTS, torch.tensor(9.0))) == 0.0
+
+
+def test_marginal_cost_is_what_one_more_zero_costs() -> None:
+    # L = sum of c_i (w_i - m_i w_i)^2: a weight kept costs nothing, without it c_i w_i^2.
+    weights = torch.linspace(-2, 2, 4001)
+    masked = (weights * (weights.abs() > 1)).requires_grad_()
+    (3 * (weights - masked).square()).sum().backward()
+    cost, mass = marginal_cost(weights, masked.grad, torch.tensor(1.0), 0.005)
+    # Of the weights near the threshold half are zero already; their gradient is twice the cost.
+    assert float(cost / mass) == pytest.approx(3.0, rel=0.02)

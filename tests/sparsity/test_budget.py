@@ -1,0 +1,84 @@
+"""The budget: exact sums within bounds, exact masks with ties, and targets out of reach."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from fcpts_onnx.errors import TargetError
+from fcpts_onnx.sparsity.budget import Budget, control_loss, mask_of_smallest
+from fcpts_onnx.weights import Weight
+
+
+def weight(name: str, rows: int, columns: int, zeros: int = 0) -> Weight:
+    return Weight(name, (rows, columns), "float32", "Gemm", ("n",), 0, zeros)
+
+
+def test_budget_is_rounded_to_the_weight() -> None:
+    weights = [weight("a", 3, 5), weight("b", 2, 4)]
+    assert Budget.of(weights, 0.5).zeros == 12
+    assert Budget.of(weights, 0.52).zeros == 12
+    assert Budget.of(weights, 0.55).zeros == 13
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0, -0.2, 1.7, float("nan")])
+def test_target_out_of_range(target: float) -> None:
+    with pytest.raises(TargetError, match="expected a share between 0 and 1"):
+        Budget.of([weight("a", 3, 5)], target)
+
+
+def test_target_below_present_zeros() -> None:
+    with pytest.raises(TargetError, match=r"below the 0\.4000 of zeros already there \(6 of 15"):
+        Budget.of([weight("a", 3, 5, zeros=6)], 0.3)
+
+
+def test_target_that_would_empty_a_layer() -> None:
+    with pytest.raises(TargetError, match=r"at most 0\.8000 can be zero"):
+        Budget.of([weight("a", 3, 5)], 0.9)
+
+
+def test_counts_sum_exactly_within_bounds() -> None:
+    generator = random.Random(0)
+    for _ in range(300):
+        weights = [
+            weight(str(place), rows := generator.randint(1, 9), columns := generator.randint(1, 40),
+                   generator.randint(0, rows * columns // 3))
+            for place in range(generator.randint(1, 6))
+        ]  # fmt: skip
+        most = sum(max(w.zeros, w.count - w.shape[0]) for w in weights)
+        least = sum(w.zeros for w in weights)
+        total = sum(w.count for w in weights)
+        zeros = generator.randint(least, most)
+        if not 0 < zeros < total:
+            continue
+        budget = Budget.of(weights, zeros / total)
+        wanted = {w.name: generator.uniform(-5, 1.2 * w.count) for w in weights}
+        found = budget.counts(wanted)
+        assert sum(found.values()) == budget.zeros == zeros
+        for w in weights:
+            assert w.zeros <= found[w.name] <= max(w.zeros, w.count - w.shape[0])
+
+
+def test_counts_that_fit_stay() -> None:
+    budget = Budget.of([weight("a", 2, 50), weight("b", 2, 50)], 0.5)
+    assert budget.counts({"a": 70.2, "b": 29.8}) == {"a": 70, "b": 30}
+
+
+def test_mask_is_exact_with_ties() -> None:
+    sizes = torch.ones(3, 3)
+    for zeros in range(10):
+        mask = mask_of_smallest(sizes, zeros)
+        assert int((mask == 0).sum()) == zeros
+    mask = mask_of_smallest(torch.tensor([2.0, 1.0, 1.0, 1.0, 3.0]), 2)
+    assert mask.tolist() == [1, 0, 0, 1, 1]
+
+
+def test_control_loss_and_its_gradient() -> None:
+    counts = torch.tensor([30.0, 10.0])
+    rates = torch.tensor([0.5, 0.9], requires_grad=True)
+    loss = control_loss(rates, counts, 0.7)
+    loss.backward()
+    assert float(loss) == pytest.approx(0.1)
+    assert rates.grad.tolist() == pytest.approx([-0.75, -0.25])  # Eq. 8, below the target

@@ -1,0 +1,58 @@
+"""Recipes: the named ones, files, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fcpts_onnx.errors import RecipeError
+from fcpts_onnx.recipe import Recipe, recipe_names
+
+
+def test_named_recipes_load() -> None:
+    assert recipe_names() == ["default", "paper"]
+    assert [Recipe.load(name).name for name in recipe_names()] == ["default", "paper"]
+
+
+def test_the_papers_settings() -> None:
+    paper = Recipe.load("paper")
+    assert (paper.optimizer, paper.momentum, paper.weight_decay) == ("sgd", 0.9, 3e-4)
+    assert paper.learning_rate == pytest.approx(0.04 * paper.batch_size / 256)
+    assert (paper.epochs, paper.batch_size, paper.warmup) == (100, 64, 0.01)
+    assert (paper.temperature, paper.control_weight) == (4.0, 1.0)
+    assert (paper.thresholds, paper.threshold_start) == ("score", -8.0)
+    assert paper.points == 100
+    assert set(paper.augment) == {"flip", "crop"}
+
+
+def test_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('epochs = 3\naugment = ["flip"]\n')
+    assert Recipe.load(path) == replace(Recipe(), name="mine", epochs=3, augment=("flip",))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs = ", "not valid TOML"),
+        ("speed = 3", "unknown speed; known are augment"),
+        ("epochs = -1", "epochs is -1; expected 0 to"),
+        ("epochs = 'many'", "epochs is 'many'; expected a number"),
+        ("optimizer = 'lion'", "optimizer is 'lion'; expected one of adam, sgd"),
+        ("augment = ['blur']", "augment has blur"),
+    ],
+)
+def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        Recipe.load(path)
+
+
+def test_unknown_recipe() -> None:
+    with pytest.raises(RecipeError, match="'fastest' is unknown; expected default, paper"):
+        Recipe.load("fastest")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        Recipe.load("nowhere.toml")
