@@ -181,9 +181,9 @@ def test_bad_places(tmp_path: Path) -> None:
         read(tmp_path / "uneven.npz", two_inputs())
     with pytest.raises(CalibrationError, match=r"2 inputs \(a, b\); give an \.npz"):
         read(save_images(tmp_path / "images"), two_inputs())
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "x.png").write_text("text")
     with pytest.raises(CalibrationError, match="None of the 1 images can be read"):
-        (tmp_path / "bad").mkdir()
-        (tmp_path / "bad" / "x.png").write_text("text")
         read(tmp_path / "bad", networks.cnn())
     with pytest.raises(CalibrationError, match="calibration data is empty"):
         read([], networks.perceptron())

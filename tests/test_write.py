@@ -1,4 +1,4 @@
-"""Writing: nothing but the learned values differs, zeros are exact, files are whole or not there."""
+"""Writing: only learned values differ, zeros are exact, files are whole or not there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def written(model: Model, arrays: dict[str, np.ndarray], target: Path) -> Model:
 
 
 def halved(model: Model) -> dict[str, np.ndarray]:
-    """New values for all that can be learned: weights with their smaller half zeroed, moved rest."""
+    """New values for all that can be learned: the weights with their smaller half zero."""
     arrays = {}
     for weight in find_weights(model):
         if weight.excluded is None:
@@ -163,9 +163,14 @@ def test_stale_data_is_what_the_former_file_called_its_own(tmp_path: Path) -> No
 def test_a_failure_leaves_the_target_as_it_was(tmp_path: Path) -> None:
     target = tmp_path / "out.txt"
     target.write_text("old")
-    with pytest.raises(ZeroDivisionError), staged(target) as stage:
-        stage.write_text("half")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with staged(target) as stage:
+            stage.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["out.txt"]
     write_text(target, "new")

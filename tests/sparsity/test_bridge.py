@@ -46,7 +46,7 @@ def test_density_is_the_derivative_of_the_rate(t: float) -> None:
 def test_rate_counts_and_passes_the_density_back() -> None:
     weights = torch.tensor([-3.0, -1.0, 0.0, 0.5, 2.0])
     threshold = torch.tensor(1.0, requires_grad=True)
-    found = rate(weights, threshold, lambda w, t: torch.tensor(7.0))
+    found = rate(weights, threshold, lambda *_: torch.tensor(7.0))
     assert float(found.detach()) == pytest.approx(0.6)
     (3 * found).backward()
     assert float(threshold.grad) == 21.0
@@ -82,7 +82,7 @@ def test_histogram_beyond_the_weights_is_zero() -> None:
 
 def test_marginal_cost_is_what_one_more_zero_costs() -> None:
     # L = sum of c_i (w_i - m_i w_i)^2: a weight kept costs nothing, without it c_i w_i^2.
-    weights = torch.linspace(-2, 2, 4001)
+    weights = torch.linspace(-2, 2, 40001)
     masked = (weights * (weights.abs() > 1)).requires_grad_()
     (3 * (weights - masked).square()).sum().backward()
     cost, mass = marginal_cost(weights, masked.grad, torch.tensor(1.0), 0.005)
