@@ -196,6 +196,7 @@ def load_calibration(
         return _from_arrays("Python", _stack(data, model), model, samples, seed)
     path = Path(data)
     if path.is_dir():
+        _check_readable(path)
         if images := find_images(path):
             spec = _only_input(model, path)
             plan = ImagePlan.of(spec, preprocess)
@@ -209,13 +210,13 @@ def load_calibration(
         raise CalibrationError(
             f"{path}: no images ({', '.join(sorted(IMAGE_SUFFIXES))}) and no .npy files in it."
         )
-    if not path.exists():
-        raise CalibrationError(f"{path}: no such file or folder.")
-    if path.suffix == ".npy":
+    if path.suffix == ".npy" and path.exists():
         spec = _only_input(model, path)
         return _from_arrays(str(path), {spec.name: _load(path)}, model, samples, seed)
-    if path.suffix == ".npz":
+    if path.suffix == ".npz" and path.exists():
         return _from_arrays(str(path), _load_npz(path), model, samples, seed)
+    if not path.exists():
+        raise CalibrationError(f"{path}: no such file or folder.")
     raise CalibrationError(
         f"{path}: expected a folder of images or of .npy, an .npz or a .npy file."
     )
@@ -224,6 +225,14 @@ def load_calibration(
 def find_images(folder: Path) -> list[Path]:
     """All image files in a folder and below, sorted."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _check_readable(folder: Path) -> None:
+    """Searching a folder passes over what may not be read; the folder itself has to be."""
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise CalibrationError(f"{folder}: cannot be read: {error.strerror}.") from error
 
 
 def _draw(available: int, samples: int, seed: int) -> list[int]:

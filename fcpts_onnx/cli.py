@@ -85,7 +85,7 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return decorate
 
 
-_model_file = click.Path(dir_okay=False, path_type=Path)
+_file = click.Path(path_type=Path)
 _preprocess_options = _options(
     click.option(
         "--preprocess",
@@ -123,7 +123,7 @@ _run_options = _options(
     click.option("--threads", type=click.IntRange(0), default=0, help="0: as many as are there."),
 )
 _output_options = _options(
-    click.option("--json", "json_file", type=_model_file, metavar="FILE", help="Result as JSON."),
+    click.option("--json", "json_file", type=_file, metavar="FILE", help="Result as JSON."),
     click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors."),
 )
 
@@ -136,13 +136,13 @@ def _places(value: str) -> tuple[str, ...]:
 
 
 @main.command()
-@click.argument("model", type=_model_file)
-@click.argument("output", type=_model_file)
+@click.argument("model", type=_file)
+@click.argument("output", type=_file)
 @click.option("--target", type=float, required=True, help="Share of zeros, between 0 and 1.")
 @click.option(
     "--calib",
     required=True,
-    type=click.Path(path_type=Path),
+    type=_file,
     help="Folder of images or .npy, an .npz keyed by input name, or one .npy.",
 )
 @click.option("--samples", type=click.IntRange(1), default=10_000, show_default=True)
@@ -193,7 +193,7 @@ def prune(
 
 
 @main.command()
-@click.argument("model", type=_model_file)
+@click.argument("model", type=_file)
 @_selection_options
 @_output_options
 def inspect(model: Path, json_file: Path | None, quiet: bool, **options: Any) -> None:
@@ -209,9 +209,9 @@ def inspect(model: Path, json_file: Path | None, quiet: bool, **options: Any) ->
 
 
 @main.command()
-@click.argument("dense", type=_model_file)
-@click.argument("sparse", type=_model_file)
-@click.option("--calib", required=True, type=click.Path(path_type=Path), help="As for prune.")
+@click.argument("dense", type=_file)
+@click.argument("sparse", type=_file)
+@click.option("--calib", required=True, type=_file, help="As for prune.")
 @click.option("--samples", type=click.IntRange(1), default=1000, show_default=True)
 @_preprocess_options
 @_run_options
@@ -238,14 +238,14 @@ def validate(
 
 
 @main.command(name="eval")
-@click.argument("model", type=_model_file)
+@click.argument("model", type=_file)
 @click.option(
     "--data",
     required=True,
-    type=click.Path(path_type=Path),
+    type=_file,
     help="Folder with one folder a class; the sorted folders are the classes in order.",
 )
-@click.option("--labels", type=_model_file, help="Class names in order, one a line.")
+@click.option("--labels", type=_file, help="Class names in order, one a line.")
 @_preprocess_options
 @click.option("--threads", type=click.IntRange(0), default=0, help="0: as many as are there.")
 @_output_options

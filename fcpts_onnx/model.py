@@ -107,14 +107,14 @@ def load(path: str | os.PathLike[str]) -> Model:
     """Read an ONNX file and check it.
 
     Raises:
-        ModelError: there is no such file, it is not an ONNX model or is cut short, its external
+        ModelError: the file cannot be read, is not an ONNX model or is cut short, its external
             data is missing or lies outside its folder, or its opset is unknown.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file. Name an ONNX model.")
     try:
         proto = onnx.load_model(str(path), load_external_data=False)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}. Name an ONNX file.") from error
     except DecodeError as error:
         raise ModelError(
             f"{path}: not an ONNX model, or cut short ({path.stat().st_size} bytes). "

@@ -38,7 +38,7 @@ _RANGES = {
     "bandwidth": (0.0, 1e3),
     "ramp": (0.0, 1.0),
     "interval": (1, 1e6),
-    "threshold_rate": (0.0, 1.0),
+    "reach": (0.0, 100.0),
     "memory": (0.0, 1.0),
     "kernel": (1e-3, 1.0),
 }
@@ -75,7 +75,8 @@ class Recipe:
         bandwidth: h of Eq. 12 in units of the weights; 0 follows the data.
         ramp: share of the run over which the sparsity rises to the target; "cost" only.
         interval: steps between two updates of the masks; "cost" only.
-        threshold_rate: how far a threshold moves at each of these, relative to its size; "cost".
+        reach: how far thresholds move over the ramp: by a factor of exp(reach) if a layer's cost
+            were e times the mean all along; "cost" only.
         memory: weight of the past in the running mean of costs; "cost" only.
         kernel: width of the kernel around the threshold, relative to it; "cost" only.
 
@@ -104,7 +105,7 @@ class Recipe:
     bandwidth: float = 0.0
     ramp: float = 0.5
     interval: int = 8
-    threshold_rate: float = 0.05
+    reach: float = 4.0
     memory: float = 0.95
     kernel: float = 0.15
 

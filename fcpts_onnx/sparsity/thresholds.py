@@ -28,7 +28,7 @@ __all__ = ["CostThresholds", "ScoreThresholds", "Thresholds", "start_thresholds"
 Values = Mapping[str, Tensor]
 """Weight values by initializer name, before any mask."""
 
-_LARGEST_STEP = 2.0  # a layer's cost counts as at most so far from the mean
+_LARGEST_RATIO = math.exp(2)  # a layer's cost counts as at most so many times the mean
 
 
 class Thresholds(Protocol):
@@ -115,16 +115,20 @@ class CostThresholds:
 
     That is where no shift of zeros between layers helps, the optimum under the constraint of
     Eq. 3 held exactly. A layer's cost is the gradient of Eq. 9, dL/dr = dL/dt dt/dr, with one
-    kernel for both factors (see `marginal_cost`). After each move one factor common to all
-    thresholds brings the count of zeros onto the budget, which rises along a cubic ramp; when
-    the ramp ends the masks stay.
+    kernel for both factors (see `marginal_cost`). All layers start at the same rate. A move is
+    in the logarithm of the threshold and of the cost: costs grow about as the threshold's square,
+    so that neither the scale of a layer nor that of the loss matters. After each move one factor
+    common to all thresholds brings the count of zeros onto the budget, which rises along a cubic
+    ramp; when the ramp ends the masks stay.
     """
 
     def __init__(self, values: Values, budget: Budget, recipe: Recipe) -> None:
         self._budget, self._recipe = budget, recipe
-        self._step = 0
+        self._steps = 0
+        self._moved = 0.0
         self._settled = False
-        self._logs = dict.fromkeys(values, 0.0)
+        share = budget.zeros / sum(value.numel() for value in values.values())
+        self._logs = {name: _log_quantile(value, share) for name, value in values.items()}
         self._costs = dict.fromkeys(values, (0.0, 0.0))
         self._masks = {name: torch.ones_like(value) for name, value in values.items()}
         self._thresholds: dict[str, Tensor] = {}
@@ -133,13 +137,13 @@ class CostThresholds:
         return []
 
     def begin_step(self, values: Values, progress: float) -> None:
-        due = self._step % self._recipe.interval == 0 or progress >= self._recipe.ramp
+        ramp = min(1.0, progress / self._recipe.ramp) if self._recipe.ramp else 1.0
+        due = self._steps % self._recipe.interval == 0 or ramp == 1.0
         if not self._settled and due:
-            ramp = min(1.0, progress / self._recipe.ramp) if self._recipe.ramp else 1.0
-            self._move()
+            self._move(self._recipe.reach * (ramp - self._moved))
             self._project(values, 1 - (1 - ramp) ** 3)
-            self._settled = ramp == 1.0
-        self._step += 1
+            self._moved, self._settled = ramp, ramp == 1.0
+        self._steps += 1
 
     def masked(self, values: Values) -> dict[str, Tensor]:
         masked = {name: value * self._masks[name] for name, value in values.items()}
@@ -172,16 +176,15 @@ class CostThresholds:
             self._project(values, 1.0)
         return self._masks
 
-    def _move(self) -> None:
+    def _move(self, reach: float) -> None:
         """Lower thresholds where a zero costs more than the mean, raise the others."""
         total, weight = (sum(parts) for parts in zip(*self._costs.values(), strict=True))
         if total <= 0:
             return
-        mean = total / weight
         for name, (cost, mass) in self._costs.items():
-            excess = cost / mass / mean - 1 if mass else 0.0
-            bounded = max(-_LARGEST_STEP, min(_LARGEST_STEP, excess))
-            self._logs[name] -= self._recipe.threshold_rate * bounded
+            ratio = cost / mass / (total / weight) if mass else 1.0
+            bounded = max(1 / _LARGEST_RATIO, min(_LARGEST_RATIO, ratio))
+            self._logs[name] -= reach * math.log(bounded)
 
     def _project(self, values: Values, share: float) -> None:
         """Set masks with exactly a share of the budget's zeros, by one factor on all thresholds."""
@@ -196,6 +199,13 @@ class CostThresholds:
         for name, count in self._budget.counts(wanted, zeros).items():
             self._masks[name] = mask_of_smallest(sizes[name], count)
             self._thresholds[name] = (sizes[name] * (1 - self._masks[name])).amax()
+
+
+def _log_quantile(value: Tensor, share: float) -> float:
+    """The logarithm of the threshold that takes a share of a layer's weights."""
+    sizes = value.detach().abs().flatten()
+    threshold = sizes.kthvalue(max(1, round(share * sizes.numel()))).values
+    return math.log(float(threshold.clamp_min(1e-12)))
 
 
 def _density(recipe: Recipe) -> Density:

@@ -1,0 +1,442 @@
+"""The command line, through its public door: output, exit codes, and nothing written on failure."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from onnx import helper, numpy_helper
+
+from fcpts_onnx.cli import main
+from fcpts_onnx.model import load
+from tests import networks
+from tests.networks import save_images
+
+QUICK = "epochs = 0\nmin_steps = 6\nbatch_size = 4\ninterval = 1\n"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with a model, images, labelled images and a quick recipe."""
+    networks.save(networks.cnn(), tmp_path / "in.onnx")
+    save_images(tmp_path / "images", 16)
+    for name in ("ant", "bee", "cat", "dog"):
+        save_images(tmp_path / "labelled" / name, 3, seed=ord(name[0]))
+    (tmp_path / "quick.toml").write_text(QUICK)
+    return tmp_path
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def prune(place: Path, *options: str, target: str = "0.6") -> Result:
+    return run(
+        "prune", place / "in.onnx", place / "out.onnx", "--target", target,
+        "--calib", place / "images", "--recipe", place / "quick.toml", *options,
+    )  # fmt: skip
+
+
+def test_prune(place: Path) -> None:
+    before = (place / "in.onnx").read_bytes()
+    result = prune(place, "--json", str(place / "result.json"))
+    assert result.exit_code == 0, result.output
+    for line in (
+        "Calibration: 16 images of 8x8x3, values ",
+        "Twin: agrees with onnxruntime within ",
+        "step 6/6  loss ",
+        "192 of 320 weights are zero (60.0000%), asked for 60.0000%",
+        "Output scores against dense, 16 samples: KL ",
+    ):
+        assert line in result.output
+    assert (place / "in.onnx").read_bytes() == before
+    model = load(place / "out.onnx")
+    zeros = {
+        name: int((model.array(name) == 0).sum()) for name in ("conv.w", "depthwise.w", "fc.w")
+    }
+    assert sum(zeros.values()) == round(0.6 * 320)
+    stored = json.loads((place / "result.json").read_text())
+    assert stored["zeros"] == 192
+    assert {w["name"]: w["zeros"] for w in stored["validation"]["weights"]} == zeros
+    assert stored["validation"]["same_graph"] is True
+
+
+def test_same_seed_same_file(place: Path) -> None:
+    written = []
+    for seed in ("1", "1", "2"):
+        assert prune(place, "--seed", seed, "--quiet").exit_code == 0
+        written.append((place / "out.onnx").read_bytes())
+    assert written[0] == written[1] != written[2]
+
+
+def test_quiet_prints_nothing(place: Path) -> None:
+    assert prune(place, "--quiet").output == ""
+
+
+def test_selection(place: Path) -> None:
+    result = prune(place, "--exclude", "depthwise*", "--keep-dense", "last", target="0.5")
+    assert result.exit_code == 0, result.output
+    before, after = load(place / "in.onnx"), load(place / "out.onnx")
+    assert int((after.array("conv.w") == 0).sum()) == 108
+    for name in ("depthwise.w", "fc.w"):
+        np.testing.assert_array_equal(after.array(name), before.array(name))
+
+
+def test_overwrite(place: Path) -> None:
+    arguments = (
+        "prune", place / "in.onnx", place / "in.onnx", "--target", "0.5",
+        "--calib", place / "images", "--recipe", place / "quick.toml",
+    )  # fmt: skip
+    before = (place / "in.onnx").read_bytes()
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert "is the input itself. Pass --overwrite" in result.output
+    assert (place / "in.onnx").read_bytes() == before
+    assert run(*arguments, "--overwrite").exit_code == 0
+    assert int((load(place / "in.onnx").array("conv.w") == 0).sum()) > 50
+
+
+def test_inspect(place: Path) -> None:
+    result = run("inspect", place / "in.onnx", "--exclude", "fc", "--json", place / "i.json")
+    assert result.exit_code == 0, result.output
+    assert "opset 17; input image: float32 [?, 3, 8, 8]" in result.output
+    assert "conv.w" in result.output
+    assert "no: --exclude fc" in result.output
+    assert "2 of 3 weights can be pruned: 288 values" in result.output
+    stored = json.loads((place / "i.json").read_text())
+    assert [weight["excluded"] for weight in stored["weights"]] == [None, None, "--exclude fc"]
+
+
+def test_validate(place: Path) -> None:
+    assert prune(place).exit_code == 0
+    result = run("validate", place / "in.onnx", place / "out.onnx", "--calib", place / "images")
+    assert result.exit_code == 0, result.output
+    assert "192 of 320 weights are zero (60.0000%)" in result.output
+    assert "Values differ in 5 tensors; nothing else differs" in result.output
+    assert "same top-1" in result.output
+
+
+def test_validate_tells_of_another_graph(place: Path) -> None:
+    networks.save(networks.cnn(opset=15), place / "other.onnx")
+    result = run("validate", place / "in.onnx", place / "other.onnx", "--calib", place / "images")
+    assert result.exit_code == 0, result.output
+    assert "Values differ in 0 tensors; the graphs differ beyond tensor values" in result.output
+    networks.save(networks.perceptron(), place / "other.onnx")
+    result = run("validate", place / "in.onnx", place / "other.onnx", "--calib", place / "images")
+    assert result.exit_code == 1
+    assert "has outputs ['y']" in result.output
+
+
+def test_help_shows_examples() -> None:
+    for command in ("prune", "inspect", "validate", "eval", "demo"):
+        result = run(command, "--help")
+        assert result.exit_code == 0
+        assert f"fcpts-onnx {command}" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["prune"],
+        ["prune", "a.onnx", "b.onnx", "--calib", "x"],
+        ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", "lots"],
+        ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", ".5", "--mean", "a,b"],
+        ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", ".5", "--size", "0x8"],
+        ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", ".5", "--keep-dense", "middle"],
+        ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", ".5", "--device", "tpu"],
+        ["inspect", "a.onnx", "--loud"],
+        ["squeeze"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A fault brought into the place, and what has to be said of it."""
+
+    name: str
+    spoil: Callable[[Path], object]
+    message: str
+    options: tuple[str, ...] = ()
+    target: str = "0.6"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def model(change: Callable[[onnx.ModelProto], object]) -> Callable[[Path], object]:
+    """Replace the model by a changed one."""
+
+    def spoil(place: Path) -> None:
+        proto = networks.cnn()
+        change(proto)
+        networks.save(proto, place / "in.onnx")
+
+    return spoil
+
+
+def weights(value: float) -> Callable[[Path], object]:
+    """Put a value into the first weight."""
+
+    def change(proto: onnx.ModelProto) -> None:
+        array = networks.values(8, 3, 3, 3, seed=1)
+        array[0] = value
+        proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(array, "conv.w"))
+
+    return model(change)
+
+
+def last_node(op: str, **attributes: object) -> Callable[[Path], object]:
+    """Put one more node before the output."""
+
+    def change(proto: onnx.ModelProto) -> None:
+        proto.graph.node[-1].output[0] = "before"
+        node = helper.make_node(op, ["before"], ["scores"], f"the {op}", **attributes)
+        proto.graph.node.append(node)
+
+    return model(change)
+
+
+def external(location: str, *, write: bool) -> Callable[[Path], object]:
+    """Move the weights into a file that is not there, or not where it may be."""
+
+    def spoil(place: Path) -> None:
+        path = place / "in.onnx"
+        onnx.save(networks.cnn(), str(path), save_as_external_data=True, size_threshold=64,
+                  location="weights.bin")  # fmt: skip
+        proto = onnx.load(str(path), load_external_data=False)
+        for tensor in proto.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = location
+        path.write_bytes(proto.SerializeToString())
+        if not write:
+            (place / "weights.bin").unlink()
+
+    return spoil
+
+
+def images(**settings: object) -> Callable[[Path], object]:
+    """Other calibration images."""
+
+    def spoil(place: Path) -> None:
+        for path in (place / "images").iterdir():
+            path.unlink()
+        if settings:
+            save_images(place / "images", **settings)
+
+    return spoil
+
+
+def unreadable_images(place: Path) -> None:
+    for path in (place / "images").iterdir():
+        path.write_text("not an image")
+
+
+BAD = [
+    Bad("missing model", lambda p: (p / "in.onnx").unlink(), "in.onnx: cannot be read: No such"),
+    Bad("text", lambda p: (p / "in.onnx").write_text("text" * 99), "not an ONNX model, or cut short"),
+    Bad(
+        "truncated",
+        lambda p: (p / "in.onnx").write_bytes((p / "in.onnx").read_bytes()[:-99]),
+        "not an ONNX model, or cut short",
+    ),
+    Bad("external missing", external("weights.bin", write=False), "'weights.bin', is missing"),
+    Bad("external outside", external("../weights.bin", write=True), "outside the model's folder"),
+    Bad(
+        "unknown opset",
+        model(lambda proto: proto.opset_import[0].CopyFrom(helper.make_opsetid("", 77))),
+        "has opset 77; supported are 7 to",
+    ),
+    Bad("unsupported operator", last_node("Celu"), "Celu (opset 17): the Celu"),
+    Bad("nothing left", lambda _: None, "has no prunable weight: conv.w is --exclude *", ("--exclude", "*")),
+    Bad("glob", lambda _: None, "--include 'x*' matches no candidate", ("--include", "x*")),
+    Bad("target 0", lambda _: None, "target is 0; expected a share", target="0"),
+    Bad("target 1", lambda _: None, "target is 1; expected a share", target="1"),
+    Bad("target 70", lambda _: None, "target is 70; expected a share", target="70"),
+    Bad("target NaN", lambda _: None, "target is nan; expected a share", target="nan"),
+    Bad("target too low", weights(0.0), "below the 0.0844 of zeros already there", target="0.05"),
+    Bad("target too high", lambda _: None, "would empty a layer", target="0.99"),
+    Bad("no images", images(), "no images"),
+    Bad("no folder", lambda p: (p / "images").rename(p / "else"), "images: no such file or folder"),
+    Bad("unreadable images", unreadable_images, "None of the 16 images can be read, the first"),
+    Bad(
+        "channels",
+        lambda p: networks.save(networks.cnn(channels=5), p / "in.onnx"),
+        "Input 'image' has 5 channels",
+    ),
+    Bad(
+        "grey",
+        lambda p: networks.save(networks.cnn(channels=1), p / "in.onnx"),
+        "has one channel, the preprocessing has three",
+    ),
+    Bad(
+        "not an image input",
+        lambda p: networks.save(networks.perceptron(), p / "in.onnx"),
+        "images need four dimensions",
+    ),
+    Bad("size", lambda _: None, "asks for a height of 9; input 'image' has 8", ("--size", "9x8")),
+    Bad("preprocessing", lambda _: None, "'cifar10' is unknown", ("--preprocess", "cifar10")),
+    Bad("recipe", lambda p: (p / "quick.toml").write_text("epoch = 1"), "unknown epoch"),
+    Bad("NaN in weights", weights(float("nan")), "NaN or Inf in the weights conv.w"),
+    Bad("Inf in weights", weights(float("inf")), "NaN or Inf in the weights conv.w"),
+    Bad("NaN in outputs", last_node("Log"), "output 'scores' has NaN or Inf on calibration data"),
+    Bad("diverging", lambda p: (p / "quick.toml").write_text(QUICK + "learning_rate = 1e3\n"
+        'optimizer = "sgd"\n'), "Learning diverged: the loss is "),
+    Bad("no CUDA", lambda _: None, "no usable CUDA device", ("--device", "cuda")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD, ids=str)
+def test_bad_input(place: Path, bad: Bad) -> None:
+    if bad.name == "no CUDA" and __import__("torch").cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    bad.spoil(place)
+    before = listing(place)
+    result = prune(place, *bad.options, target=bad.target)
+    assert result.exit_code == 1, result.output
+    assert result.output.splitlines()[-1] or result.output
+    assert "Error: " in result.output
+    assert bad.message in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+    assert listing(place) == before
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its content."""
+    return {
+        str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def test_several_unsupported_operators_are_all_named(place: Path) -> None:
+    proto = networks.cnn()
+    proto.graph.node[-1].output[0] = "before"
+    proto.graph.node.append(helper.make_node("Celu", ["before"], ["a"], "one"))
+    proto.graph.node.append(helper.make_node("Celu", ["a"], ["b"], "two"))
+    proto.graph.node.append(helper.make_node("Selu", ["b"], ["scores"], "three"))
+    networks.save(proto, place / "in.onnx")
+    result = prune(place)
+    assert result.exit_code == 1
+    assert "Celu (opset 17): one, two" in result.output
+    assert "Selu (opset 17): three" in result.output
+
+
+def test_an_unreadable_image_is_named_and_skipped(place: Path) -> None:
+    (place / "images" / "003.png").write_text("not an image")
+    result = prune(place)
+    assert result.exit_code == 0, result.output
+    assert f"Skipped: {place / 'images' / '003.png'}: " in result.output
+    assert "Calibration: 15 images" in result.output
+
+
+@pytest.mark.parametrize("target", ["nowhere/out.onnx", "images"])
+def test_output_that_cannot_be(place: Path, target: str) -> None:
+    result = run(
+        "prune", place / "in.onnx", place / target, "--target", ".5", "--calib", place / "images"
+    )
+    assert result.exit_code == 1
+    assert "does not exist. Make it first" in result.output or "is a folder" in result.output
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """Root may read and write everything; step down for the while."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def locked() -> Iterator[Path]:
+    """A folder that others can enter, with a folder in it that nobody may read or write."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        networks.save(networks.cnn(), folder / "in.onnx")
+        save_images(folder / "images", 4)
+        save_images(folder / "secret", 4)
+        (folder / "secret").chmod(0)
+        (folder / "closed").mkdir(mode=0o555)
+        yield folder
+        (folder / "secret").chmod(stat.S_IRWXU)
+
+
+@pytest.mark.usefixtures("unprivileged")
+@pytest.mark.parametrize(
+    ("output", "calib", "message"),
+    [
+        ("closed/out.onnx", "images", "cannot be written: Permission denied"),
+        ("/proc/out.onnx", "images", "cannot be written"),
+        ("/tmp/fcpts-onnx-test.onnx", "secret", "secret: cannot be read: Permission denied"),
+    ],
+)
+def test_places_without_permission(locked: Path, output: str, calib: str, message: str) -> None:
+    result = run(
+        "prune", locked / "in.onnx", locked / output, "--target", ".5", "--calib", locked / calib
+    )
+    assert result.exit_code == 1, result.output
+    assert message in result.output
+    assert not (locked / output).exists()
+
+
+RUNNER = "from fcpts_onnx.cli import main; main()"
+
+
+def test_out_of_disk(place: Path) -> None:
+    before = listing(place)
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (900, 900)); "
+    finished = subprocess.run(
+        [sys.executable, "-c", limited + RUNNER, "prune", "in.onnx", "out.onnx", "--target", ".5",
+         "--calib", "images", "--recipe", "quick.toml"],
+        cwd=place, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 1, finished.stderr
+    assert "out.onnx: cannot be written: File too large. Nothing was written." in finished.stderr
+    assert listing(place) == before
+
+
+def test_ctrl_c(place: Path) -> None:
+    (place / "quick.toml").write_text("epochs = 0\nmin_steps = 100000\nbatch_size = 4\n")
+    before = listing(place)
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", RUNNER, "prune", "in.onnx", "out.onnx", "--target", ".5",
+         "--calib", "images", "--recipe", "quick.toml"],
+        cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("Twin:"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.strip() == "Interrupted; nothing was written."
+    assert listing(place) == before
+
+
+def test_demo() -> None:
+    result = run("demo", "--target", "0.9")
+    assert result.exit_code == 0, result.output
+    assert "58,896 of 65,440 weights are zero (90.0000%)" in result.output
+    assert "on 797 images of 10 classes" in result.output
