@@ -18,6 +18,7 @@ __all__ = ["Runtime"]
 # Without this, onnxruntime refuses opsets that the installed onnx knows but has not released.
 os.environ.setdefault("ALLOW_RELEASED_ONNX_OPSET_ONLY", "0")
 _ERRORS_ONLY = 3
+_LONGEST_REASON = 400
 
 
 class Runtime:
@@ -44,8 +45,9 @@ class Runtime:
                 source, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's errors share no base class
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"{model.path}: onnxruntime cannot load it: {reason}") from error
+            raise ModelError(
+                f"{model.path}: onnxruntime cannot load it: {_reason(error)}"
+            ) from error
         self.outputs = tuple(value.name for value in self._session.get_outputs())
         self._path = model.path
         shapes = [spec.shape for spec in model.inputs if spec.shape]
@@ -72,8 +74,9 @@ class Runtime:
         try:
             results = self._session.run(None, dict(inputs))
         except Exception as error:  # onnxruntime's errors share no base class
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"{self._path}: onnxruntime cannot run it: {reason}") from error
+            raise ModelError(
+                f"{self._path}: onnxruntime cannot run it: {_reason(error)}"
+            ) from error
         return dict(zip(self.outputs, results, strict=True))
 
     def _join(self, parts: Sequence[np.ndarray[Any, Any]], count: int) -> np.ndarray[Any, Any]:
@@ -81,6 +84,12 @@ class Runtime:
         if parts[0].ndim and parts[0].shape[0] == self._fixed:
             return np.concatenate(parts)[:count]
         return np.stack(parts)
+
+
+def _reason(error: Exception) -> str:
+    """onnxruntime's message on one line, without end."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + " ..."
 
 
 def _with_outputs(model: Model, names: Sequence[str]) -> bytes:

@@ -1,0 +1,85 @@
+"""Top-1 and top-5 on images in class folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from PIL import Image
+
+from fcpts_onnx.errors import CalibrationError
+from fcpts_onnx.evaluate import evaluate_classifier
+from fcpts_onnx.model import load
+from fcpts_onnx.preprocess import PRESETS
+from tests import networks
+
+
+def brightness_classifier(classes: int) -> onnx.ModelProto:
+    """Score of class k is -(mean - 20 k)^2, without the part all classes share."""
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["m"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Reshape", ["m", "column"], ["c"]),
+        helper.make_node("Gemm", ["c", "w", "b"], ["scores"]),
+    ]
+    levels = 20.0 * np.arange(classes, dtype=np.float32)
+    constants = {"column": np.array([-1, 1]), "w": 2 * levels[None], "b": -(levels**2)}
+    shapes = {"image": ["N", 3, 8, 8]}, {"scores": ["N", classes]}
+    return networks.make(nodes, constants, *shapes)
+
+
+def labelled(folder: Path, names: list[str], levels: list[int]) -> Path:
+    for name, level in zip(names, levels, strict=True):
+        (folder / name / "deep").mkdir(parents=True)
+        for place in ("a.png", "deep/b.png"):
+            Image.new("RGB", (8, 8), (level,) * 3).save(folder / name / place)
+    return folder
+
+
+def test_top1_and_top5(tmp_path: Path) -> None:
+    model = load(networks.save(brightness_classifier(8), tmp_path / "m.onnx"))
+    names = list("abcdefgh")
+    # The fourth class looks like the fifth, the eighth like the first.
+    data = labelled(tmp_path / "data", names, [0, 20, 40, 80, 80, 100, 120, 0])
+    found = evaluate_classifier(model, data, PRESETS["raw"])
+    assert (found.samples, found.classes) == (16, 8)
+    assert found.top1 == 6 / 8
+    assert found.top5 == 7 / 8
+
+
+def test_labels_from_a_file(tmp_path: Path) -> None:
+    model = load(networks.save(brightness_classifier(4), tmp_path / "m.onnx"))
+    data = labelled(tmp_path / "data", ["x", "y"], [60, 20])
+    labels = tmp_path / "labels.txt"
+    labels.write_text("w\ny\nz\nx\n")
+    assert evaluate_classifier(model, data, PRESETS["raw"], labels=labels).top1 == 1.0
+    assert evaluate_classifier(model, data, PRESETS["raw"]).top1 == 0.5
+    labels.write_text("w\nx\n")
+    with pytest.raises(CalibrationError, match=r"labels\.txt: has no class y"):
+        evaluate_classifier(model, data, PRESETS["raw"], labels=labels)
+
+
+def test_unreadable_images_are_skipped(tmp_path: Path) -> None:
+    model = load(networks.save(brightness_classifier(3), tmp_path / "m.onnx"))
+    data = labelled(tmp_path / "data", ["a", "b"], [0, 20])
+    (data / "a" / "a.png").write_text("not an image")
+    found = evaluate_classifier(model, data, PRESETS["raw"])
+    assert (found.samples, found.top1) == (3, 1.0)
+    assert found.skipped[0].startswith(str(data / "a" / "a.png"))
+
+
+def test_data_that_does_not_fit(tmp_path: Path) -> None:
+    model = load(networks.save(brightness_classifier(2), tmp_path / "m.onnx"))
+    with pytest.raises(CalibrationError, match="no such folder of labelled images"):
+        evaluate_classifier(model, tmp_path / "nowhere", PRESETS["raw"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CalibrationError, match="there are none"):
+        evaluate_classifier(model, tmp_path / "empty", PRESETS["raw"])
+    data = labelled(tmp_path / "data", ["a", "b", "c"], [0, 20, 40])
+    with pytest.raises(CalibrationError, match=r"has 3 classes, but output 'scores' .* shape \[2\]"):
+        evaluate_classifier(model, data, PRESETS["raw"])
+    Image.new("RGB", (8, 8)).save(data / "loose.png")
+    with pytest.raises(CalibrationError, match=r"the image loose\.png lies outside one"):
+        evaluate_classifier(model, data, PRESETS["raw"])

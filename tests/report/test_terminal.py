@@ -1,0 +1,54 @@
+"""Tables and lines on the terminal, and names that look like markup."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from fcpts_onnx.report import show_evaluation, show_inspection, show_validation
+from fcpts_onnx.results import Evaluation, Inspection, Output, Sparsity, Validation
+from fcpts_onnx.weights import Weight
+
+
+def shown(show: object, result: object) -> list[str]:
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    show(console, result)
+    console.file.close()
+    return console.export_text().splitlines()
+
+
+def test_inspection() -> None:
+    weights = (
+        Weight("[bold]w[/bold]", (8, 4), "float32", "Gemm", ("one", "two"), 0, 2),
+        Weight("q", (16,), "int8", "Conv", ("c",), 0, 0, excluded="stored as int8"),
+    )
+    lines = shown(show_inspection, Inspection("m.onnx", 17, ("x: float32 [?, 4]",), weights, ("b",)))
+    assert lines[0] == "m.onnx: opset 17; input x: float32 [?, 4]"
+    assert lines[2].split() == (
+        "[bold]w[/bold] (shared by 2) Gemm 8x4 32 2 66.7% yes".split()
+    )
+    assert lines[3].split() == "q Conv 16 16 0 33.3% no: stored as int8".split()
+    assert lines[4].startswith("1 of 2 weights can be pruned: 32 values, 2 zero already (6.25%).")
+
+
+def test_validation_of_outputs_that_are_no_classes() -> None:
+    found = Validation(
+        model="out.onnx",
+        samples=10,
+        weights=(Sparsity("w", (2, 5), 10, 7),),
+        changed=("w",),
+        same_graph=True,
+        outputs=(Output("map", 0.98765, None, None),),
+    )
+    lines = shown(show_validation, found)
+    assert lines[1].split() == ["w", "2x5", "10", "7", "70.00%"]
+    assert lines[2] == "out.onnx: 7 of 10 weights are zero (70.0000%)"
+    assert lines[3] == "Values differ in 1 tensors; nothing else differs"
+    assert lines[4] == "Output map against dense, 10 samples: cosine 0.9877"
+
+
+def test_evaluation() -> None:
+    found = Evaluation("m.onnx", "data", 5000, 10, 0.9162, 0.9971, ("x.png: broken",))
+    assert shown(show_evaluation, found) == [
+        "Skipped: x.png: broken",
+        "m.onnx: top-1 91.62%, top-5 99.71% on 5,000 images of 10 classes in data",
+    ]

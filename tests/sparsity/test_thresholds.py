@@ -1,0 +1,127 @@
+"""Thresholds: where they start, where costs drive them, and that the budget is met at every step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fcpts_onnx.recipe import Recipe
+from fcpts_onnx.sparsity.budget import Budget
+from fcpts_onnx.sparsity.thresholds import CostThresholds, ScoreThresholds, start_thresholds
+from fcpts_onnx.weights import Weight
+
+RECIPE = Recipe(interval=1, ramp=0.8, memory=0.5)
+STEPS = 200
+
+
+def layers(**scales: float) -> dict[str, Tensor]:
+    generator = np.random.default_rng(0)
+    return {
+        name: torch.from_numpy(generator.normal(size=(20, 50)) * scale).float().requires_grad_()
+        for name, scale in scales.items()
+    }
+
+
+def budget(values: dict[str, Tensor], target: float) -> Budget:
+    weights = [
+        Weight(name, tuple(value.shape), "float32", "Gemm", ("n",), 0, 0)
+        for name, value in values.items()
+    ]
+    return Budget.of(weights, target)
+
+
+def zeros(masked: dict[str, Tensor]) -> dict[str, int]:
+    return {name: int((value == 0).sum()) for name, value in masked.items()}
+
+
+def learn(values: dict[str, Tensor], importance: dict[str, float], target: float) -> dict[str, int]:
+    """Run the loop on L = sum of importance (w - m w)^2, whose best thresholds are known."""
+    thresholds = CostThresholds(values, budget(values, target), RECIPE)
+    for step in range(STEPS):
+        thresholds.begin_step(values, step / STEPS)
+        masked = thresholds.masked(values)
+        loss = sum(
+            importance[name] * (values[name].detach() - masked[name]).square().sum()
+            for name in values
+        )
+        loss.backward()
+        thresholds.observe(values, masked)
+    return {name: int((mask == 0).sum()) for name, mask in thresholds.settle(values).items()}
+
+
+def test_layers_of_equal_worth_end_at_equal_thresholds() -> None:
+    found = learn(layers(wide=1.0, narrow=0.5), {"wide": 1.0, "narrow": 1.0}, 0.5)
+    assert sum(found.values()) == 1000
+    # |N(0, 1)| < t and |N(0, 0.5)| < t for 1000 of 2000 together at t = 0.481.
+    assert found["wide"] == pytest.approx(370, abs=40)
+
+
+def test_a_layer_that_matters_more_keeps_more() -> None:
+    found = learn(layers(a=1.0, b=1.0), {"a": 1.0, "b": 9.0}, 0.5)
+    # Equal costs: t_a = 3 t_b, which for normal weights is 0.793 and 0.207 of them.
+    assert found["a"] == pytest.approx(775, abs=60)
+
+
+def test_neither_scale_of_loss_nor_of_layers_matters() -> None:
+    one = learn(layers(a=1.0, b=1.0), {"a": 1.0, "b": 4.0}, 0.6)
+    assert learn(layers(a=1.0, b=1.0), {"a": 1e-6, "b": 4e-6}, 0.6) == one
+    other = learn(layers(a=100.0, b=1.0), {"a": 1e-4, "b": 4.0}, 0.6)
+    assert other["a"] == pytest.approx(one["a"], abs=2)
+
+
+def test_sparsity_rises_along_the_ramp_and_stays() -> None:
+    values = layers(a=1.0, b=0.2)
+    thresholds = CostThresholds(values, budget(values, 0.7), RECIPE)
+    seen = []
+    for step in range(STEPS):
+        thresholds.begin_step(values, step / STEPS)
+        seen.append(sum(zeros(thresholds.masked(values)).values()))
+    assert seen[0] <= 2
+    assert seen == sorted(seen)
+    ramp = int(RECIPE.ramp * STEPS)
+    assert seen[ramp // 2] == pytest.approx(1400 * 7 / 8, abs=2)
+    assert set(seen[ramp:]) == {1400}
+
+
+def test_a_layer_without_worth_is_not_emptied() -> None:
+    found = learn(layers(a=1.0, b=1.0), {"a": 1.0, "b": 0.0}, 0.6)
+    assert found["b"] == 1000 - 20
+    assert sum(found.values()) == 1200
+
+
+def test_without_a_ramp_the_budget_is_met_at_once() -> None:
+    values = layers(a=1.0, b=3.0)
+    thresholds = CostThresholds(values, budget(values, 0.5), replace(RECIPE, ramp=0.0))
+    thresholds.begin_step(values, 0.0)
+    assert sum(zeros(thresholds.masked(values)).values()) == 1000
+
+
+@pytest.mark.parametrize("density", ["kde", "histogram"])
+def test_scores_move_by_the_gradient_of_the_control_loss(density: str) -> None:
+    values = layers(a=0.05, b=0.05)
+    recipe = Recipe(thresholds="score", density=density, threshold_start=-4.0)
+    thresholds = start_thresholds(values, budget(values, 0.7), 0.7, recipe)
+    assert isinstance(thresholds, ScoreThresholds)
+    optimizer = torch.optim.SGD(thresholds.parameters(), lr=0.2)
+    for _ in range(2000):
+        loss = thresholds.control_loss(values)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.02
+    masks = thresholds.settle(values)
+    assert sum(int((mask == 0).sum()) for mask in masks.values()) == 1400
+
+
+def test_scores_start_without_zeros_and_settle_on_the_budget_all_the_same() -> None:
+    values = layers(a=0.05, b=0.5)
+    recipe = Recipe(thresholds="score")
+    thresholds = start_thresholds(values, budget(values, 0.9), 0.9, recipe)
+    assert sum(zeros(thresholds.masked(values)).values()) < 20
+    masks = thresholds.settle(values)
+    assert sum(int((mask == 0).sum()) for mask in masks.values()) == 1800
+    assert all(int(mask.sum()) >= 20 for mask in masks.values())

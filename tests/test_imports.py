@@ -1,0 +1,97 @@
+"""The architecture as a rule: who may import whom."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import fcpts_onnx
+
+PACKAGE = Path(fcpts_onnx.__file__).parent
+EVERYONE = {"errors", "recipe", "results"}
+
+# Module or folder -> what of the package it may import, besides itself and EVERYONE.
+ALLOWED = {
+    "__init__": {"pipeline", "preprocess"},
+    "__main__": {"cli"},
+    "errors": set(),
+    "recipe": set(),
+    "results": {"weights"},
+    "model": set(),
+    "weights": {"model"},
+    "ops": set(),
+    "twin": {"model", "weights", "ops"},
+    "preprocess": {"model"},
+    "augment": set(),
+    "calibration": {"model", "preprocess", "augment"},
+    "runtime": {"model"},
+    "sparsity": {"weights", "twin", "calibration"},
+    "write": {"model"},
+    "validate": {"model", "runtime", "twin", "calibration", "ops", "sparsity"},
+    "evaluate": {"model", "preprocess", "calibration", "runtime", "sparsity"},
+    "report": set(),
+    "pipeline": {
+        "model", "weights", "ops", "twin", "preprocess", "calibration", "sparsity", "write",
+        "validate", "evaluate",
+    },
+    "demo": {"pipeline"},
+    "cli": {"demo", "preprocess", "report", "write", "pipeline"},
+}  # fmt: skip
+WITHOUT_TORCH = {"model", "weights", "write", "report", "results", "recipe", "errors"}
+
+
+def sources() -> dict[str, list[Path]]:
+    """The files of each module or folder of the package."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        found.setdefault(room, []).append(path)
+    return found
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of the modules that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module or "")
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_every_room_is_listed() -> None:
+    assert set(sources()) == set(ALLOWED)
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_imports_go_one_way(room: str) -> None:
+    names = set().union(*(imported(path) for path in sources()[room]))
+    rooms = {name.split(".")[1] for name in names if name.startswith("fcpts_onnx.")}
+    rooms &= set(ALLOWED)
+    assert rooms - EVERYONE - {room} <= ALLOWED[room]
+
+
+@pytest.mark.parametrize("room", sorted(WITHOUT_TORCH))
+def test_some_rooms_do_without_torch(room: str) -> None:
+    names = set().union(*(imported(path) for path in sources()[room]))
+    assert not any(name.split(".")[0] == "torch" for name in names)
+
+
+def test_bridge_mask_and_budget_know_no_graph() -> None:
+    for module in ("bridge", "mask", "losses"):
+        names = imported(PACKAGE / "sparsity" / f"{module}.py")
+        assert not any(name.startswith("fcpts_onnx") for name in names)
+
+
+def test_public_names_are_listed_and_exist() -> None:
+    for paths in sources().values():
+        for path in paths:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            assert ast.get_docstring(tree), f"{path} has no docstring"
+    assert sorted(fcpts_onnx.__all__) == list(fcpts_onnx.__all__)
+    assert all(hasattr(fcpts_onnx, name) for name in fcpts_onnx.__all__)
