@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcpts_onnx.augment import random_view
 from fcpts_onnx.errors import CalibrationError
 from fcpts_onnx.model import InputSpec, Model
 from fcpts_onnx.preprocess import ImagePlan, Preprocess
+from fcpts_onnx.views import random_view
 
 __all__ = ["IMAGE_SUFFIXES", "Calibration", "Data", "Images", "find_images", "load_calibration"]
 
@@ -141,6 +141,11 @@ class Calibration:
 
     def __len__(self) -> int:
         return len(self._first)
+
+    @property
+    def has_images(self) -> bool:
+        """Whether an input is fed with images, of which random views can be made."""
+        return any(isinstance(source, Images) for source in self.sources.values())
 
     def take(self, indices: Tensor) -> dict[str, Tensor]:
         """The values of every input for these samples (int64 tensor)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from fcpts_onnx.ops.dtypes import to_numpy
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Evaluation, Inspection, Progress, PruneResult, Validation, silent
+from fcpts_onnx.sparsity.augment import AGREEMENT, usable_views
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.reconstruct import reconstruct
 from fcpts_onnx.twin import Twin
@@ -101,7 +102,9 @@ def prune(
     with _threads(threads):
         with clock("check"):
             parity = check_parity(twin, dense, calibration, threads)
+            views = usable_views(twin, calibration, recipe.augment)
         say(f"Twin: agrees with onnxruntime within {parity.error:.1e} of the output's scale")
+        recipe = _with_views(recipe, views, say)
         with clock("learn"):
             twin.prepare(torch_device)
             learned = reconstruct(
@@ -275,6 +278,17 @@ def _check_finite(model: Model, names: Sequence[str]) -> None:
             f"{model.path}: NaN or Inf in the weights {', '.join(bad[:10])}. "
             "Repair the model first."
         )
+
+
+def _with_views(
+    recipe: Recipe, agreement: Mapping[str, float], say: Callable[[str], None]
+) -> Recipe:
+    """The recipe with the random views that keep the meaning of an image."""
+    for kind, share in agreement.items():
+        if share < AGREEMENT:
+            say(f"Views: no {kind}, the dense network sees the same class in {share:.0%} only")
+    kept = tuple(kind for kind in recipe.augment if agreement.get(kind, 0.0) >= AGREEMENT)
+    return replace(recipe, augment=kept)
 
 
 def _accept(validation: Validation, budget: Budget) -> None:

@@ -92,21 +92,27 @@ class _CountedRate(torch.autograd.Function):
 
 
 def marginal_cost(
-    weights: Tensor, gradient: Tensor, threshold: Tensor, width: float
+    weights: Tensor, mask: Tensor, gradient: Tensor, threshold: Tensor, width: float
 ) -> tuple[Tensor, Tensor]:
     """What one more zero in a layer costs: dL/dr of Eq. 9 per weight, as (sum of costs, mass).
 
     dL/dr = (dL/dt) / (dr/dt). Both derivatives are taken with the same normal kernel on the
     distance of each weight's size from the threshold: of Eq. 14, dM/dt = -K((|w| - t) / h) / h,
     since only weights near the threshold change side, and of Eq. 11, dr/dt = mean of K / h. What
-    is left is the kernel's mean of -dL/d(M w) w over the weights near the threshold, kept or not.
+    is left is the kernel's mean of -dL/d(M w) w over the weights near the threshold.
+
+    Only those already zero are counted: what they would gain by coming back. Weights that are
+    kept move with every step; around a minimum of curvature h their gradient and their motion
+    d go together, E[g w] = h E[d^2], which has nothing to do with what pruning them would cost
+    and hides it at high learning rates.
 
     Args:
         weights: before the mask.
+        mask: 1 where a weight is kept, 0 where it is zero.
         gradient: of the loss with respect to the masked weights, of the same shape.
         threshold: t, as a scalar tensor.
         width: h relative to t.
     """
     distance = (weights.abs() - threshold) / (width * threshold).clamp_min(1e-12)
-    kernel = torch.exp(-0.5 * distance.square())
+    kernel = torch.exp(-0.5 * distance.square()) * (1 - mask)
     return -(kernel * gradient * weights).sum(), kernel.sum()

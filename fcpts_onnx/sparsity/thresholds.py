@@ -115,7 +115,7 @@ class CostThresholds:
 
     That is where no shift of zeros between layers helps, the optimum under the constraint of
     Eq. 3 held exactly. A layer's cost is the gradient of Eq. 9, dL/dr = dL/dt dt/dr, with one
-    kernel for both factors (see `marginal_cost`). All layers start at the same rate. A move is
+    kernel for both factors, over the weights just made zero (see `marginal_cost`). All layers start at the same rate. A move is
     in the logarithm of the threshold and of the cost: costs grow about as the threshold's square,
     so that neither the scale of a layer nor that of the loss matters. After each move one factor
     common to all thresholds brings the count of zeros onto the budget, which rises along a cubic
@@ -163,7 +163,11 @@ class CostThresholds:
             gradient = masked[name].grad
             assert gradient is not None
             found = marginal_cost(
-                value.detach(), gradient, self._thresholds[name], self._recipe.kernel
+                value.detach(),
+                self._masks[name],
+                gradient,
+                self._thresholds[name],
+                self._recipe.kernel,
             )
             (old_cost, old_mass), (cost, mass) = self._costs[name], (float(v) for v in found)
             self._costs[name] = (

@@ -83,8 +83,16 @@ def test_histogram_beyond_the_weights_is_zero() -> None:
 def test_marginal_cost_is_what_one_more_zero_costs() -> None:
     # L = sum of c_i (w_i - m_i w_i)^2: a weight kept costs nothing, without it c_i w_i^2.
     weights = torch.linspace(-2, 2, 40001)
-    masked = (weights * (weights.abs() > 1)).requires_grad_()
+    mask = (weights.abs() > 1).float()
+    masked = (weights * mask).requires_grad_()
     (3 * (weights - masked).square()).sum().backward()
-    cost, mass = marginal_cost(weights, masked.grad, torch.tensor(1.0), 0.005)
-    # Of the weights near the threshold half are zero already; their gradient is twice the cost.
-    assert float(cost / mass) == pytest.approx(3.0, rel=0.02)
+    cost, mass = marginal_cost(weights, mask, masked.grad, torch.tensor(1.0), 0.005)
+    # To first order a zero gains twice what it cost: dL/d(m w) = -2 c w there.
+    assert float(cost / mass) == pytest.approx(6.0, rel=0.02)
+
+
+def test_weights_that_are_kept_do_not_count() -> None:
+    weights = torch.tensor([0.9, 1.1])
+    gradient = torch.tensor([-2.0, 1000.0])
+    cost, mass = marginal_cost(weights, torch.tensor([0.0, 1.0]), gradient, torch.tensor(1.0), 0.2)
+    assert float(cost / mass) == pytest.approx(1.8)
