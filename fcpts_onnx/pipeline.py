@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from fcpts_onnx.calibration import Data, load_calibration
+from fcpts_onnx.calibration import Calibration, Data, load_calibration
 from fcpts_onnx.errors import FcptsError, ModelError, OutputError, ParityError
 from fcpts_onnx.evaluate import evaluate_classifier
 from fcpts_onnx.model import Model, load
@@ -76,59 +77,31 @@ def prune(
     """
     source, target_path, clock = Path(model), Path(output), _Clock()
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    torch_device = _device(device)
-    with clock("load"), _threads(threads):
-        dense = load(source)
-        check_target(target_path, source, overwrite=overwrite)
-        weights = _prunable(dense, include, exclude, keep_dense)
-        budget = Budget.of(weights, target)
-        names = [weight.name for weight in weights]
-        along = learned_along(dense, exclude)
-        _check_finite(dense, [*names, *along])
-        twin = Twin(dense, [*names, *along])
-    with clock("calibrate"):
-        calibration = load_calibration(
-            calib, dense, _preprocess(preprocess), samples=samples, seed=seed
-        )
-    say(f"Calibration: {calibration.describe()}")
-    for line in calibration.skipped:
-        say(f"Skipped: {line}")
-    history: list[Progress] = []
-
-    def keep(progress: Progress) -> None:
-        history.append(progress)
-        report(progress)
-
+    preprocess, torch_device = _preprocess(preprocess), _device(device)
     with _threads(threads):
+        with clock("load"):
+            dense = load(source)
+            check_target(target_path, source, overwrite=overwrite)
+            weights = _prunable(dense, include, exclude, keep_dense)
+            budget = Budget.of(weights, target)
+            twin = _twin(dense, weights, exclude)
+        with clock("calibrate"):
+            calibration = load_calibration(calib, dense, preprocess, samples=samples, seed=seed)
+            _tell(calibration, say)
         with clock("check"):
             parity = check_parity(twin, dense, calibration, threads)
-            views = usable_views(twin, calibration, recipe.augment)
-        say(f"Twin: agrees with onnxruntime within {parity.error:.1e} of the output's scale")
-        recipe = _with_views(recipe, views, say)
+            say(f"Twin: agrees with onnxruntime within {parity.error:.1e} of the output's scale")
+            recipe = _with_usable_views(recipe, twin, calibration, say)
         with clock("learn"):
             twin.prepare(torch_device)
             learned = reconstruct(
-                twin, calibration, weights, target, recipe, seed=seed, report=keep
+                twin, calibration, weights, budget, recipe, seed=seed, report=report
             )
-            learned = {name: value.cpu() for name, value in learned.items()}
-        stale = stale_data(target_path)
-        with staged(target_path) as stage:
-            with clock("write"):
-                arrays = {name: to_numpy(value) for name, value in learned.items()}
-                save(dense, arrays, stage, target_path.parent)
-            with clock("validate"):
-                validation = validate_models(
-                    dense,
-                    stage,
-                    calibration,
-                    names,
-                    twin=twin.to("cpu"),
-                    replaced=learned,
-                    threads=threads,
-                )
-                _accept(validation, budget)
-        for file in stale:
-            file.unlink(missing_ok=True)
+            twin.prepare(torch.device("cpu"))
+        with clock("write"):
+            validation = _publish(
+                dense, target_path, twin, learned.tensors, calibration, budget, threads
+            )
     return PruneResult(
         source=str(source),
         output=str(target_path),
@@ -140,8 +113,8 @@ def prune(
         calibration=calibration.describe(),
         skipped=calibration.skipped,
         parity=parity,
-        validation=replace(validation, model=str(target_path)),
-        history=tuple(history),
+        validation=validation,
+        history=learned.history,
         seconds=clock.seconds,
     )
 
@@ -271,24 +244,57 @@ def _prunable(
     return weights
 
 
-def _check_finite(model: Model, names: Sequence[str]) -> None:
+def _twin(model: Model, weights: Sequence[Weight], exclude: Sequence[str]) -> Twin:
+    """The twin that learns the weights, and the biases and norms along with them."""
+    names = [weight.name for weight in weights] + learned_along(model, exclude)
     bad = [name for name in names if not np.isfinite(model.array(name)).all()]
     if bad:
         raise ModelError(
             f"{model.path}: NaN or Inf in the weights {', '.join(bad[:10])}. "
             "Repair the model first."
         )
+    return Twin(model, names)
 
 
-def _with_views(
-    recipe: Recipe, agreement: Mapping[str, float], say: Callable[[str], None]
+def _tell(calibration: Calibration, say: Callable[[str], None]) -> None:
+    say(f"Calibration: {calibration.describe()}")
+    for line in calibration.skipped:
+        say(f"Skipped: {line}")
+
+
+def _with_usable_views(
+    recipe: Recipe, twin: Twin, calibration: Calibration, say: Callable[[str], None]
 ) -> Recipe:
     """The recipe with the random views that keep the meaning of an image."""
+    agreement = usable_views(twin, calibration, recipe.augment)
     for kind, share in agreement.items():
         if share < AGREEMENT:
             say(f"Views: no {kind}, the dense network sees the same class in {share:.0%} only")
     kept = tuple(kind for kind in recipe.augment if agreement.get(kind, 0.0) >= AGREEMENT)
     return replace(recipe, augment=kept)
+
+
+def _publish(
+    dense: Model,
+    target: Path,
+    twin: Twin,
+    learned: Mapping[str, Tensor],
+    calibration: Calibration,
+    budget: Budget,
+    threads: int,
+) -> Validation:
+    """Write the sparse file, check it, and only then let it take its place."""
+    stale = stale_data(target)
+    with staged(target) as stage:
+        save(dense, {k: to_numpy(v) for k, v in learned.items()}, stage, target.parent)
+        found = validate_models(
+            dense, stage, calibration, list(budget.least), twin=twin, replaced=learned,
+            threads=threads,
+        )  # fmt: skip
+        _accept(found, budget)
+    for file in stale:
+        file.unlink(missing_ok=True)
+    return replace(found, model=str(target))
 
 
 def _accept(validation: Validation, budget: Budget) -> None:
@@ -299,7 +305,10 @@ def _accept(validation: Validation, budget: Budget) -> None:
             "this is a fault of fcpts-onnx, please report it. Nothing was written."
         )
     if not validation.same_graph:
-        raise OutputError("The saved graph differs from the input; please report it.")
+        raise OutputError(
+            "The saved graph differs from the input; this is a fault of fcpts-onnx, please "
+            "report it. Nothing was written."
+        )
     if validation.twin_error is not None and validation.twin_error > TOLERANCE:
         raise ParityError(
             f"The sparse twin differs from onnxruntime by {validation.twin_error:.2g} of the "

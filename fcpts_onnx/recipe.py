@@ -85,13 +85,13 @@ class Recipe:
     """
 
     name: str = "default"
-    epochs: float = 12.0
-    min_steps: int = 300
+    epochs: float = 15.0
+    min_steps: int = 500
     batch_size: int = 64
     augment: tuple[str, ...] = ()
     precision: str = "auto"
     optimizer: str = "adam"
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     momentum: float = 0.9
     weight_decay: float = 0.0
     warmup: float = 0.05
@@ -107,7 +107,7 @@ class Recipe:
     interval: int = 8
     reach: float = 4.0
     memory: float = 0.95
-    kernel: float = 0.15
+    kernel: float = 0.3
 
     def __post_init__(self) -> None:
         for key, choices in _CHOICES.items():

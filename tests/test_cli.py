@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from onnx import helper, numpy_helper
 
@@ -250,7 +251,7 @@ def unreadable_images(place: Path) -> None:
 
 BAD = [
     Bad("missing model", lambda p: (p / "in.onnx").unlink(), "in.onnx: cannot be read: No such"),
-    Bad("text", lambda p: (p / "in.onnx").write_text("text" * 99), "not an ONNX model, or cut short"),
+    Bad("text", lambda p: (p / "in.onnx").write_text("text" * 99), "not an ONNX model, or cut"),
     Bad(
         "truncated",
         lambda p: (p / "in.onnx").write_bytes((p / "in.onnx").read_bytes()[:-99]),
@@ -264,7 +265,12 @@ BAD = [
         "has opset 77; supported are 7 to",
     ),
     Bad("unsupported operator", last_node("Celu"), "Celu (opset 17): the Celu"),
-    Bad("nothing left", lambda _: None, "has no prunable weight: conv.w is --exclude *", ("--exclude", "*")),
+    Bad(
+        "nothing left",
+        lambda _: None,
+        "has no prunable weight: conv.w is --exclude *",
+        ("--exclude", "*"),
+    ),
     Bad("glob", lambda _: None, "--include 'x*' matches no candidate", ("--include", "x*")),
     Bad("target 0", lambda _: None, "target is 0; expected a share", target="0"),
     Bad("target 1", lambda _: None, "target is 1; expected a share", target="1"),
@@ -304,13 +310,12 @@ BAD = [
 
 @pytest.mark.parametrize("bad", BAD, ids=str)
 def test_bad_input(place: Path, bad: Bad) -> None:
-    if bad.name == "no CUDA" and __import__("torch").cuda.is_available():
+    if bad.name == "no CUDA" and torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     bad.spoil(place)
     before = listing(place)
     result = prune(place, *bad.options, target=bad.target)
     assert result.exit_code == 1, result.output
-    assert result.output.splitlines()[-1] or result.output
     assert "Error: " in result.output
     assert bad.message in " ".join(result.output.split())
     assert "Traceback" not in result.output
@@ -319,9 +324,7 @@ def test_bad_input(place: Path, bad: Bad) -> None:
 
 def listing(folder: Path) -> dict[str, bytes]:
     """Every file below a folder with its content."""
-    return {
-        str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_several_unsupported_operators_are_all_named(place: Path) -> None:

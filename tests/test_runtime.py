@@ -43,7 +43,9 @@ def test_inner_values_of_a_model_with_external_data(tmp_path: Path) -> None:
 
 def test_what_onnxruntime_refuses(tmp_path: Path) -> None:
     model = load(networks.save(networks.perceptron(), tmp_path / "m.onnx"))
-    with pytest.raises(ModelError, match=r"m\.onnx: onnxruntime cannot run it: .*Got: 5 Expected: 6"):
+    with pytest.raises(
+        ModelError, match=r"m\.onnx: onnxruntime cannot run it: .*Got: 5 Expected: 6"
+    ):
         Runtime(model).run({"x": values(2, 5)})
     (tmp_path / "m.onnx").write_bytes(b"gone")
     with pytest.raises(ModelError, match=r"m\.onnx: onnxruntime cannot load it: "):

@@ -19,11 +19,13 @@ class Budget:
     """How many zeros there shall be in all, and how many each layer may take.
 
     Attributes:
+        target: the share of zeros asked for.
         zeros: round(target x prunable), to the weight.
         least: by layer, the zeros that are there already.
         most: by layer, so that it keeps at least one weight an output channel.
     """
 
+    target: float
     zeros: int
     least: Mapping[str, int]
     most: Mapping[str, int]
@@ -53,7 +55,7 @@ class Budget:
                 f"The target of {target:g} would empty a layer: one weight an output channel is "
                 f"kept, so at most {sum(most.values()) / count:.4f} can be zero. Ask for less."
             )
-        return cls(zeros, {weight.name: weight.zeros for weight in weights}, most)
+        return cls(target, zeros, {weight.name: weight.zeros for weight in weights}, most)
 
     def counts(self, wanted: Mapping[str, float], zeros: int | None = None) -> dict[str, int]:
         """Whole counts of zeros by layer, near the wanted ones and with exactly the right sum.

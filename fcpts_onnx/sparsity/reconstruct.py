@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,40 +21,49 @@ from fcpts_onnx.sparsity.thresholds import Thresholds, start_thresholds
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import Weight
 
-__all__ = ["reconstruct"]
+__all__ = ["Learned", "reconstruct"]
 
 _REPORTS = 200  # over a whole run
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What learning gives.
+
+    Attributes:
+        tensors: the learned tensors by name, on the CPU; the weights among them have exactly
+            the zeros of the budget.
+        history: loss and sparsity over the run.
+    """
+
+    tensors: dict[str, Tensor]
+    history: tuple[Progress, ...]
 
 
 def reconstruct(
     twin: Twin,
     calibration: Calibration,
     weights: Sequence[Weight],
-    target: float,
+    budget: Budget,
     recipe: Recipe,
     *,
     seed: int = 0,
     report: Callable[[Progress], None] = silent,
-) -> dict[str, Tensor]:
+) -> Learned:
     """Learn a sparse network from the dense one and unlabelled samples.
 
     Args:
         twin: the dense network; what it has as learned is what may change, and it is changed.
         weights: the weights to prune, all learned by the twin.
-        target: the share of zeros over these weights together.
-
-    Returns:
-        The learned tensors by name; the weights among them have exactly
-        round(target x count) zeros.
+        budget: how many zeros they shall have.
 
     Raises:
-        TargetError: the target cannot be reached.
         FcptsError: the loss becomes NaN or Inf.
     """
     dense = {name: value.detach().clone() for name, value in twin.learned.items()}
     student = _Student(twin, weights, recipe)
     values = student.values()
-    thresholds = start_thresholds(values, Budget.of(weights, target), target, recipe)
+    thresholds = start_thresholds(values, budget, recipe)
     steps = _steps(len(calibration), recipe)
     optimizer = _optimizer(student, thresholds, recipe)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -78,7 +88,7 @@ def reconstruct(
         optimizer.step()
         schedule.step()
         meter.add(step + 1, loss.detach(), masked)
-    return student.finish(thresholds)
+    return Learned(student.finish(thresholds), tuple(meter.history))
 
 
 class _Student:
@@ -130,7 +140,7 @@ class _Student:
                 values[name] == 0, torch.finfo(values[name].dtype).tiny, values[name]
             )
             result[name] = torch.where(kept, value, torch.zeros_like(value))
-        return result
+        return {name: value.cpu() for name, value in result.items()}
 
 
 class _Meter:
@@ -140,6 +150,7 @@ class _Meter:
         self._steps, self._report = steps, report
         self._every = max(1, steps // _REPORTS)
         self._losses: list[Tensor] = []
+        self.history: list[Progress] = []
         self._start = time.monotonic()
 
     def add(self, step: int, loss: Tensor, masked: dict[str, Tensor]) -> None:
@@ -161,7 +172,8 @@ class _Meter:
         count = sum(value.numel() for value in masked.values())
         zeros = sum(value.numel() - int(value.count_nonzero()) for value in masked.values())
         seconds = time.monotonic() - self._start
-        self._report(Progress(step, self._steps, mean, zeros / count, seconds))
+        self.history.append(Progress(step, self._steps, mean, zeros / count, seconds))
+        self._report(self.history[-1])
 
 
 def _scale_like(weight: Tensor, axis: int | None) -> Tensor:

@@ -53,10 +53,10 @@ class Thresholds(Protocol):
         """The masks to end with: exactly the budget's zeros."""
 
 
-def start_thresholds(values: Values, budget: Budget, target: float, recipe: Recipe) -> Thresholds:
+def start_thresholds(values: Values, budget: Budget, recipe: Recipe) -> Thresholds:
     """The way that the recipe names."""
     if recipe.thresholds == "score":
-        return ScoreThresholds(values, budget, target, recipe)
+        return ScoreThresholds(values, budget, recipe)
     return CostThresholds(values, budget, recipe)
 
 
@@ -64,50 +64,59 @@ class ScoreThresholds:
     """Algorithm 1 as published: t = sigmoid(score), moved by the optimizer with the weights.
 
     The control loss pulls the sparsity towards the target but does not hold it there; `settle`
-    makes up the difference, layer by layer in proportion to what each has left.
+    makes up the difference, layer by layer in proportion to what each has left. A threshold takes
+    effect only as far as the layer keeps its least number of weights: without that, layers
+    collapse and no gradient is left to bring them back.
     """
 
-    def __init__(self, values: Values, budget: Budget, target: float, recipe: Recipe) -> None:
-        self._budget, self._target, self._weight = budget, target, recipe.control_weight
+    def __init__(self, values: Values, budget: Budget, recipe: Recipe) -> None:
+        self._budget, self._recipe = budget, recipe
+        self._density = _density(recipe)
         device = next(iter(values.values())).device
         self._counts = torch.tensor([float(v.numel()) for v in values.values()], device=device)
-        self._density = _density(recipe)
         self._scores = {
             name: nn.Parameter(torch.tensor(recipe.threshold_start, device=device))
             for name in values
         }
+        self._limits: dict[str, Tensor] = {}
+        self._steps = 0
 
     def parameters(self) -> Sequence[nn.Parameter]:
         return list(self._scores.values())
 
     def begin_step(self, values: Values, progress: float) -> None:
-        del values, progress  # scores move with the optimizer alone
+        del progress  # scores move with the optimizer alone
+        if self._steps % self._recipe.interval == 0:
+            self._limits = {
+                name: value.abs().flatten().kthvalue(max(1, self._budget.most[name])).values
+                for name, value in values.items()
+            }
+        self._steps += 1
 
     def masked(self, values: Values) -> dict[str, Tensor]:
-        return {
-            name: apply_threshold(value, torch.sigmoid(self._scores[name]))
-            for name, value in values.items()
-        }
+        return {name: apply_threshold(v, self._threshold(name)) for name, v in values.items()}
 
     def control_loss(self, values: Values) -> Tensor:
-        rates = torch.stack(
-            [
-                rate(value, torch.sigmoid(self._scores[name]), self._density)
-                for name, value in values.items()
-            ]
-        )
-        return self._weight * control_loss(rates, self._counts, self._target)
+        rates = [rate(v, self._threshold(name), self._density) for name, v in values.items()]
+        excess = control_loss(torch.stack(rates), self._counts, self._budget.target)
+        return self._recipe.control_weight * excess
 
     def observe(self, values: Values, masked: Values) -> None:
         del values, masked
 
     def settle(self, values: Values) -> dict[str, Tensor]:
         wanted = {
-            name: float((value.abs() <= torch.sigmoid(self._scores[name])).sum())
+            name: float((value.abs() <= self._threshold(name)).sum())
             for name, value in values.items()
         }
         counts = self._budget.counts(wanted)
         return {name: mask_of_smallest(v.abs(), counts[name]) for name, v in values.items()}
+
+    def _threshold(self, name: str) -> Tensor:
+        """The threshold in effect; its gradient is the score's even at the limit."""
+        free = torch.sigmoid(self._scores[name])
+        limit = self._limits.get(name)
+        return free if limit is None else free - (free - limit).clamp_min(0).detach()
 
 
 class CostThresholds:
@@ -115,11 +124,12 @@ class CostThresholds:
 
     That is where no shift of zeros between layers helps, the optimum under the constraint of
     Eq. 3 held exactly. A layer's cost is the gradient of Eq. 9, dL/dr = dL/dt dt/dr, with one
-    kernel for both factors, over the weights just made zero (see `marginal_cost`). All layers start at the same rate. A move is
-    in the logarithm of the threshold and of the cost: costs grow about as the threshold's square,
-    so that neither the scale of a layer nor that of the loss matters. After each move one factor
-    common to all thresholds brings the count of zeros onto the budget, which rises along a cubic
-    ramp; when the ramp ends the masks stay.
+    kernel for both factors, over the weights just made zero (see `marginal_cost`).
+
+    All layers start at the same rate. A move is in the logarithm of the threshold and of the
+    cost: costs grow about as the threshold's square, so that neither the scale of a layer nor
+    that of the loss matters. After each move one factor common to all thresholds brings the count
+    of zeros onto the budget, which rises along a cubic ramp; when the ramp ends the masks stay.
     """
 
     def __init__(self, values: Values, budget: Budget, recipe: Recipe) -> None:

@@ -15,6 +15,7 @@ from fcpts_onnx.model import Model
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Progress
+from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import reconstruction_loss
 from fcpts_onnx.sparsity.reconstruct import reconstruct
 from fcpts_onnx.twin import Twin
@@ -33,7 +34,7 @@ def setting(**options: object) -> tuple[Twin, Calibration, list[Weight]]:
     return twin, load_calibration(images, model, PRESETS["raw"]), weights
 
 
-def loss_of(twin: Twin, calibration: Calibration, learned: dict[str, torch.Tensor]) -> float:
+def loss_of(calibration: Calibration, learned: dict[str, torch.Tensor]) -> float:
     fresh, _, _ = setting()
     (batch,) = calibration.batches(96)
     with torch.no_grad():
@@ -53,20 +54,21 @@ def one_shot(weights: list[Weight], twin: Twin, target: float) -> dict[str, torc
 @pytest.mark.parametrize("thresholds", ["cost", "score"])
 def test_learning_beats_pruning_at_once(thresholds: str) -> None:
     twin, calibration, weights = setting()
-    at_once = loss_of(twin, calibration, one_shot(weights, twin, 0.6))
+    at_once = loss_of(calibration, one_shot(weights, twin, 0.6))
     recipe = replace(RECIPE, thresholds=thresholds, learning_rate=2e-2)
-    learned = reconstruct(twin, calibration, weights, 0.6, recipe)
+    learned = reconstruct(twin, calibration, weights, Budget.of(weights, 0.6), recipe).tensors
     assert sum(int((learned[w.name] == 0).sum()) for w in weights) == round(0.6 * 320)
     assert set(learned) == {"conv.w", "conv.b", "depthwise.w", "fc.w", "fc.b"}
-    assert loss_of(twin, calibration, learned) < at_once / 2
+    assert loss_of(calibration, learned) < at_once / 2
 
 
 def test_scales_are_folded_into_the_weights() -> None:
     losses: list[Progress] = []
     twin, calibration, weights = setting()
-    learned = reconstruct(twin, calibration, weights, 0.5, RECIPE, report=losses.append)
+    budget = Budget.of(weights, 0.5)
+    learned = reconstruct(twin, calibration, weights, budget, RECIPE, report=losses.append).tensors
     # The last loss was measured with scales beside the weights, on single batches.
-    assert loss_of(twin, calibration, learned) == pytest.approx(losses[-1].loss, rel=0.5, abs=1e-3)
+    assert loss_of(calibration, learned) == pytest.approx(losses[-1].loss, rel=0.5, abs=1e-3)
     for weight in weights:
         assert learned[weight.name].shape == weight.shape
 
@@ -74,7 +76,9 @@ def test_scales_are_folded_into_the_weights() -> None:
 def test_progress_is_reported() -> None:
     seen: list[Progress] = []
     twin, calibration, weights = setting()
-    reconstruct(twin, calibration, weights, 0.5, RECIPE, report=seen.append)
+    budget = Budget.of(weights, 0.5)
+    found = reconstruct(twin, calibration, weights, budget, RECIPE, report=seen.append)
+    assert found.history == tuple(seen)
     assert [progress.step for progress in seen] == list(range(1, 121))
     assert seen[0].sparsity < 0.1
     assert seen[-1].sparsity == 0.5
@@ -84,7 +88,9 @@ def test_progress_is_reported() -> None:
 def test_seeds() -> None:
     def run(seed: int) -> np.ndarray:
         twin, calibration, weights = setting()
-        return reconstruct(twin, calibration, weights, 0.5, RECIPE, seed=seed)["conv.w"].numpy()
+        budget = Budget.of(weights, 0.5)
+        found = reconstruct(twin, calibration, weights, budget, RECIPE, seed=seed)
+        return found.tensors["conv.w"].numpy()
 
     np.testing.assert_array_equal(run(3), run(3))
     assert not np.array_equal(run(3), run(4))
@@ -92,10 +98,10 @@ def test_seeds() -> None:
 
 def test_a_baked_batch_size_learns_as_well() -> None:
     twin, calibration, weights = setting(batch=1, baked=True)
-    at_once = loss_of(twin, calibration, one_shot(weights, twin, 0.6))
+    at_once = loss_of(calibration, one_shot(weights, twin, 0.6))
     recipe = replace(RECIPE, learning_rate=5e-3)
-    learned = reconstruct(twin, calibration, weights, 0.6, recipe)
-    assert loss_of(twin, calibration, learned) < at_once / 2
+    learned = reconstruct(twin, calibration, weights, Budget.of(weights, 0.6), recipe).tensors
+    assert loss_of(calibration, learned) < at_once / 2
 
 
 def test_a_kept_weight_that_is_zero_is_no_zero_too_many() -> None:
@@ -103,12 +109,14 @@ def test_a_kept_weight_that_is_zero_is_no_zero_too_many() -> None:
     with torch.no_grad():
         twin.learned["depthwise.w"].zero_()
     present = [replace(w, zeros=w.count if w.name == "depthwise.w" else 0) for w in weights]
-    learned = reconstruct(twin, calibration, present, 0.3, replace(RECIPE, min_steps=4))
+    recipe, budget = replace(RECIPE, min_steps=4), Budget.of(present, 0.3)
+    learned = reconstruct(twin, calibration, present, budget, recipe).tensors
     assert sum(int((learned[w.name] == 0).sum()) for w in weights) == 96
 
 
 def test_divergence_is_told() -> None:
     twin, calibration, weights = setting()
     recipe = replace(RECIPE, optimizer="sgd", learning_rate=1e3)
+    budget = Budget.of(weights, 0.5)
     with pytest.raises(FcptsError, match=r"Learning diverged: the loss is (nan|inf) at step"):
-        reconstruct(twin, calibration, weights, 0.5, recipe)
+        reconstruct(twin, calibration, weights, budget, recipe)

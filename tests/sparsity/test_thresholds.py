@@ -1,4 +1,4 @@
-"""Thresholds: where they start, where costs drive them, and that the budget is met at every step."""
+"""Thresholds: where they start, where costs drive them, and that the budget always holds."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_without_a_ramp_the_budget_is_met_at_once() -> None:
 def test_scores_move_by_the_gradient_of_the_control_loss(density: str) -> None:
     values = layers(a=0.05, b=0.05)
     recipe = Recipe(thresholds="score", density=density, threshold_start=-4.0)
-    thresholds = start_thresholds(values, budget(values, 0.7), 0.7, recipe)
+    thresholds = start_thresholds(values, budget(values, 0.7), recipe)
     assert isinstance(thresholds, ScoreThresholds)
     optimizer = torch.optim.SGD(thresholds.parameters(), lr=0.2)
     for _ in range(2000):
@@ -120,8 +120,19 @@ def test_scores_move_by_the_gradient_of_the_control_loss(density: str) -> None:
 def test_scores_start_without_zeros_and_settle_on_the_budget_all_the_same() -> None:
     values = layers(a=0.05, b=0.5)
     recipe = Recipe(thresholds="score")
-    thresholds = start_thresholds(values, budget(values, 0.9), 0.9, recipe)
+    thresholds = start_thresholds(values, budget(values, 0.9), recipe)
     assert sum(zeros(thresholds.masked(values)).values()) < 20
     masks = thresholds.settle(values)
     assert sum(int((mask == 0).sum()) for mask in masks.values()) == 1800
     assert all(int(mask.sum()) >= 20 for mask in masks.values())
+
+
+def test_a_high_score_leaves_a_layer_its_least_weights_and_a_gradient() -> None:
+    values = layers(a=0.05)
+    recipe = Recipe(thresholds="score", threshold_start=4.0)
+    thresholds = start_thresholds(values, budget(values, 0.5), recipe)
+    thresholds.begin_step({name: value.detach() for name, value in values.items()}, 0.0)
+    masked = thresholds.masked(values)
+    assert int((masked["a"] != 0).sum()) == 20
+    (masked["a"].sum() + thresholds.control_loss(values)).backward()
+    assert float(thresholds.parameters()[0].grad) != 0.0
