@@ -31,7 +31,7 @@ _RANGES = {
     "momentum": (0.0, 1.0),
     "weight_decay": (0.0, 1.0),
     "warmup": (0.0, 1.0),
-    "channel_scale_rate": (0.0, 1e3),
+    "channel_rate": (0.0, 1e3),
     "temperature": (1e-3, 1e3),
     "control_weight": (0.0, 1e6),
     "points": (2, 1e6),
@@ -56,13 +56,16 @@ class Recipe:
         augment: random views of images: "flip", "crop", or none.
         precision: of the forward and backward pass; "auto" is bfloat16 where the processor has
             matrix units for it.
-        optimizer: "adam" or "sgd" (with Nesterov's variant left off).
-        learning_rate: at the top of the schedule; it warms up and decays as a cosine.
+        optimizer: "adam" or "sgd" (without Nesterov's variant).
+        learning_rate: at the top of the schedule; it warms up and decays as a cosine. For adam it
+            is relative: a step changes a tensor by about this share of its root mean square.
         momentum: of sgd, or Adam's first.
         weight_decay: on weights; not on biases, scales and thresholds.
         warmup: share of the run over which the rate rises.
-        channel_scale_rate: learning rate of a scale an output channel, as a multiple; 0 leaves
-            the scales out. They are folded into the weights at the end.
+        channel_scales: whether to learn a scale an output channel; they are folded into the
+            weights at the end.
+        channel_rate: learning rate of what there is one of a channel (biases, norms, scales), as
+            a multiple.
         temperature: of the KL between class scores (Eq. 4).
         control_weight: what L_c (Eq. 3) is multiplied with in the loss (Eq. 5); "score" only.
         thresholds: "score": Algorithm 1 to the letter, threshold = sigmoid(score), moved by the
@@ -91,11 +94,12 @@ class Recipe:
     augment: tuple[str, ...] = ()
     precision: str = "auto"
     optimizer: str = "adam"
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 0.02
     momentum: float = 0.9
     weight_decay: float = 0.0
     warmup: float = 0.05
-    channel_scale_rate: float = 5.0
+    channel_scales: bool = True
+    channel_rate: float = 0.25
     temperature: float = 4.0
     control_weight: float = 1.0
     thresholds: str = "cost"
@@ -124,6 +128,11 @@ class Recipe:
                 raise RecipeError(
                     f"Recipe {self.name!r}: {key} is {value:g}; expected {least:g} to {most:g}."
                 )
+        if not isinstance(self.channel_scales, bool):
+            raise RecipeError(
+                f"Recipe {self.name!r}: channel_scales is {self.channel_scales!r}; "
+                "expected true or false."
+            )
         if unknown := set(self.augment) - set(AUGMENTATIONS):
             raise RecipeError(
                 f"Recipe {self.name!r}: augment has {', '.join(sorted(unknown))}; "

@@ -186,6 +186,9 @@ def _problem(node: gs.Node, found: Op | None) -> str:
     outputs = sum(1 for tensor in node.outputs if tensor.name)
     if unknown:
         return f" with attribute {', '.join(unknown)}"
+    other = {key: node.attrs[key] for key, v in found.only.items() if node.attrs.get(key, v) != v}
+    if other:
+        return " with " + ", ".join(f"{key}={value}" for key, value in sorted(other.items()))
     if missing:
         return f" without attribute {', '.join(missing)}"
     if outputs > found.max_outputs:

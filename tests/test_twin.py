@@ -94,18 +94,23 @@ def test_all_that_is_unsupported_is_said_at_once() -> None:
         helper.make_node("Foo", ["a"], ["b"], "foo", domain="com.example"),
         helper.make_node("Foo", ["b"], ["c"], domain="com.example"),
         helper.make_node("MaxPool", ["c"], ["d", "indices"], "pool", kernel_shape=[1, 1]),
-        helper.make_node("Relu", ["d"], ["y"], "relu", strange=1),
+        helper.make_node("Relu", ["d"], ["e"], "relu", strange=1),
+        helper.make_node(
+            "BatchNormalization", ["e"] + 4 * ["ones"], ["y"], "norm", training_mode=1
+        ),
     ]
-    proto = networks.make(nodes, {}, {"x": ["N", 1, 4, 4]}, {"y": []})
+    constants = {"ones": np.ones(1, np.float32)}
+    proto = networks.make(nodes, constants, {"x": ["N", 1, 4, 4]}, {"y": []})
     with pytest.raises(UnsupportedError) as caught:
         Twin(model_of(proto))
     text = str(caught.value)
-    assert "lacks 4 operator(s)" in text
+    assert "lacks 5 operator(s)" in text
     for line in (
         "Det (opset 17): det",
         "com.example::Foo (opset 1): foo, Foo -> c",
         "MaxPool (opset 17) with 2 outputs: pool",
         "Relu (opset 17) with attribute strange: relu",
+        "BatchNormalization (opset 17) with training_mode=1: norm",
     ):
         assert line in text
 

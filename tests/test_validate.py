@@ -45,7 +45,7 @@ def test_parity(baked: bool, tmp_path: Path) -> None:
 def wrong_relu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A registered operator that is slightly off."""
     (known,) = registry._table["", "Relu"]
-    off = registry._describe(lambda x: torch.relu(x) * 1.01, "", "Relu", 1, 1)
+    off = registry._describe(lambda x: torch.relu(x) * 1.01, "", "Relu", 1)
     monkeypatch.setitem(registry._table, ("", "Relu"), [off])
     yield
     assert known.name == "Relu"

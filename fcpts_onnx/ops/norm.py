@@ -11,7 +11,7 @@ from fcpts_onnx.ops.registry import op
 __all__: list[str] = []
 
 
-@op("BatchNormalization", since=7)
+@op("BatchNormalization", since=7, only={"spatial": 1, "training_mode": 0})
 def batch_normalization_7(
     x: Tensor,
     scale: Tensor,
@@ -21,6 +21,8 @@ def batch_normalization_7(
     *,
     epsilon: float = 1e-5,
     momentum: float = 0.9,
+    spatial: int = 1,
+    training_mode: int = 0,
 ) -> Tensor:
     return F.batch_norm(x, mean, var, scale, b, training=False, eps=epsilon)
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import bisect
 import inspect
 import typing
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 __all__ = ["Ints", "Op", "find_op", "op", "supported_ops"]
@@ -32,6 +32,8 @@ class Op:
     Attributes:
         since: the first opset version it is right for; a later registration takes over from it.
         attributes: the attribute names it knows; a node that has any other is unsupported.
+        required: those of them that a node has to have.
+        only: attributes that are supported with this value alone.
         max_inputs: how many inputs it takes, None for any number.
         max_outputs: how many outputs it gives.
         ints: the positions of inputs that arrive as Python integers.
@@ -44,22 +46,29 @@ class Op:
     attributes: frozenset[str]
     required: frozenset[str]
     max_inputs: int | None
-    max_outputs: int
     ints: frozenset[int]
     wants_outputs: bool
+    max_outputs: int = 1
+    only: Mapping[str, object] = field(default_factory=dict)
 
 
 _table: dict[tuple[str, str], list[Op]] = {}
 
 
 def op(
-    name: str, since: int = 1, *, domain: str = "", outputs: int = 1
+    name: str,
+    since: int = 1,
+    *,
+    domain: str = "",
+    outputs: int = 1,
+    only: Mapping[str, object] | None = None,
 ) -> Callable[[Function], Function]:
     """Register a function as the operator `name` from opset `since` on.
 
     Args:
         since: a semantic break point; versions that only add types need no registration.
         outputs: how many of the operator's outputs the function can give.
+        only: values that an attribute must have for the function to be right.
 
     Raises:
         ValueError: that operator has an implementation for that version already.
@@ -69,11 +78,9 @@ def op(
         versions = _table.setdefault((domain, name), [])
         if any(known.since == since for known in versions):
             raise ValueError(f"{name} since {since} is registered twice.")
-        bisect.insort(
-            versions,
-            _describe(function, domain, name, since, outputs),
-            key=lambda known: known.since,
-        )
+        found = _describe(function, domain, name, since)
+        found = replace(found, max_outputs=outputs, only=only or {})
+        bisect.insort(versions, found, key=lambda entry: entry.since)
         return function
 
     return register
@@ -90,7 +97,8 @@ def supported_ops() -> list[Op]:
     return [entry for key in sorted(_table) for entry in _table[key]]
 
 
-def _describe(function: Callable[..., Any], domain: str, name: str, since: int, outputs: int) -> Op:
+def _describe(function: Callable[..., Any], domain: str, name: str, since: int) -> Op:
+    """Read an implementation off the signature of its function."""
     hints = typing.get_type_hints(function)
     parameters = inspect.signature(function).parameters.values()
     inputs = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
@@ -104,7 +112,6 @@ def _describe(function: Callable[..., Any], domain: str, name: str, since: int, 
         attributes=frozenset(keywords),
         required=frozenset(key for key, p in keywords.items() if p.default is p.empty),
         max_inputs=None if any(p.kind is _VARIADIC for p in inputs) else len(inputs),
-        max_outputs=outputs,
         ints=frozenset(
             index for index, p in enumerate(inputs) if hints.get(p.name) in (Ints, Ints | None)
         ),

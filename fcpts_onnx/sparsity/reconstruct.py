@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from fcpts_onnx.weights import Weight
 __all__ = ["Learned", "reconstruct"]
 
 _REPORTS = 200  # over a whole run
+_LEAST_SIZE = 0.1  # of biases and norms, for their learning rate: some are all zero
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class _Student:
         self._scales = {
             weight.name: nn.Parameter(_scale_like(self._weights[weight.name], weight.channel_axis))
             for weight in weights
-            if weight.channel_axis is not None and recipe.channel_scale_rate
+            if weight.channel_axis is not None and recipe.channel_scales
         }
 
     @property
@@ -112,14 +114,18 @@ class _Student:
         """Where the parameters lie."""
         return next(iter(self._weights.values())).device
 
-    def groups(self, recipe: Recipe) -> list[dict[str, object]]:
-        """Parameter groups for the optimizer; only weights decay."""
-        rate, factor = recipe.learning_rate, recipe.channel_scale_rate
-        return [
-            {"params": list(self._weights.values()), "weight_decay": recipe.weight_decay},
-            {"params": list(self._along.values()), "weight_decay": 0.0},
-            {"params": list(self._scales.values()), "weight_decay": 0.0, "lr": rate * factor},
-        ]
+    def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
+        """A parameter group for each tensor, with its learning rate; only weights decay."""
+        relative = recipe.optimizer == "adam"
+        rate, channel_rate = recipe.learning_rate, recipe.learning_rate * recipe.channel_rate
+        groups = []
+        for weight in self._weights.values():
+            lr = rate * _size(weight) if relative else rate
+            groups.append({"params": [weight], "lr": lr, "weight_decay": recipe.weight_decay})
+        for value in (*self._along.values(), *self._scales.values()):
+            lr = channel_rate * max(_size(value), _LEAST_SIZE) if relative else channel_rate
+            groups.append({"params": [value], "lr": lr, "weight_decay": 0.0})
+        return groups
 
     def values(self) -> dict[str, Tensor]:
         """The weights with their scales, before any mask."""
@@ -181,6 +187,11 @@ def _scale_like(weight: Tensor, axis: int | None) -> Tensor:
     return torch.ones(shape, dtype=weight.dtype, device=weight.device)
 
 
+def _size(parameter: Tensor) -> float:
+    """The root mean square of a tensor's values."""
+    return float(parameter.detach().square().mean().sqrt())
+
+
 def _steps(samples: int, recipe: Recipe) -> int:
     a_pass = max(1, samples // recipe.batch_size)
     return max(recipe.min_steps, round(recipe.epochs * a_pass))
@@ -188,8 +199,8 @@ def _steps(samples: int, recipe: Recipe) -> int:
 
 def _optimizer(student: _Student, thresholds: Thresholds, recipe: Recipe) -> torch.optim.Optimizer:
     groups = student.groups(recipe)
-    groups.append({"params": list(thresholds.parameters()), "weight_decay": 0.0})
-    groups = [group for group in groups if group["params"]]
+    if scores := list(thresholds.parameters()):
+        groups.append({"params": scores, "weight_decay": 0.0})
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum)
     return torch.optim.AdamW(groups, recipe.learning_rate, betas=(recipe.momentum, 0.99))

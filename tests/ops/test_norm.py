@@ -13,6 +13,8 @@ CASES = [
     Case("BatchNormalization", (X, SCALE, SHIFT, MEAN, VARIANCE)),
     Case("BatchNormalization", (X, SCALE, SHIFT, MEAN, VARIANCE), {"epsilon": 0.1}),
     Case("BatchNormalization", (X[:, :, 0, 0], SCALE, SHIFT, MEAN, VARIANCE)),
+    Case("BatchNormalization", (X, SCALE, SHIFT, MEAN, VARIANCE), {"spatial": 1}, until=8),
+    Case("BatchNormalization", (X, SCALE, SHIFT, MEAN, VARIANCE), {"training_mode": 0}, since=14),
     Case("InstanceNormalization", (X, SCALE, SHIFT)),
     Case("LayerNormalization", (X, normal(3)), since=17),
     Case("LayerNormalization", (X, normal(4, 3), normal(4, 3)), {"axis": 2}, since=17),

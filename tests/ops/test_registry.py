@@ -1,5 +1,6 @@
 """The registry: look-up by opset, what a signature says, and that no operator lacks a case."""
 
+import onnx
 import pytest
 from torch import Tensor
 
@@ -53,6 +54,19 @@ def test_registering_twice_is_refused() -> None:
         @op("Relu")
         def relu(x: Tensor) -> Tensor:
             return x
+
+
+def test_every_attribute_of_the_schema_is_known() -> None:
+    missing = []
+    for schema in onnx.defs.get_all_schemas_with_history():
+        known = find_op(schema.domain, schema.name, max(schema.since_version, OLDEST_OPSET))
+        newer = [
+            v for v in schema_versions(schema.name) if schema.since_version < v <= OLDEST_OPSET
+        ]
+        if known is not None and not newer and not schema.domain:
+            unknown = set(schema.attributes) - known.attributes
+            missing += [(schema.name, schema.since_version, key) for key in unknown]
+    assert sorted(missing) == []
 
 
 def test_every_operator_has_a_case_at_every_schema_version_it_claims() -> None:

@@ -55,7 +55,7 @@ def one_shot(weights: list[Weight], twin: Twin, target: float) -> dict[str, torc
 def test_learning_beats_pruning_at_once(thresholds: str) -> None:
     twin, calibration, weights = setting()
     at_once = loss_of(calibration, one_shot(weights, twin, 0.6))
-    recipe = replace(RECIPE, thresholds=thresholds, learning_rate=2e-2)
+    recipe = replace(RECIPE, thresholds=thresholds, learning_rate=0.05)
     learned = reconstruct(twin, calibration, weights, Budget.of(weights, 0.6), recipe).tensors
     assert sum(int((learned[w.name] == 0).sum()) for w in weights) == round(0.6 * 320)
     assert set(learned) == {"conv.w", "conv.b", "depthwise.w", "fc.w", "fc.b"}
@@ -99,7 +99,7 @@ def test_seeds() -> None:
 def test_a_baked_batch_size_learns_as_well() -> None:
     twin, calibration, weights = setting(batch=1, baked=True)
     at_once = loss_of(calibration, one_shot(weights, twin, 0.6))
-    recipe = replace(RECIPE, learning_rate=5e-3)
+    recipe = replace(RECIPE, learning_rate=0.05)
     learned = reconstruct(twin, calibration, weights, Budget.of(weights, 0.6), recipe).tensors
     assert loss_of(calibration, learned) < at_once / 2
 
