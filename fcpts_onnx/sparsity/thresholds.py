@@ -29,6 +29,7 @@ Values = Mapping[str, Tensor]
 """Weight values by initializer name, before any mask."""
 
 _LARGEST_RATIO = math.exp(2)  # a layer's cost counts as at most so many times the mean
+_LARGEST_MOVE = 0.25  # of the logarithm of that; costs grow as the square, so half a Newton step
 
 
 class Thresholds(Protocol):
@@ -150,7 +151,7 @@ class CostThresholds:
         ramp = min(1.0, progress / self._recipe.ramp) if self._recipe.ramp else 1.0
         due = self._steps % self._recipe.interval == 0 or ramp == 1.0
         if not self._settled and due:
-            self._move(self._recipe.reach * (ramp - self._moved))
+            self._move(min(_LARGEST_MOVE, self._recipe.reach * (ramp - self._moved)))
             self._project(values, 1 - (1 - ramp) ** 3)
             self._moved, self._settled = ramp, ramp == 1.0
         self._steps += 1

@@ -1,0 +1,144 @@
+"""Measure what pruning costs in accuracy: networks x targets x recipes x seeds, as JSON and Markdown.
+
+    python tools/bench_accuracy.py a.onnx b.onnx --calib imgs/ --data labelled/ \\
+        --target 0.7 --seed 0 --seed 1 --out tools/results/accuracy
+
+Runs one after another, each as `fcpts-onnx prune` and `fcpts-onnx eval` do it. Results are written
+after every run; a run whose row is there already is not repeated.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import click
+import numpy
+import onnx
+import onnxruntime
+import torch
+
+import fcpts_onnx
+from fcpts_onnx.preprocess import Preprocess
+
+KEYS = ("network", "target", "recipe")
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--calib", required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--data", required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--preprocess", default="imagenet", show_default=True)
+@click.option("--target", "targets", multiple=True, type=float, default=(0.7,), show_default=True)
+@click.option("--recipe", "recipes", multiple=True, default=("default",), show_default=True)
+@click.option("--seed", "seeds", multiple=True, type=int, default=(0,), show_default=True)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Without a suffix.")
+def main(
+    models: tuple[Path, ...],
+    calib: Path,
+    data: Path,
+    preprocess: str,
+    targets: tuple[float, ...],
+    recipes: tuple[str, ...],
+    seeds: tuple[int, ...],
+    out: Path,
+) -> None:
+    """Prune every model at every target with every recipe and seed, and evaluate it."""
+    settings = Preprocess.named(preprocess)
+    stored = out.with_suffix(".json")
+    rows = json.loads(stored.read_text())["rows"] if stored.exists() else []
+    done = {tuple(row[key] for key in (*KEYS, "seed")) for row in rows}
+    for model, target, recipe, seed in product(models, targets, recipes, seeds):
+        if (model.stem, target, Path(recipe).stem, seed) in done:
+            continue
+        row = measure(model, calib, data, settings, target, recipe, seed)
+        click.echo(row)
+        rows.append(row)
+        stored.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
+    out.with_suffix(".md").write_text("\n".join(table(rows)) + "\n")
+    click.echo("\n".join(table(rows)))
+
+
+def measure(
+    model: Path,
+    calib: Path,
+    data: Path,
+    preprocess: Preprocess,
+    target: float,
+    recipe: str,
+    seed: int,
+) -> dict[str, Any]:
+    """One run: accuracy before and after, time and memory."""
+    dense = fcpts_onnx.evaluate(model, data=data, preprocess=preprocess)
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(scratch) / "sparse.onnx"
+        start = time.monotonic()
+        result = fcpts_onnx.prune(
+            model, output, target=target, calib=calib, preprocess=preprocess, recipe=recipe,
+            seed=seed,
+        )  # fmt: skip
+        seconds = time.monotonic() - start
+        sparse = fcpts_onnx.evaluate(output, data=data, preprocess=preprocess)
+    return {
+        "network": model.stem,
+        "target": target,
+        "recipe": result.recipe,
+        "seed": seed,
+        "dense": dense.top1,
+        "sparse": sparse.top1,
+        "zeros": result.zeros,
+        "asked": round(target * result.count),
+        "seconds": round(seconds, 1),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "rates": {weight.name: round(weight.rate, 4) for weight in result.validation.weights},
+    }
+
+
+def machine() -> dict[str, str]:
+    """Where and when, and with which versions."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "processor": _processor(),
+        "threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """A line a network, target and recipe; mean and spread over seeds."""
+    yield "| network | target | recipe | dense | sparse | drop, points | zeros too many | minutes |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for key in dict.fromkeys(tuple(row[k] for k in KEYS) for row in rows):
+        runs = [row for row in rows if tuple(row[k] for k in KEYS) == key]
+        drops = [100 * (row["dense"] - row["sparse"]) for row in runs]
+        spread = f" ± {stdev(drops):.2f} ({len(runs)} seeds)" if len(runs) > 1 else ""
+        network, target, recipe = key
+        yield (
+            f"| {network} | {target:.0%} | {recipe} | {runs[0]['dense']:.2%} "
+            f"| {mean(row['sparse'] for row in runs):.2%} | {mean(drops):.2f}{spread} "
+            f"| {max(abs(row['zeros'] - row['asked']) for row in runs)} "
+            f"| {mean(row['seconds'] for row in runs) / 60:.1f} |"
+        )
+
+
+def _processor() -> str:
+    capabilities = torch.cpu.get_capabilities()
+    name = str(capabilities.get("cpu_name", platform.processor()))
+    return f"{name}, amx_bf16 {bool(capabilities.get('amx_bf16', False))}"
+
+
+if __name__ == "__main__":
+    main()
