@@ -1,10 +1,10 @@
-"""Measure what pruning costs in accuracy: networks x targets x recipes x seeds, as JSON and Markdown.
+"""Measure what pruning costs in accuracy, over networks, targets, recipes and seeds.
 
     python tools/bench_accuracy.py a.onnx b.onnx --calib imgs/ --data labelled/ \\
         --target 0.7 --seed 0 --seed 1 --out tools/results/accuracy
 
-Runs one after another, each as `fcpts-onnx prune` and `fcpts-onnx eval` do it. Results are written
-after every run; a run whose row is there already is not repeated.
+Runs one after another, each as `fcpts-onnx prune` and `fcpts-onnx eval` do it. Writes JSON and
+Markdown after every run; a run whose row is there already is not repeated.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def main(
         row = measure(model, calib, data, settings, target, recipe, seed)
         click.echo(row)
         rows.append(row)
-        stored.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
-    out.with_suffix(".md").write_text("\n".join(table(rows)) + "\n")
-    click.echo("\n".join(table(rows)))
+        stored.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
+        out.with_suffix(".md").write_text("\n".join(page(rows)) + "\n")
+    click.echo("\n".join(page(rows)))
 
 
 def measure(
@@ -98,6 +98,7 @@ def measure(
         "zeros": result.zeros,
         "asked": round(target * result.count),
         "seconds": round(seconds, 1),
+        "machine": machine(),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "rates": {weight.name: round(weight.rate, 4) for weight in result.validation.weights},
     }
@@ -115,6 +116,14 @@ def machine() -> dict[str, str]:
         "onnxruntime": onnxruntime.__version__,
         "numpy": numpy.__version__,
     }
+
+
+def page(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """The table, and what it was measured on."""
+    yield from table(rows)
+    yield ""
+    for machine_seen in dict.fromkeys(tuple(row["machine"].items()) for row in rows):
+        yield "- " + ", ".join(f"{key} {value}" for key, value in machine_seen)
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
