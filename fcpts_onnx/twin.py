@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -245,16 +245,6 @@ def _schedule(steps: list[Step], outputs: Collection[str]) -> list[Step]:
             continue
         last_reads = {name for name in step.inputs if name is not None} - needed
         unread = {name for name in step.outputs if name} - needed
-        kept.append(
-            Step(
-                step.label,
-                step.op,
-                step.function,
-                step.inputs,
-                step.outputs,
-                step.ints,
-                tuple(sorted(last_reads | unread)),
-            )
-        )
+        kept.append(replace(step, frees=tuple(sorted(last_reads | unread))))
         needed |= last_reads
     return kept[::-1]

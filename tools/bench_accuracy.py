@@ -16,7 +16,9 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -28,6 +30,7 @@ import onnxruntime
 import torch
 
 import fcpts_onnx
+from fcpts_onnx import Recipe
 from fcpts_onnx.preprocess import Preprocess
 
 KEYS = ("network", "target", "recipe")
@@ -57,10 +60,14 @@ def main(
     stored = out.with_suffix(".json")
     rows = json.loads(stored.read_text())["rows"] if stored.exists() else []
     done = {tuple(row[key] for key in (*KEYS, "seed")) for row in rows}
-    for model, target, recipe, seed in product(models, targets, recipes, seeds):
-        if (model.stem, target, Path(recipe).stem, seed) in done:
+    loaded = [Recipe.load(recipe) for recipe in recipes]
+    for model, target, recipe, seed in product(models, targets, loaded, seeds):
+        if (model.stem, target, recipe.name, seed) in done:
             continue
-        row = measure(model, calib, data, settings, target, recipe, seed)
+        # Each in a process of its own: the peak of memory is one of a process.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            run = pool.submit(measure, model, calib, data, settings, target, recipe, seed)
+            row = run.result()
         click.echo(row)
         rows.append(row)
         stored.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
@@ -74,7 +81,7 @@ def measure(
     data: Path,
     preprocess: Preprocess,
     target: float,
-    recipe: str,
+    recipe: Recipe,
     seed: int,
 ) -> dict[str, Any]:
     """One run: accuracy before and after, time and memory."""
@@ -91,7 +98,7 @@ def measure(
     return {
         "network": model.stem,
         "target": target,
-        "recipe": result.recipe,
+        "recipe": recipe.name,
         "seed": seed,
         "dense": dense.top1,
         "sparse": sparse.top1,
