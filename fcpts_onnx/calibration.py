@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,109 +17,15 @@ from torch import Tensor
 from fcpts_onnx.errors import CalibrationError
 from fcpts_onnx.model import InputSpec, Model
 from fcpts_onnx.preprocess import ImagePlan, Preprocess
+from fcpts_onnx.sources import IMAGE_SUFFIXES, Arrays, Images, Source, find_images
 from fcpts_onnx.views import random_view
 
-__all__ = ["IMAGE_SUFFIXES", "Calibration", "Data", "Images", "find_images", "load_calibration"]
+__all__ = ["Calibration", "Data", "load_calibration"]
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
-_IN_MEMORY_BYTES = 2**31
+_DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 Data = str | os.PathLike[str] | Iterable[Any]
 """Where calibration data comes from: a path, or an iterable of arrays or of dicts by input name."""
-
-
-class _Source(Protocol):
-    """The samples of one input."""
-
-    def __len__(self) -> int: ...
-
-    def take(self, indices: Tensor) -> Tensor: ...
-
-    def describe(self) -> str: ...
-
-
-@dataclass(frozen=True)
-class Images:
-    """Decoded images of one input: uint8 pixels, normalised when they are taken.
-
-    Attributes:
-        pixels: (count, height, width, channels), in memory or memory-mapped.
-        skipped: what could not be read: file and reason.
-    """
-
-    plan: ImagePlan
-    pixels: np.ndarray[Any, Any]
-    paths: tuple[Path, ...]
-    skipped: tuple[str, ...] = ()
-
-    @classmethod
-    def read(cls, paths: Sequence[Path], plan: ImagePlan) -> Images:
-        """Decode files once, several at a time; what cannot be read is left out and named.
-
-        Raises:
-            CalibrationError: not one image could be read, or their sizes differ where nothing
-                states a size.
-        """
-        plan = _settle_size(paths, plan)
-        pixels = _store((len(paths), plan.height or 1, plan.width or 1, plan.channels))
-        kept: list[Path] = []
-        skipped: list[str] = []
-        with ThreadPoolExecutor() as pool:
-            for path, result in zip(
-                paths, pool.map(lambda p: _decode(p, plan), paths), strict=True
-            ):
-                if isinstance(result, str):
-                    skipped.append(f"{path}: {result}")
-                else:
-                    pixels[len(kept)] = result
-                    kept.append(path)
-        if not kept:
-            raise CalibrationError(
-                f"None of the {len(paths)} images can be read, the first: {skipped[0]}"
-            )
-        return cls(plan, pixels[: len(kept)], tuple(kept), tuple(skipped))
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def take(self, indices: Tensor) -> Tensor:
-        """The input's values for these samples."""
-        return self.plan.normalise(self.take_pixels(indices))
-
-    def take_pixels(self, indices: Tensor) -> Tensor:
-        """uint8 (batch, height, width, channels)."""
-        return torch.from_numpy(np.ascontiguousarray(self.pixels[indices.numpy()]))
-
-    def describe(self) -> str:
-        """Count, size and the range of values after preprocessing."""
-        some = self.take(torch.arange(min(len(self), 1000))).float()
-        height, width, channels = self.pixels.shape[1:]
-        return (
-            f"{len(self)} images of {height}x{width}x{channels}, "
-            f"values {some.min():.3g} to {some.max():.3g}"
-        )
-
-
-@dataclass(frozen=True)
-class _Arrays:
-    """Ready-made values of one input, a sample an entry of axis 0."""
-
-    name: str
-    values: np.ndarray[Any, Any]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def take(self, indices: Tensor) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(self.values[indices.numpy()]))
-
-    def describe(self) -> str:
-        some = self.values[:1000]
-        shape = "x".join(str(size) for size in self.values.shape[1:]) or "1"
-        return (
-            f"{len(self)} samples of {shape} for {self.name!r}, "
-            f"values {some.min():.3g} to {some.max():.3g}"
-        )
 
 
 @dataclass(frozen=True)
@@ -132,15 +38,11 @@ class Calibration:
     """
 
     origin: str
-    sources: Mapping[str, _Source]
+    sources: Mapping[str, Source]
     skipped: tuple[str, ...] = ()
-    _first: _Source = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_first", next(iter(self.sources.values())))
 
     def __len__(self) -> int:
-        return len(self._first)
+        return len(next(iter(self.sources.values())))
 
     @property
     def has_images(self) -> bool:
@@ -189,7 +91,8 @@ def load_calibration(
 
     Args:
         data: a folder of images (searched recursively), a folder of .npy, an .npz keyed by
-            input name, one .npy, or an iterable of arrays or of dicts by input name.
+            input name, one .npy, an iterable of arrays or of dicts by input name, or one dict of
+            arrays.
         samples: how many to take, drawn at random by `seed` when there are more.
 
     Raises:
@@ -197,24 +100,15 @@ def load_calibration(
     """
     if samples < 1:
         raise CalibrationError(f"--samples is {samples}; at least one sample is needed.")
+    if seed < 0:
+        raise CalibrationError(f"--seed is {seed}; expected a number from 0 on.")
+    if isinstance(data, Mapping):
+        return _from_arrays("Python", data, model, samples, seed)
     if not isinstance(data, (str, os.PathLike)):
         return _from_arrays("Python", _stack(data, model), model, samples, seed)
     path = Path(data)
     if path.is_dir():
-        _check_readable(path)
-        if images := find_images(path):
-            spec = _only_input(model, path)
-            plan = ImagePlan.of(spec, preprocess)
-            chosen = [images[index] for index in _draw(len(images), samples, seed)]
-            read = Images.read(chosen, plan)
-            return Calibration(str(path), {spec.name: read}, read.skipped)
-        if arrays := sorted(path.rglob("*.npy")):
-            spec = _only_input(model, path)
-            values = np.concatenate([_samples(_load(file), spec, str(file)) for file in arrays])
-            return _from_arrays(str(path), {spec.name: values}, model, samples, seed)
-        raise CalibrationError(
-            f"{path}: no images ({', '.join(sorted(IMAGE_SUFFIXES))}) and no .npy files in it."
-        )
+        return _from_folder(path, model, preprocess, samples, seed)
     if path.suffix == ".npy" and path.exists():
         spec = _only_input(model, path)
         return _from_arrays(str(path), {spec.name: _load(path)}, model, samples, seed)
@@ -227,17 +121,23 @@ def load_calibration(
     )
 
 
-def find_images(folder: Path) -> list[Path]:
-    """All image files in a folder and below, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def _check_readable(folder: Path) -> None:
-    """Searching a folder passes over what may not be read; the folder itself has to be."""
-    try:
-        os.scandir(folder).close()
-    except OSError as error:
-        raise CalibrationError(f"{folder}: cannot be read: {error.strerror}.") from error
+def _from_folder(
+    folder: Path, model: Model, preprocess: Preprocess, samples: int, seed: int
+) -> Calibration:
+    images, arrays = find_images(folder), sorted(folder.rglob("*.npy"))
+    if not images and not arrays:
+        raise CalibrationError(
+            f"{folder}: no images ({', '.join(sorted(IMAGE_SUFFIXES))}) and no .npy files in it."
+        )
+    spec = _only_input(model, folder)
+    if images:
+        chosen = [images[index] for index in _draw(len(images), samples, seed)]
+        read = Images.read(chosen, ImagePlan.of(spec, preprocess))
+        return Calibration(str(folder), {spec.name: read}, read.skipped)
+    values = [_samples(_load(file), spec, str(file)) for file in arrays]
+    return _from_arrays(
+        str(folder), {spec.name: _joined(values, str(folder))}, model, samples, seed
+    )
 
 
 def _draw(available: int, samples: int, seed: int) -> list[int]:
@@ -258,51 +158,24 @@ def _only_input(model: Model, origin: Path) -> InputSpec:
     return model.inputs[0]
 
 
-def _settle_size(paths: Sequence[Path], plan: ImagePlan) -> ImagePlan:
-    """Where neither graph nor user states a size, the images have to have one size."""
-    if plan.height is not None and plan.width is not None:
-        return plan
-    sizes = {
-        result.shape[:2] for path in paths if not isinstance(result := _decode(path, plan), str)
-    }
-    if len(sizes) > 1:
-        some = ", ".join(f"{height}x{width}" for height, width in sorted(sizes)[:3])
-        raise CalibrationError(
-            f"Input {plan.spec.name!r} states no image size and the images have {len(sizes)} "
-            f"({some} ...). Give --size HEIGHTxWIDTH."
-        )
-    height, width = sizes.pop() if sizes else (1, 1)
-    return replace(plan, height=height, width=width)
-
-
-def _decode(path: Path, plan: ImagePlan) -> np.ndarray[Any, Any] | str:
-    """The pixels of a file, or why it cannot be read."""
-    try:
-        return plan.decode(path)
-    except (OSError, ValueError, SyntaxError) as error:
-        return str(error) or type(error).__name__
-
-
-def _store(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """Room for pixels: in memory, or in a nameless file when it is large."""
-    if int(np.prod(shape, dtype=np.int64)) <= _IN_MEMORY_BYTES:
-        return np.empty(shape, np.uint8)
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, np.uint8, "w+", shape=shape)
-
-
 def _load(path: Path) -> np.ndarray[Any, Any]:
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
+        loaded = np.load(path, allow_pickle=False)
+    except _DAMAGED as error:
         raise CalibrationError(f"{path}: cannot be read as an array: {error}") from error
+    if not isinstance(loaded, np.ndarray):
+        raise CalibrationError(f"{path}: is an archive of arrays. Name it .npz.")
+    return loaded
 
 
 def _load_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise CalibrationError(f"{path}: is a single array. Name it .npy.")
+        with archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError) as error:
+    except _DAMAGED as error:
         raise CalibrationError(f"{path}: cannot be read as an .npz archive: {error}") from error
 
 
@@ -319,7 +192,16 @@ def _stack(data: Iterable[Any], model: Model) -> dict[str, np.ndarray[Any, Any]]
             collected.setdefault(name, []).append(_samples(np.asarray(value), specs[name], name))
     if not collected:
         raise CalibrationError("The calibration data is empty.")
-    return {name: np.concatenate(values) for name, values in collected.items()}
+    return {name: _joined(values, name) for name, values in collected.items()}
+
+
+def _joined(arrays: Sequence[np.ndarray[Any, Any]], origin: str) -> np.ndarray[Any, Any]:
+    """Samples as one array."""
+    shapes = sorted({array.shape[1:] for array in arrays})
+    if len(shapes) > 1:
+        some = ", ".join(str(list(shape)) for shape in shapes[:3])
+        raise CalibrationError(f"{origin}: samples of different shapes ({some} ...). Use one.")
+    return np.concatenate(arrays)
 
 
 def _from_arrays(
@@ -336,7 +218,7 @@ def _from_arrays(
         raise CalibrationError(f"{origin}: needs as many samples for each input; found {counts}.")
     chosen = _draw(min(counts.values()), samples, seed)
     return Calibration(
-        origin, {name: _Arrays(name, array[chosen]) for name, array in values.items()}
+        origin, {name: Arrays(name, array[chosen]) for name, array in values.items()}
     )
 
 
@@ -346,6 +228,8 @@ def _samples(array: np.ndarray[Any, Any], spec: InputSpec, origin: str) -> np.nd
     Raises:
         CalibrationError: its shape, type or values do not fit.
     """
+    if not array.ndim and spec.shape != ():
+        raise CalibrationError(f"{origin}: is a single number, not samples of {spec.name!r}.")
     if spec.shape is not None:
         if array.ndim == len(spec.shape) - 1:
             array = array[None]

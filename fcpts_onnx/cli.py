@@ -18,7 +18,7 @@ from fcpts_onnx.recipe import recipe_names
 from fcpts_onnx.report import show_evaluation, show_inspection, show_pruning, show_validation
 from fcpts_onnx.report.progress import progress_reporter
 from fcpts_onnx.results import to_json
-from fcpts_onnx.write import write_text
+from fcpts_onnx.write import check_json, write_text
 
 __all__ = ["main"]
 
@@ -74,6 +74,20 @@ def _size(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int
     return int(parts[0]), int(parts[-1])
 
 
+def _places(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    places = tuple(part.strip() for part in value.split(",") if part.strip())
+    if set(places) - {"first", "last"}:
+        raise click.BadParameter("expected first, last or first,last")
+    return places
+
+
+def _json_target(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+    """See before any work that the JSON can be written."""
+    if value is not None:
+        check_json(value)
+    return value
+
+
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Several options as one decorator, shown in this order."""
 
@@ -94,48 +108,85 @@ _preprocess_options = _options(
         metavar="NAME|FILE.toml",
         help=f"How pixels become inputs: {', '.join(PRESETS)}, or a TOML file.",
     ),
-    click.option("--mean", callback=_numbers, metavar="A[,B,C]", help="Over the preset's mean."),
     click.option(
-        "--std", callback=_numbers, metavar="A[,B,C]", help="Over the preset's deviation."
+        "--mean", callback=_numbers, metavar="A[,B,C]", help="Mean, instead of the preset's."
     ),
-    click.option("--size", callback=_size, metavar="HxW", help="Where the graph leaves it open."),
     click.option(
-        "--resize", type=click.IntRange(1), metavar="N", help="Short side before the crop."
+        "--std", callback=_numbers, metavar="A[,B,C]", help="Deviation, instead of the preset's."
     ),
-    click.option("--channels", type=click.Choice(["rgb", "bgr"]), help="Order of the channels."),
-    click.option("--layout", type=click.Choice(["auto", "nchw", "nhwc"]), help="Of the input."),
+    click.option(
+        "--size",
+        callback=_size,
+        metavar="HxW|N",
+        help="Image size in pixels, where the graph leaves it open.",
+    ),
+    click.option(
+        "--resize",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Short side in pixels before the centre crop.",
+    ),
+    click.option(
+        "--channels", type=click.Choice(["rgb", "bgr"]), help="Order of the model's channels."
+    ),
+    click.option(
+        "--layout",
+        type=click.Choice(["auto", "nchw", "nhwc"]),
+        help="Order of the input's axes; auto: where it has 1 or 3 channels.",
+    ),
 )
 _selection_options = _options(
-    click.option("--include", multiple=True, metavar="GLOB", help="Prune only these; repeatable."),
-    click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these out; repeatable."),
+    click.option(
+        "--include",
+        multiple=True,
+        metavar="GLOB",
+        help="Prune only weights, or weights of nodes, of this name; repeatable.",
+    ),
+    click.option(
+        "--exclude",
+        multiple=True,
+        metavar="GLOB",
+        help="Leave out weights, or weights of nodes, of this name; repeatable.",
+    ),
     click.option(
         "--keep-dense",
         default="",
         metavar="first,last",
-        callback=lambda *call: _places(call[2]),
+        callback=_places,
         help="Leave out the first or last weight.",
     ),
 )
+_threads_option = click.option(
+    "--threads",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Processor threads; 0 takes as many as are there.",
+)
 _run_options = _options(
     click.option(
-        "--seed", default=0, show_default=True, help="Same seed, same machine: same file."
+        "--seed",
+        type=click.IntRange(0, 2**32 - 1),
+        default=0,
+        show_default=True,
+        help="Of all random choices; the same seed gives the same result on a machine.",
     ),
-    click.option("--threads", type=click.IntRange(0), default=0, help="0: as many as are there."),
+    _threads_option,
 )
 _output_options = _options(
-    click.option("--json", "json_file", type=_file, metavar="FILE", help="Result as JSON."),
+    click.option(
+        "--json",
+        "json_file",
+        type=_file,
+        callback=_json_target,
+        metavar="FILE",
+        help="Write the result as JSON too.",
+    ),
     click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors."),
 )
 
 
-def _places(value: str) -> tuple[str, ...]:
-    places = tuple(part.strip() for part in value.split(",") if part.strip())
-    if set(places) - {"first", "last"}:
-        raise click.BadParameter("expected first, last or first,last")
-    return places
-
-
-@main.command()
+@main.command(short_help="Write a sparse copy of a model.")
 @click.argument("model", type=_file)
 @click.argument("output", type=_file)
 @click.option("--target", type=float, required=True, help="Share of zeros, between 0 and 1.")
@@ -145,7 +196,13 @@ def _places(value: str) -> tuple[str, ...]:
     type=_file,
     help="Folder of images or .npy, an .npz keyed by input name, or one .npy.",
 )
-@click.option("--samples", type=click.IntRange(1), default=10_000, show_default=True)
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    help="How many to learn from at most, drawn at random.",
+)
 @_preprocess_options
 @_selection_options
 @click.option(
@@ -155,7 +212,13 @@ def _places(value: str) -> tuple[str, ...]:
     metavar="NAME|FILE.toml",
     help=f"How to learn: {', '.join(recipe_names())}, or a TOML file.",
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to learn; auto takes CUDA where it is.",
+)
 @_run_options
 @click.option("--overwrite", is_flag=True, help="Allow OUTPUT to be MODEL itself.")
 @_output_options
@@ -176,6 +239,8 @@ def prune(
       fcpts-onnx prune in.onnx out.onnx --target 0.9 --calib images/ --preprocess tf
       fcpts-onnx prune in.onnx out.onnx --target 0.5 --calib inputs.npz --keep-dense first,last
     """
+    if json_file is not None and json_file.resolve() == output.resolve():
+        raise click.UsageError("--json names OUTPUT itself.")
     settings = _settings(preprocess, options)
     console = _console(quiet)
     with progress_reporter(console) as report:
@@ -192,7 +257,7 @@ def prune(
     _write_json(json_file, result)
 
 
-@main.command()
+@main.command(short_help="List what can be pruned.")
 @click.argument("model", type=_file)
 @_selection_options
 @_output_options
@@ -208,11 +273,17 @@ def inspect(model: Path, json_file: Path | None, quiet: bool, **options: Any) ->
     _write_json(json_file, found)
 
 
-@main.command()
+@main.command(short_help="Hold a sparse model against the dense one.")
 @click.argument("dense", type=_file)
 @click.argument("sparse", type=_file)
 @click.option("--calib", required=True, type=_file, help="As for prune.")
-@click.option("--samples", type=click.IntRange(1), default=1000, show_default=True)
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    help="How many to compare on at most, drawn at random.",
+)
 @_preprocess_options
 @_run_options
 @_output_options
@@ -237,7 +308,7 @@ def validate(
     _write_json(json_file, found)
 
 
-@main.command(name="eval")
+@main.command(name="eval", short_help="Measure top-1 and top-5 accuracy.")
 @click.argument("model", type=_file)
 @click.option(
     "--data",
@@ -247,7 +318,7 @@ def validate(
 )
 @click.option("--labels", type=_file, help="Class names in order, one a line.")
 @_preprocess_options
-@click.option("--threads", type=click.IntRange(0), default=0, help="0: as many as are there.")
+@_threads_option
 @_output_options
 def evaluate(
     model: Path,
@@ -273,8 +344,10 @@ def evaluate(
     _write_json(json_file, found)
 
 
-@main.command()
-@click.option("--target", type=float, default=0.9, show_default=True)
+@main.command(short_help="Prune a small network that comes along.")
+@click.option(
+    "--target", type=float, default=0.9, show_default=True, help="Share of zeros, 0 to 1."
+)
 @_run_options
 @_output_options
 def demo(json_file: Path | None, quiet: bool, **options: Any) -> None:
@@ -288,8 +361,8 @@ def demo(json_file: Path | None, quiet: bool, **options: Any) -> None:
     with progress_reporter(console) as report:
         found = demo_run.run(report=report, **options)
     show_pruning(console, found.pruning)
-    show_evaluation(console, found.dense)
-    show_evaluation(console, found.sparse)
+    show_evaluation(console, found.dense, "dense")
+    show_evaluation(console, found.sparse, "sparse")
     _write_json(json_file, found)
 
 

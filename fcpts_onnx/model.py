@@ -23,6 +23,7 @@ __all__ = [
     "InputSpec",
     "Model",
     "constant_tensors",
+    "external_bytes",
     "load",
     "stored_tensors",
     "tensor_array",
@@ -65,6 +66,16 @@ class Model:
         return str(self.path.resolve().parent)
 
     @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """The model's file and those of its external data."""
+        locations = dict.fromkeys(
+            ExternalDataInfo(tensor).location
+            for _, tensor in stored_tensors(self.proto.graph)
+            if uses_external_data(tensor)
+        )
+        return (self.path, *(Path(self.folder) / location for location in locations))
+
+    @cached_property
     def opsets(self) -> dict[str, int]:
         """Opset version by domain; the default domain is the empty string."""
         return {_domain(entry.domain): entry.version for entry in self.proto.opset_import}
@@ -74,7 +85,7 @@ class Model:
         """The onnx-graphsurgeon view: nodes and tensors linked both ways, in the file's order."""
         # graphsurgeon writes its remarks (bfloat16, empty names) to the terminal of the user.
         G_LOGGER.severity = G_LOGGER.CRITICAL
-        return gs.import_onnx(self.proto)
+        return _normalised(gs.import_onnx(self.proto))
 
     @cached_property
     def tensors(self) -> dict[str, onnx.TensorProto]:
@@ -112,7 +123,8 @@ def load(path: str | os.PathLike[str]) -> Model:
     """
     path = Path(path)
     try:
-        proto = onnx.load_model(str(path), load_external_data=False)
+        # Without a format, onnx goes by the suffix and reads other things than binary models too.
+        proto = onnx.load_model(str(path), format="protobuf", load_external_data=False)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}. Name an ONNX file.") from error
     except DecodeError as error:
@@ -153,6 +165,27 @@ def tensor_array(tensor: onnx.TensorProto, folder: str) -> np.ndarray[Any, Any]:
         raise ModelError(f"Tensor {tensor.name!r} cannot be read: {reason}") from error
 
 
+def external_bytes(tensor: onnx.TensorProto, folder: str) -> bytes:
+    """The stored bytes of a tensor with external data, as they are.
+
+    Raises:
+        ModelError: the file is shorter than the tensor says.
+    """
+    info = ExternalDataInfo(tensor)
+    try:
+        with (Path(folder) / info.location).open("rb") as file:
+            file.seek(info.offset or 0)
+            content = file.read(info.length if info.length is not None else -1)
+    except OSError as error:
+        raise ModelError(f"Tensor {tensor.name!r} cannot be read: {error.strerror}.") from error
+    if info.length is not None and len(content) != info.length:
+        raise ModelError(
+            f"Tensor {tensor.name!r} has {len(content)} of {info.length} bytes in "
+            f"{info.location}. Copy the file again."
+        )
+    return content
+
+
 def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     """Constant tensors of one graph by name: initializers and Constant nodes' values."""
     return {name: tensor for name, tensor in stored_tensors(graph) if name is not None}
@@ -180,6 +213,16 @@ def stored_tensors(
 def _domain(name: str) -> str:
     """One name for the default domain, which may be stored in two ways."""
     return "" if name == "ai.onnx" else name
+
+
+def _normalised(graph: gs.Graph) -> gs.Graph:
+    """The graph with one name for the default domain, in the graphs inside it too."""
+    for node in graph.nodes:
+        node.domain = _domain(node.domain or "")
+        for value in node.attrs.values():
+            if isinstance(value, gs.Graph):
+                _normalised(value)
+    return graph
 
 
 def _input_spec(value: onnx.ValueInfoProto) -> InputSpec:

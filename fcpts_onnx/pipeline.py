@@ -31,6 +31,7 @@ from fcpts_onnx.write import check_target, save, staged, stale_data
 
 __all__ = ["evaluate", "inspect", "prune", "validate"]
 
+PATH = (str, os.PathLike)
 PathLike = str | os.PathLike[str]
 
 
@@ -75,13 +76,14 @@ def prune(
     Raises:
         FcptsError: anything the user can put right; nothing has been written then.
     """
-    source, target_path, clock = Path(model), Path(output), _Clock()
+    target_path, clock = Path(output), _Clock()
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     preprocess, torch_device = _preprocess(preprocess), _device(device)
     with _threads(threads):
         with clock("load"):
-            dense = load(source)
-            check_target(target_path, source, overwrite=overwrite)
+            dense = load(model)
+            reads = [*dense.files[1:], *([Path(calib)] if isinstance(calib, PATH) else [])]
+            check_target(target_path, dense.path, reads=reads, overwrite=overwrite)
             weights = _prunable(dense, include, exclude, keep_dense)
             budget = Budget.of(weights, target)
             twin = _twin(dense, weights, exclude)
@@ -103,7 +105,7 @@ def prune(
                 dense, target_path, twin, learned.tensors, calibration, budget, threads
             )
     return PruneResult(
-        source=str(source),
+        source=str(model),
         output=str(target_path),
         target=target,
         count=validation.count,
@@ -142,7 +144,7 @@ def inspect(
             for spec in loaded.inputs
         ),
         weights=tuple(weights),
-        along=tuple(learned_along(loaded, exclude)),
+        along=tuple(learned_along(loaded, weights, exclude)),
     )
 
 
@@ -218,6 +220,8 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _device(name: str) -> torch.device:
+    if name not in ("auto", "cpu", "cuda"):
+        raise FcptsError(f"The device is {name!r}; expected auto, cpu or cuda.")
     if name == "cuda" and not torch.cuda.is_available():
         raise FcptsError("--device cuda: this machine has no usable CUDA device. Use cpu or auto.")
     if name == "auto":
@@ -246,7 +250,7 @@ def _prunable(
 
 def _twin(model: Model, weights: Sequence[Weight], exclude: Sequence[str]) -> Twin:
     """The twin that learns the weights, and the biases and norms along with them."""
-    names = [weight.name for weight in weights] + learned_along(model, exclude)
+    names = [weight.name for weight in weights] + learned_along(model, weights, exclude)
     bad = [name for name in names if not np.isfinite(model.array(name)).all()]
     if bad:
         raise ModelError(
@@ -284,7 +288,7 @@ def _publish(
     threads: int,
 ) -> Validation:
     """Write the sparse file, check it, and only then let it take its place."""
-    stale = stale_data(target)
+    stale = stale_data(target, dense)
     with staged(target) as stage:
         save(dense, {k: to_numpy(v) for k, v in learned.items()}, stage, target.parent)
         found = validate_models(

@@ -18,13 +18,13 @@ from fcpts_onnx.model import InputSpec
 
 __all__ = ["PRESETS", "ImagePlan", "Preprocess"]
 
-# Field -> what it holds, and how many of them.
+# Field, what it holds, and how many of them in a tuple; None for a plain number.
 _NUMBERS = (
-    ("scale", (int, float), (1,)),
+    ("scale", (int, float), None),
     ("mean", (int, float), (1, 3)),
     ("std", (int, float), (1, 3)),
     ("size", (int,), (2,)),
-    ("resize", (int,), (1,)),
+    ("resize", (int,), None),
 )
 
 
@@ -61,17 +61,22 @@ class Preprocess:
                 )
         for name, kind, sizes in _NUMBERS:
             value = getattr(self, name)
+            several = isinstance(value, tuple)
             numbers = value if isinstance(value, tuple) else (value,)
-            if value is not None and not (
-                len(numbers) in sizes and all(type(n) in kind and math.isfinite(n) for n in numbers)
-            ):
-                counts = " or ".join(str(size) for size in sizes)
+            fits = several == (sizes is not None) and len(numbers) in (sizes or (1,))
+            if value is None and name in ("size", "resize"):
+                continue
+            if not fits or not all(type(n) in kind and math.isfinite(n) for n in numbers):
+                counts = " or ".join(str(size) for size in sizes) + " in a list" if sizes else "1"
                 raise RecipeError(
                     f"Preprocessing: {name} is {value!r}; expected {counts} number(s) "
                     f"({' or '.join(k.__name__ for k in kind)})."
                 )
-        if 0 in (self.scale, *self.std, *(self.size or ()), self.resize):
-            raise RecipeError("Preprocessing: scale, std, size and resize must not be zero.")
+        if 0 in (self.scale, *self.std):
+            raise RecipeError("Preprocessing: scale and std must not be zero.")
+        lengths = (*(self.size or ()), *((self.resize,) if self.resize is not None else ()))
+        if any(length < 1 for length in lengths):
+            raise RecipeError("Preprocessing: size and resize must be above zero.")
 
     @classmethod
     def named(cls, name: str) -> Preprocess:
@@ -92,11 +97,12 @@ class Preprocess:
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise RecipeError(f"{path}: cannot be read as preprocessing: {error}") from error
         preset = entries.pop("preset", "raw")
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise RecipeError(
                 f"{path}: preset {preset!r} is unknown; expected one of {', '.join(PRESETS)}."
             )
-        return PRESETS[preset].overridden(**{key: _plain(value) for key, value in entries.items()})
+        plain = {key: _plain(key, value) for key, value in entries.items()}
+        return PRESETS[preset].overridden(**plain)
 
     def overridden(self, **entries: Any) -> Preprocess:
         """The same with other values for what is named; None leaves a value as it is.
@@ -167,15 +173,7 @@ class ImagePlan:
                 f"Input {spec.name!r} has one channel, the preprocessing has three means or "
                 "deviations. Give one of each, or --preprocess unit, tf or raw."
             )
-        if preprocess.size:
-            for side, stated, asked in zip(
-                ("height", "width"), (height, width), preprocess.size, strict=True
-            ):
-                if stated not in (None, asked):
-                    raise CalibrationError(
-                        f"--size asks for a {side} of {asked}; input {spec.name!r} has {stated}."
-                    )
-            height, width = preprocess.size
+        height, width = _sides(spec, preprocess, height, width)
         return cls(spec, preprocess, channels, height, width, nhwc)
 
     def decode(self, path: Path) -> np.ndarray[Any, Any]:
@@ -185,7 +183,7 @@ class ImagePlan:
             OSError, ValueError, SyntaxError: the file is not an image that can be read.
         """
         with Image.open(path) as image:
-            pixels = image.convert("RGB" if self.channels == 3 else "L")
+            pixels = _in_8_bits(image).convert("RGB" if self.channels == 3 else "L")
         pixels = self._fit(pixels)
         array = np.asarray(pixels).reshape(pixels.height, pixels.width, self.channels)
         return array[..., ::-1] if self.preprocess.channels == "bgr" else array
@@ -220,12 +218,38 @@ class ImagePlan:
         return values if self.nhwc else values.permute(0, 3, 1, 2)
 
 
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """An image whose pixels Pillow can convert; it would cut larger ones off at 255."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} have no range of 0 to 255; convert it")
+    return image
+
+
+def _sides(
+    spec: InputSpec, preprocess: Preprocess, height: int | None, width: int | None
+) -> tuple[int | None, int | None]:
+    """Height and width that the user asks for, which must not contradict those of the input."""
+    if preprocess.size is None:
+        return height, width
+    stated = (("height", height), ("width", width))
+    for (side, found), asked in zip(stated, preprocess.size, strict=True):
+        if found not in (None, asked):
+            raise CalibrationError(
+                f"--size asks for a {side} of {asked}; input {spec.name!r} has {found}."
+            )
+    return preprocess.size
+
+
 def _torch_type(dtype: np.dtype[Any]) -> torch.dtype:
     if dtype.name == "bfloat16":
         return torch.bfloat16
     return torch.from_numpy(np.empty(0, dtype)).dtype
 
 
-def _plain(value: Any) -> Any:
-    """A TOML value as a field's value: lists become tuples."""
+def _plain(key: str, value: Any) -> Any:
+    """A TOML value as a field's value: lists become tuples, one mean for all channels too."""
+    if key in ("mean", "std") and isinstance(value, (int, float)):
+        return (value,)
     return tuple(value) if isinstance(value, list) else value

@@ -28,12 +28,13 @@ _RANGES = {
     "min_steps": (1, 1e9),
     "batch_size": (1, 1e6),
     "learning_rate": (0.0, 1e3),
-    "momentum": (0.0, 1.0),
+    "momentum": (0.0, 0.9999),
     "weight_decay": (0.0, 1.0),
     "warmup": (0.0, 1.0),
     "channel_rate": (0.0, 1e3),
     "temperature": (1e-3, 1e3),
     "control_weight": (0.0, 1e6),
+    "threshold_start": (-1e3, 1e3),
     "points": (2, 1e6),
     "bandwidth": (0.0, 1e3),
     "ramp": (0.0, 1.0),
@@ -77,7 +78,8 @@ class Recipe:
         points: n of Eq. 12.
         bandwidth: h of Eq. 12 in units of the weights; 0 follows the data.
         ramp: share of the run over which the sparsity rises to the target; "cost" only.
-        interval: steps between two updates of the masks; "cost" only.
+        interval: steps between two updates of the masks ("cost"), or of the largest thresholds
+            that leave each layer its least number of weights ("score").
         reach: how far thresholds move over the ramp: by a factor of exp(reach) if a layer's cost
             were e times the mean all along; "cost" only.
         memory: weight of the past in the running mean of costs; "cost" only.
@@ -122,8 +124,10 @@ class Recipe:
                 )
         for key, (least, most) in _RANGES.items():
             value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise RecipeError(f"Recipe {self.name!r}: {key} is {value!r}; expected a number.")
+            kinds = (int,) if isinstance(getattr(type(self), key), int) else (int, float)
+            if type(value) not in kinds:
+                kind = "a whole number" if kinds == (int,) else "a number"
+                raise RecipeError(f"Recipe {self.name!r}: {key} is {value!r}; expected {kind}.")
             if not least <= value <= most:
                 raise RecipeError(
                     f"Recipe {self.name!r}: {key} is {value:g}; expected {least:g} to {most:g}."
@@ -133,9 +137,13 @@ class Recipe:
                 f"Recipe {self.name!r}: channel_scales is {self.channel_scales!r}; "
                 "expected true or false."
             )
-        if unknown := set(self.augment) - set(AUGMENTATIONS):
+        if not isinstance(self.augment, tuple):
             raise RecipeError(
-                f"Recipe {self.name!r}: augment has {', '.join(sorted(unknown))}; "
+                f"Recipe {self.name!r}: augment is {self.augment!r}; expected a list of names."
+            )
+        if unknown := [kind for kind in self.augment if kind not in AUGMENTATIONS]:
+            raise RecipeError(
+                f"Recipe {self.name!r}: augment has {', '.join(map(str, unknown))}; "
                 f"expected some of {', '.join(AUGMENTATIONS)}."
             )
 
@@ -174,7 +182,7 @@ class Recipe:
                 f"Recipe {entries['name']!r}: unknown {', '.join(unknown)}; "
                 f"known are {', '.join(sorted(known))}."
             )
-        if "augment" in entries:
+        if isinstance(entries.get("augment"), list):
             entries["augment"] = tuple(entries["augment"])
         return cls(**entries)
 

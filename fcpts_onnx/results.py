@@ -187,7 +187,7 @@ def silent(_: object) -> None:
 
 def to_json(result: Any) -> str:
     """A result as JSON text, derived figures included."""
-    return json.dumps(_plain(result), indent=2) + "\n"
+    return json.dumps(_plain(result), indent=2, allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:

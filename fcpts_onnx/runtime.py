@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import onnxruntime as ort
 from fcpts_onnx.errors import ModelError
 from fcpts_onnx.model import Model
 
-__all__ = ["Runtime"]
+__all__ = ["Runtime", "check_finite"]
 
 # Without this, onnxruntime refuses opsets that the installed onnx knows but has not released.
 os.environ.setdefault("ALLOW_RELEASED_ONNX_OPSET_ONLY", "0")
@@ -50,8 +51,8 @@ class Runtime:
             ) from error
         self.outputs = tuple(value.name for value in self._session.get_outputs())
         self._path = model.path
-        shapes = [spec.shape for spec in model.inputs if spec.shape]
-        self._fixed = shapes[0][0] if shapes else None
+        sizes = [spec.shape[0] for spec in model.inputs if spec.shape]
+        self._fixed = next((size for size in sizes if size is not None), None)
 
     def run(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
         """The outputs by name, for any number of samples along axis 0.
@@ -84,6 +85,20 @@ class Runtime:
         if parts[0].ndim and parts[0].shape[0] == self._fixed:
             return np.concatenate(parts)[:count]
         return np.stack(parts)
+
+
+def check_finite(path: Path, outputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """See that a network's outputs are numbers.
+
+    Raises:
+        ModelError: one has NaN or Inf.
+    """
+    for name, values in outputs.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ModelError(
+                f"{path}: output {name!r} has NaN or Inf on this data. "
+                "Check the weights and the preprocessing."
+            )
 
 
 def _reason(error: Exception) -> str:

@@ -10,12 +10,13 @@ from typing import Any
 
 import onnx_graphsurgeon as gs
 import torch
+from onnx import TensorProto
 from torch import Tensor, nn
 
 from fcpts_onnx.errors import UnsupportedError
 from fcpts_onnx.model import Model
 from fcpts_onnx.ops import Op, find_op
-from fcpts_onnx.ops.dtypes import to_torch
+from fcpts_onnx.ops.dtypes import TORCH_TYPES, to_torch
 from fcpts_onnx.weights import node_label
 
 __all__ = ["Step", "Twin"]
@@ -40,12 +41,20 @@ class Step:
     frees: tuple[str, ...] = ()
 
     def run(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        """The node's outputs, from values by name."""
+        """The node's outputs, from values by name.
+
+        Raises:
+            RuntimeError: it cannot be computed; the node is named.
+        """
         arguments: list[Any] = [None if name is None else values[name] for name in self.inputs]
         for position in self.ints:
             if position < len(arguments) and arguments[position] is not None:
                 arguments[position] = tuple(arguments[position].tolist())
-        result = self.function(*arguments)
+        try:
+            result = self.function(*arguments)
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise RuntimeError(f"{self.op} node {self.label!r}: {reason}") from error
         return tuple(result) if isinstance(result, (tuple, list)) else (result,)
 
 
@@ -130,7 +139,11 @@ class Twin(nn.Module):
             return self._run(single, replaced, fetch)
 
         results: dict[str, Tensor] = torch.vmap(run_one)(dict(inputs))
-        return {name: value.flatten(0, 1) for name, value in results.items()}
+        # A result of a single sample has an axis of one for it, or none at all.
+        return {
+            name: value.flatten(0, 1) if value.shape[1:2] == (1,) else value
+            for name, value in results.items()
+        }
 
     def _run(
         self,
@@ -154,18 +167,20 @@ class Twin(nn.Module):
 def _bind(model: Model) -> list[Step]:
     """A step for every node but the constants; all that is unsupported is said at once."""
     steps, problems = [], defaultdict(list)
+    known = {spec.name for spec in model.inputs} | model.tensors.keys()
     for node in model.graph.nodes:
-        domain = "" if node.domain in (None, "ai.onnx") else node.domain
-        if node.op == "Constant" and not domain:
+        if node.outputs and node.outputs[0].name in model.tensors:
             continue
-        opset = model.opsets.get(domain, 1)
-        found = find_op(domain, node.op, opset)
-        problem = _problem(node, found)
+        opset = model.opsets.get(node.domain, 1)
+        found = find_op(node.domain, node.op, opset)
+        problem = _input_problem(node, model, known) or _problem(node, found, model.outputs)
         if found is None or problem:
-            title = f"{domain + '::' if domain else ''}{node.op} (opset {opset}){problem}"
+            prefix = f"{node.domain}::" if node.domain else ""
+            title = f"{prefix}{node.op} (opset {opset}){problem}"
             problems[title].append(node_label(node))
         else:
-            steps.append(_step(node, found))
+            steps.append(_step(node, found, model.outputs))
+        known.update(tensor.name for tensor in node.outputs)
     if problems:
         lines = [f"  {title}: {_listing(nodes)}" for title, nodes in sorted(problems.items())]
         raise UnsupportedError(
@@ -176,19 +191,32 @@ def _bind(model: Model) -> list[Step]:
     return steps
 
 
-def _problem(node: gs.Node, found: Op | None) -> str:
+def _input_problem(node: gs.Node, model: Model, known: Collection[str]) -> str:
+    """What is wrong with what a node reads, empty when nothing is."""
+    for tensor in node.inputs:
+        if tensor.name and tensor.name not in known:
+            kind = "a sparse initializer" if isinstance(tensor, gs.Constant) else "unknown"
+            return f" reading {tensor.name!r}, which is {kind}"
+        stored = model.tensors.get(tensor.name)
+        if stored is not None and stored.data_type not in TORCH_TYPES:
+            name = TensorProto.DataType.Name(stored.data_type).lower()
+            return f" reading {tensor.name!r} of type {name}"
+    return ""
+
+
+def _problem(node: gs.Node, found: Op | None, graph_outputs: Collection[str]) -> str:
     """What a registered operator cannot do for this node, empty when it can."""
     if found is None:
         return ""
     inner = [key for key, value in node.attrs.items() if isinstance(value, gs.Graph)]
     unknown = sorted(set(node.attrs) - found.attributes | set(inner))
     missing = sorted(found.required - set(node.attrs))
-    outputs = sum(1 for tensor in node.outputs if tensor.name)
+    outputs = len(_read_outputs(node, graph_outputs))
     if unknown:
         return f" with attribute {', '.join(unknown)}"
-    other = {key: node.attrs[key] for key, v in found.only.items() if node.attrs.get(key, v) != v}
-    if other:
-        return " with " + ", ".join(f"{key}={value}" for key, value in sorted(other.items()))
+    checked = sorted(found.only.keys() & node.attrs.keys())
+    if other := [key for key in checked if node.attrs[key] not in found.only[key]]:
+        return " with " + ", ".join(f"{key}={node.attrs[key]}" for key in other)
     if missing:
         return f" without attribute {', '.join(missing)}"
     if outputs > found.max_outputs:
@@ -198,24 +226,32 @@ def _problem(node: gs.Node, found: Op | None) -> str:
     return ""
 
 
+def _read_outputs(node: gs.Node, graph_outputs: Collection[str]) -> list[str]:
+    """A node's outputs up to the last one that is read; exporters name others that nobody reads."""
+    read = [bool(tensor.outputs) or tensor.name in graph_outputs for tensor in node.outputs]
+    last = max((place for place, is_read in enumerate(read) if is_read), default=0)
+    return [tensor.name for tensor in node.outputs[: last + 1]]
+
+
 def _listing(names: list[str], limit: int = 20) -> str:
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 
-def _step(node: gs.Node, found: Op) -> Step:
+def _step(node: gs.Node, found: Op, graph_outputs: Collection[str]) -> Step:
+    outputs = tuple(_read_outputs(node, graph_outputs))
     attributes = {
         key: to_torch(value.values) if isinstance(value, gs.Constant) else value
         for key, value in node.attrs.items()
     }
     if found.wants_outputs:
-        attributes["outputs"] = len(node.outputs)
+        attributes["outputs"] = len(outputs)
     return Step(
         label=node_label(node),
         op=node.op,
         function=partial(found.function, **attributes) if attributes else found.function,
         inputs=tuple(tensor.name or None for tensor in node.inputs),
-        outputs=tuple(tensor.name for tensor in node.outputs),
+        outputs=outputs,
         ints=found.ints,
     )
 

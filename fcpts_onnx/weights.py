@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -21,11 +21,9 @@ _LEARNED_TYPE = TensorProto.FLOAT
 _WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1)}
 # Operators through which a weight stays a weight: each of its values is passed on once.
 _PASS_THROUGH = {"Identity", "Cast", "Transpose", "Reshape"}
-# Input positions of per-channel parameters that are learned with the weights.
-_ALONG_INPUTS = {
-    "Conv": (2,),
-    "ConvTranspose": (2,),
-    "Gemm": (2,),
+# Input positions of biases, and of the scales and shifts of norms, learned with the weights.
+_BIAS_INPUTS = {"Conv": (2,), "ConvTranspose": (2,), "Gemm": (2,)}
+_NORM_INPUTS = {
     "BatchNormalization": (1, 2),
     "InstanceNormalization": (1, 2),
     "LayerNormalization": (1, 2),
@@ -59,10 +57,15 @@ class Weight:
         """The number of values."""
         return int(np.prod(self.shape, dtype=np.int64))
 
+    @property
+    def channels(self) -> int | None:
+        """The number of output channels, where there is an axis of them."""
+        return None if self.channel_axis is None else self.shape[self.channel_axis]
+
 
 def find_weights(model: Model) -> list[Weight]:
     """Every candidate once, in the order of the graph, shared ones at their first use."""
-    graph_outputs = set(model.outputs)
+    graph_outputs, live = set(model.outputs), _before_float_outputs(model.graph)
     found: dict[str, Weight] = {}
     for graph, scope in _graphs(model.graph):
         for node in graph.nodes:
@@ -76,7 +79,7 @@ def find_weights(model: Model) -> list[Weight]:
                     found[source.name] = _shared(found[source.name], node, axis)
                 else:
                     weight = _describe(model, source, node, axis, scope)
-                    reason = weight.excluded or _other_use(source, graph_outputs)
+                    reason = weight.excluded or _other_use(source, graph_outputs, live)
                     found[source.name] = replace(weight, excluded=reason)
     return list(found.values())
 
@@ -95,8 +98,10 @@ def select(
         keep_dense: "first" and "last", of the candidates that are left.
 
     Raises:
-        TargetError: a glob matches nothing.
+        TargetError: a glob matches nothing, or a place is neither first nor last.
     """
+    if unknown := [place for place in keep_dense if place not in ("first", "last")]:
+        raise TargetError(f"keep_dense has {', '.join(unknown)}; expected first or last.")
     for option, patterns in (("--include", include), ("--exclude", exclude)):
         for pattern in patterns:
             if not any(_matches(weight, pattern) for weight in weights):
@@ -112,20 +117,31 @@ def select(
     return chosen
 
 
-def learned_along(model: Model, exclude: Sequence[str] = ()) -> list[str]:
+def learned_along(
+    model: Model, weights: Sequence[Weight], exclude: Sequence[str] = ()
+) -> list[str]:
     """The names of biases and norm parameters that are learned together with the weights.
 
-    Only constants that are never anything else: a bias input, the scale or shift of a norm, or
-    what is added to the result of a MatMul, Conv or Gemm.
+    Only constants that are never anything else: the bias of a layer whose weight is pruned, as
+    an input or as what is added to its result, or the scale or shift of a norm.
+
+    Args:
+        weights: the candidates; what belongs to an excluded one is left alone too.
+        exclude: globs; what matches one is left alone.
     """
+    layers = {
+        label: weight for weight in weights if weight.excluded is None for label in weight.nodes
+    }
     names = []
     for name, tensor in model.graph.tensors().items():
         stored = model.tensors.get(name)
-        if stored is None or stored.data_type != _LEARNED_TYPE or name in model.outputs:
+        if stored is None or stored.data_type != _LEARNED_TYPE:
+            continue
+        if not {passed.name for passed in _passed_on(tensor)}.isdisjoint(model.outputs):
             continue
         uses = list(_uses(tensor))
         left_out = any(fnmatchcase(name, pattern) for pattern in exclude)
-        if uses and not left_out and all(_is_along(node, index) for node, index in uses):
+        if uses and not left_out and all(_is_along(node, index, layers) for node, index in uses):
             names.append(name)
     return names
 
@@ -183,29 +199,40 @@ def _trace(tensor: gs.Tensor, axis: int | None) -> tuple[gs.Tensor, int | None]:
     return tensor, axis
 
 
+def _passed_on(tensor: gs.Tensor) -> Iterator[gs.Tensor]:
+    """A tensor, and what Identity, Transpose and the like make of it."""
+    yield tensor
+    for node in tensor.outputs:
+        if _passes(node) and node.inputs[0] is tensor:
+            yield from _passed_on(node.outputs[0])
+
+
 def _uses(tensor: gs.Tensor) -> Iterator[tuple[gs.Node, int]]:
     """Every node and input position that a constant reaches, through what passes it on."""
-    seen = set()
-    for node in tensor.outputs:
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        for position, value in enumerate(node.inputs):
-            if value is not tensor:
-                continue
-            if node.op in _PASS_THROUGH and not node.domain and position == 0:
-                yield from _uses(node.outputs[0])
-            else:
-                yield node, position
+    for passed in _passed_on(tensor):
+        for node in {id(node): node for node in passed.outputs}.values():
+            for position, value in enumerate(node.inputs):
+                if value is passed and not (_passes(node) and position == 0):
+                    yield node, position
 
 
-def _is_along(node: gs.Node, position: int) -> bool:
+def _passes(node: gs.Node) -> bool:
+    return node.op in _PASS_THROUGH and not node.domain
+
+
+def _is_along(node: gs.Node, position: int, layers: Mapping[str, Weight]) -> bool:
+    """Whether an input is a parameter of a norm, or the bias of one of the layers."""
     if node.domain:
         return False
     if node.op == "Add":
-        other = node.inputs[1 - position]
-        return bool(other.inputs) and other.inputs[0].op in ("MatMul", "Conv", "Gemm")
-    return position in _ALONG_INPUTS.get(node.op, ())
+        producers = node.inputs[1 - position].inputs
+        layer = layers.get(node_label(producers[0])) if producers else None
+        # Other things are added too: masks, positions, the 3 of a hard swish.
+        wide = [size for size in node.inputs[position].shape or () if size != 1]
+        return layer is not None and wide == [layer.channels]
+    if position in _BIAS_INPUTS.get(node.op, ()):
+        return node_label(node) in layers
+    return position in _NORM_INPUTS.get(node.op, ())
 
 
 def _describe(
@@ -217,14 +244,18 @@ def _describe(
         axis %= len(shape)
     dtype = np.dtype(constant.dtype).name if not isinstance(constant.dtype, int) else "bfloat16"
     weight = Weight(source.name, shape, dtype, node.op, (node_label(node),), axis, 0)
+    if scope is None and source.name in model.tensors:
+        stored = model.array(source.name)
+        weight = replace(weight, zeros=int(weight.count - np.count_nonzero(stored)))
     if dtype != helper.tensor_dtype_to_np_dtype(_LEARNED_TYPE).name:
         return replace(weight, excluded=f"stored as {dtype}; only float32 is learned yet")
     if scope is not None:
         return replace(weight, excluded=f"inside the {scope}")
     if source.name not in model.tensors:
         return replace(weight, excluded="stored as a sparse initializer")
-    weight = replace(weight, zeros=int(weight.count - np.count_nonzero(model.array(source.name))))
-    return replace(weight, excluded="a vector, not a matrix") if len(shape) < 2 else weight
+    if len(shape) < 2 or not weight.count:
+        return replace(weight, excluded="a vector, not a matrix" if weight.count else "empty")
+    return weight
 
 
 def _shared(weight: Weight, node: gs.Node, axis: int | None) -> Weight:
@@ -237,15 +268,38 @@ def _shared(weight: Weight, node: gs.Node, axis: int | None) -> Weight:
     )
 
 
-def _other_use(source: gs.Tensor, graph_outputs: set[str]) -> str | None:
-    """Why a weight is more than a weight, if it is."""
-    if source.name in graph_outputs:
+def _before_float_outputs(graph: gs.Graph) -> set[int]:
+    """The ids of the nodes that an output of float type, or of no stated type, depends on."""
+    open_tensors = [
+        tensor
+        for tensor in graph.outputs
+        if not isinstance(tensor.dtype, (type, np.dtype)) or np.dtype(tensor.dtype).kind == "f"
+    ]
+    live: set[int] = set()
+    while open_tensors:
+        for node in open_tensors.pop().inputs:
+            if id(node) in live:
+                continue
+            live.add(id(node))
+            open_tensors.extend(node.inputs)
+            for value in node.attrs.values():
+                if isinstance(value, gs.Graph):  # it may read anything outside it
+                    for body, _ in _graphs(value):
+                        open_tensors.extend(t for inner in body.nodes for t in inner.inputs)
+    return live
+
+
+def _other_use(source: gs.Tensor, graph_outputs: set[str], live: set[int]) -> str | None:
+    """Why a weight is more than a weight, or none at all, if so."""
+    if not {passed.name for passed in _passed_on(source)}.isdisjoint(graph_outputs):
         return "also an output of the graph"
     for node, position in _uses(source):
         if node.domain or position not in _WEIGHT_INPUTS.get(node.op, ()):
             return f"also used by the {node.op} node {node_label(node)!r}"
         if all(_is_constant(_trace(value, None)[0]) for value in node.inputs[:2]):
             return f"the {node.op} node {node_label(node)!r} has only constant inputs"
+    if not any(id(node) in live for node, _ in _uses(source)):
+        return "no output of float type depends on it"
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -16,9 +16,9 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from fcpts_onnx.errors import OutputError
-from fcpts_onnx.model import Model, stored_tensors, tensor_array
+from fcpts_onnx.model import Model, external_bytes, stored_tensors
 
-__all__ = ["check_target", "save", "staged", "stale_data", "write_text"]
+__all__ = ["check_json", "check_target", "save", "staged", "stale_data", "write_text"]
 
 _ALIGNMENT = 4096  # so that a runtime can map each tensor straight from the file
 
@@ -30,19 +30,31 @@ _FIELDS: dict[int, str] = {
 }
 
 
-def check_target(target: Path, source: Path, *, overwrite: bool) -> None:
-    """See before any work that the result can be written.
+def check_target(
+    target: Path,
+    source: Path | None = None,
+    *,
+    reads: Iterable[Path] = (),
+    overwrite: bool = False,
+) -> None:
+    """See before any work that a result can be written.
+
+    Args:
+        source: the input, which is replaced only where `overwrite` is set.
+        reads: other files that are read meanwhile, which are never replaced.
 
     Raises:
-        OutputError: the folder is missing or not writable, the target is a folder, or it is the
-            input itself and `overwrite` is not given.
+        OutputError: the folder is missing or not writable, the target is a folder, or it is one
+            of those files.
     """
     if not target.parent.is_dir():
         raise OutputError(f"{target}: the folder {target.parent} does not exist. Make it first.")
     if target.is_dir():
         raise OutputError(f"{target}: is a folder. Name a file.")
-    if target.exists() and target.samefile(source) and not overwrite:
+    if source is not None and _same(target, source) and not overwrite:
         raise OutputError(f"{target}: is the input itself. Pass --overwrite to replace it.")
+    if any(_same(target, file) for file in reads):
+        raise OutputError(f"{target}: is read for this run. Name another file.")
     with staged(target):
         pass
 
@@ -77,10 +89,16 @@ def staged(target: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def stale_data(target: Path) -> list[Path]:
-    """External data files that belong to the model now at `target`, by their name beside it."""
+def stale_data(target: Path, source: Model) -> list[Path]:
+    """External data files that belong to the model now at `target` alone, by their name beside it.
+
+    What `source` reads is not among them, unless it is the model that is replaced.
+    """
+    read = {file.resolve() for file in source.files}
+    if target.resolve() in read:
+        read.clear()
     try:
-        proto = onnx.load_model(str(target), load_external_data=False)
+        proto = onnx.load_model(str(target), format="protobuf", load_external_data=False)
     except (OSError, DecodeError):
         return []
     names = {
@@ -89,7 +107,21 @@ def stale_data(target: Path) -> list[Path]:
         if uses_external_data(tensor)
     }
     own = (name for name in names if name.startswith(target.name) and name.endswith(".data"))
-    return [target.parent / name for name in own if Path(name).name == name]
+    files = [target.parent / name for name in own if Path(name).name == name]
+    return [file for file in files if file.resolve() not in read]
+
+
+def check_json(target: Path) -> None:
+    """See before any work that a result can be written as JSON; only JSON is ever replaced by it.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    check_target(target)
+    if target.exists():
+        with target.open("rb") as file:
+            if file.read(1) not in (b"", b"{"):
+                raise OutputError(f"{target}: exists and is not JSON. Name another file.")
 
 
 def write_text(target: Path, text: str) -> None:
@@ -124,9 +156,10 @@ def save(
             if name is not None and name in arrays:
                 values = _in_type(arrays[name], tensor)
             if uses_external_data(tensor):
-                if values is None:
-                    values = tensor_array(tensor, model.folder)
-                sink.append(tensor, values.tobytes())
+                sink.append(
+                    tensor,
+                    external_bytes(tensor, model.folder) if values is None else values.tobytes(),
+                )
             elif values is not None:
                 _set_values(tensor, values)
     with stage.open("wb") as file:
@@ -179,6 +212,10 @@ def _set_values(tensor: onnx.TensorProto, values: np.ndarray[Any, Any]) -> None:
     plain = values.view(np.uint16) if field == "int32_data" else values
     tensor.ClearField(field)
     getattr(tensor, field).extend(plain.reshape(-1).tolist())
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _free_name(folder: Path, name: str) -> str:

@@ -91,6 +91,35 @@ def perceptron(**settings: Any) -> onnx.ModelProto:
     return make(nodes, constants, {"x": ["N", 6]}, {"y": ["N", 5]}, **settings)
 
 
+def batch_norm(**settings: Any) -> onnx.ModelProto:
+    """Conv, BatchNormalization, hard swish, attention-like mask, pooling: 4 classes."""
+    nodes = [
+        helper.make_node("Conv", ["image", "conv.w", "conv.b"], ["c"], "conv", pads=[1, 1, 1, 1]),
+        helper.make_node(
+            "BatchNormalization", ["c", "bn.scale", "bn.shift", "bn.mean", "bn.var"], ["n"], "bn"
+        ),
+        helper.make_node("Conv", ["n", "out.w"], ["o"], "out"),
+        helper.make_node("Add", ["o", "three"], ["t"], "swish"),
+        helper.make_node("Clip", ["t", "zero", "six"], ["k"], "clip"),
+        helper.make_node("Mul", ["o", "k"], ["h"], "gate"),
+        helper.make_node("GlobalAveragePool", ["h"], ["scores"], "pool"),
+    ]
+    constants = {
+        "conv.w": values(8, 3, 3, 3, seed=1),
+        "conv.b": values(8, seed=2),
+        "bn.scale": 1 + values(8, seed=3),
+        "bn.shift": values(8, seed=4),
+        "bn.mean": values(8, seed=5),
+        "bn.var": 1 + values(8, seed=6) ** 2,
+        "out.w": values(4, 8, 1, 1, seed=7),
+        "three": np.array(3, np.float32),
+        "zero": np.array(0, np.float32),
+        "six": np.array(6, np.float32),
+    }
+    shapes = {"image": ["N", 3, 8, 8]}, {"scores": ["N", 4, 1, 1]}
+    return make(nodes, constants, *shapes, **settings)
+
+
 def save(proto: onnx.ModelProto, path: Path) -> Path:
     """Write a model to a file."""
     onnx.save(proto, str(path))

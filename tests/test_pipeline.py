@@ -15,7 +15,7 @@ from fcpts_onnx.model import load
 from tests import networks
 from tests.networks import save_images, values
 from tests.shared import CIFAR10, MODELS, model_files, needs_shared
-from tests.test_write import assert_only_values_differ
+from tests.test_write import assert_only_values_differ, may_change
 
 QUICK = Recipe(epochs=0, min_steps=6, batch_size=4, interval=1)
 
@@ -139,6 +139,7 @@ def test_shared_models(path: Path, tmp_path: Path) -> None:
     assert result.zeros == round(0.7 * result.count)
     counted = sum(int((load(output).array(w.name) == 0).sum()) for w in result.validation.weights)
     assert counted == result.zeros
+    assert set(result.validation.changed) <= may_change(onnx.load(str(path)))
     assert_only_values_differ(path, output, set(result.validation.changed))
     assert result.parity.error < 1e-5
 

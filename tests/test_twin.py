@@ -49,7 +49,8 @@ def model_of(proto: onnx.ModelProto) -> Model:
 
 
 def learned_twin(model: Model) -> Twin:
-    return Twin(model, [weight.name for weight in find_weights(model)] + learned_along(model))
+    weights = find_weights(model)
+    return Twin(model, [weight.name for weight in weights] + learned_along(model, weights))
 
 
 def relative_error(twin: Twin, model: Model, inputs: dict[str, np.ndarray]) -> float:

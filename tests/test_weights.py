@@ -22,7 +22,8 @@ def find(proto: onnx.ModelProto) -> dict[str, Weight]:
 
 
 def along(proto: onnx.ModelProto, *exclude: str) -> set[str]:
-    return set(learned_along(Model(Path("m.onnx"), proto), exclude))
+    model = Model(Path("m.onnx"), proto)
+    return set(learned_along(model, find_weights(model), exclude))
 
 
 def one(op: str, shape: tuple[int, ...], *, first: bool = False, **attributes: object) -> Weight:
@@ -178,6 +179,15 @@ def test_learned_along() -> None:
     assert along(networks.cnn()) == {"conv.b", "fc.b"}
     assert along(networks.cnn(), "conv*") == {"fc.b"}
     assert along(networks.perceptron()) == {"bias"}
+    assert along(networks.batch_norm()) == {"conv.b", "bn.scale", "bn.shift"}
+
+
+def test_what_belongs_to_a_layer_left_out_is_left_out() -> None:
+    model = Model(Path("m.onnx"), networks.cnn())
+    weights = select(find_weights(model), keep_dense=("last",))
+    assert learned_along(model, weights) == ["conv.b"]
+    weights = select(find_weights(model), include=("fc",))
+    assert learned_along(model, weights) == ["fc.b"]
 
 
 def test_a_constant_that_is_more_than_a_bias_is_not_learned() -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from fcpts_onnx.calibration import Images, find_images
 from fcpts_onnx.errors import CalibrationError
 from fcpts_onnx.model import Model
 from fcpts_onnx.preprocess import ImagePlan, Preprocess
 from fcpts_onnx.results import Evaluation
-from fcpts_onnx.runtime import Runtime
+from fcpts_onnx.runtime import Runtime, check_finite
+from fcpts_onnx.sources import Images, find_images
 from fcpts_onnx.sparsity.losses import class_scores
 
 __all__ = ["class_names", "evaluate_classifier"]
@@ -42,24 +43,17 @@ def evaluate_classifier(
     if len(model.inputs) != 1:
         raise CalibrationError(f"{model.path}: has {len(model.inputs)} inputs; images feed one.")
     names = class_names(folder, labels)
-    paths = find_images(folder)
-    images = Images.read(paths, ImagePlan.of(model.inputs[0], preprocess))
+    images = Images.read(find_images(folder), ImagePlan.of(model.inputs[0], preprocess))
     index = {name: place for place, name in enumerate(names)}
     wanted = np.array([index[path.relative_to(folder).parts[0]] for path in images.paths])
-    runtime = Runtime(model, threads=threads)
-    top = []
-    for start in range(0, len(images), _BATCH):
-        batch = images.take(torch.arange(start, min(start + _BATCH, len(images))))
-        output = runtime.run({model.inputs[0].name: np.ascontiguousarray(batch.numpy())})
-        scores = class_scores(torch.from_numpy(output[runtime.outputs[0]]))
-        if scores is None or scores.shape[1] < len(names):
-            shape = list(output[runtime.outputs[0]].shape[1:])
-            raise CalibrationError(
-                f"{folder}: has {len(names)} classes, but output {runtime.outputs[0]!r} of "
-                f"{model.path} has shape {shape} a sample. Give --labels, or another model."
-            )
-        top.append(scores.topk(min(5, scores.shape[1])).indices.numpy())
-    hits = np.concatenate(top) == wanted[:, None]
+    scores = _scores(model, images, threads)
+    if scores.shape[1] < len(names):
+        raise CalibrationError(
+            f"{folder}: has {len(names)} classes, but output {model.outputs[0]!r} of {model.path} "
+            f"has {scores.shape[1]}. Give --labels, or another model."
+        )
+    top = scores.topk(min(5, scores.shape[1])).indices.numpy()
+    hits = top == wanted[:, None]
     return Evaluation(
         model=str(model.path),
         data=str(folder),
@@ -71,6 +65,24 @@ def evaluate_classifier(
     )
 
 
+def _scores(model: Model, images: Images, threads: int) -> Tensor:
+    """The first output on all images, as class scores (images, classes)."""
+    runtime, parts = Runtime(model, threads=threads), []
+    for start in range(0, len(images), _BATCH):
+        batch = images.take(torch.arange(start, min(start + _BATCH, len(images))))
+        outputs = runtime.run({model.inputs[0].name: np.ascontiguousarray(batch.numpy())})
+        check_finite(model.path, outputs)
+        found = torch.from_numpy(outputs[model.outputs[0]])
+        scores = class_scores(found)
+        if scores is None:
+            raise CalibrationError(
+                f"{model.path}: output {model.outputs[0]!r} has shape {list(found.shape[1:])} a "
+                "sample, which is not a score for each class. Give a classifier."
+            )
+        parts.append(scores)
+    return torch.cat(parts)
+
+
 def class_names(folder: Path, labels: Path | None) -> list[str]:
     """The class names in the order of the model's outputs.
 
@@ -79,8 +91,10 @@ def class_names(folder: Path, labels: Path | None) -> list[str]:
     """
     if not folder.is_dir():
         raise CalibrationError(f"{folder}: no such folder of labelled images.")
-    folders = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    loose = [entry for entry in find_images(folder) if entry.parent == folder]
+    images = find_images(folder)
+    entries = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    folders = sorted(entry.name for entry in entries if entry.is_dir())
+    loose = [entry for entry in images if entry.parent == folder]
     if not folders or loose:
         found = f"the image {loose[0].name} lies outside one" if loose else "there are none"
         raise CalibrationError(f"{folder}: images must lie in a folder a class, but {found}.")
@@ -93,4 +107,6 @@ def class_names(folder: Path, labels: Path | None) -> list[str]:
     names = [name.strip() for name in names if name.strip()]
     if missing := sorted(set(folders) - set(names)):
         raise CalibrationError(f"{labels}: has no class {', '.join(missing)}, which {folder} has.")
+    if twice := sorted(name for name in folders if names.count(name) > 1):
+        raise CalibrationError(f"{labels}: has the class {', '.join(twice)} more than once.")
     return names

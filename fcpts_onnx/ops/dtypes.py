@@ -9,9 +9,9 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-__all__ = ["to_numpy", "to_torch", "torch_dtype"]
+__all__ = ["TORCH_TYPES", "to_numpy", "to_torch"]
 
-_TORCH: dict[int, torch.dtype] = {
+TORCH_TYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
     TensorProto.DOUBLE: torch.float64,
     TensorProto.FLOAT16: torch.float16,
@@ -26,11 +26,7 @@ _TORCH: dict[int, torch.dtype] = {
     TensorProto.UINT64: torch.uint64,
     TensorProto.BOOL: torch.bool,
 }
-
-
-def torch_dtype(element_type: int) -> torch.dtype | None:
-    """The torch dtype of an ONNX element type (TensorProto.DataType), None if torch has none."""
-    return _TORCH.get(element_type)
+"""The torch dtype of an ONNX element type (TensorProto.DataType), where torch has one."""
 
 
 def to_torch(array: np.ndarray[Any, Any]) -> Tensor:

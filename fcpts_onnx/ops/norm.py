@@ -11,7 +11,7 @@ from fcpts_onnx.ops.registry import op
 __all__: list[str] = []
 
 
-@op("BatchNormalization", since=7, only={"spatial": 1, "training_mode": 0})
+@op("BatchNormalization", since=7, only={"spatial": (1,), "training_mode": (0,)})
 def batch_normalization_7(
     x: Tensor,
     scale: Tensor,

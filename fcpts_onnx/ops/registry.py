@@ -13,7 +13,7 @@ from __future__ import annotations
 import bisect
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -33,7 +33,7 @@ class Op:
         since: the first opset version it is right for; a later registration takes over from it.
         attributes: the attribute names it knows; a node that has any other is unsupported.
         required: those of them that a node has to have.
-        only: attributes that are supported with this value alone.
+        only: attributes that are supported with these values alone.
         max_inputs: how many inputs it takes, None for any number.
         max_outputs: how many outputs it gives.
         ints: the positions of inputs that arrive as Python integers.
@@ -49,7 +49,7 @@ class Op:
     ints: frozenset[int]
     wants_outputs: bool
     max_outputs: int = 1
-    only: Mapping[str, object] = field(default_factory=dict)
+    only: Mapping[str, Container[object]] = field(default_factory=dict)
 
 
 _table: dict[tuple[str, str], list[Op]] = {}
@@ -61,14 +61,14 @@ def op(
     *,
     domain: str = "",
     outputs: int = 1,
-    only: Mapping[str, object] | None = None,
+    only: Mapping[str, Container[object]] | None = None,
 ) -> Callable[[Function], Function]:
     """Register a function as the operator `name` from opset `since` on.
 
     Args:
         since: a semantic break point; versions that only add types need no registration.
         outputs: how many of the operator's outputs the function can give.
-        only: values that an attribute must have for the function to be right.
+        only: the values of an attribute that the function is right for.
 
     Raises:
         ValueError: that operator has an implementation for that version already.

@@ -11,12 +11,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcpts_onnx.ops.dtypes import torch_dtype
+from fcpts_onnx.ops.dtypes import TORCH_TYPES
 from fcpts_onnx.ops.registry import Ints, op
 
 __all__: list[str] = []
 
 _PAD_MODES = {"constant": "constant", "edge": "replicate", "reflect": "reflect", "wrap": "circular"}
+
+
+@op("Constant")
+def constant(
+    *,
+    value_float: float | None = None,
+    value_floats: Sequence[float] | None = None,
+    value_int: int | None = None,
+    value_ints: Sequence[int] | None = None,
+) -> Tensor:
+    for value, dtype in (
+        (value_float, torch.float32),
+        (value_floats, torch.float32),
+        (value_int, torch.int64),
+    ):
+        if value is not None:
+            return torch.tensor(value, dtype=dtype)
+    return torch.tensor(value_ints, dtype=torch.int64)
 
 
 @op("Identity")
@@ -41,12 +59,9 @@ def dropout_12(
     return x if outputs == 1 else (x, torch.ones_like(x, dtype=torch.bool))
 
 
-@op("Cast")
+@op("Cast", only={"to": TORCH_TYPES})
 def cast(x: Tensor, *, to: int, saturate: int = 1, round_mode: str = "up") -> Tensor:
-    dtype = torch_dtype(to)
-    if dtype is None:
-        raise TypeError(f"element type {to}")
-    return x.to(dtype)
+    return x.to(TORCH_TYPES[to])
 
 
 @op("Shape")

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from fcpts_onnx.results import Evaluation, Inspection, PruneResult, Validation
 
 __all__ = ["show_evaluation", "show_inspection", "show_pruning", "show_validation"]
+
+
+_WIDEST = 1000  # columns
 
 
 def show_inspection(console: Console, found: Inspection) -> None:
@@ -29,7 +33,7 @@ def show_inspection(console: Console, found: Inspection) -> None:
             f"{weight.count / total:.1%}",
             "yes" if weight.excluded is None else f"no: {weight.excluded}",
         )
-    console.print(table)
+    _whole(console, table)
     pruned = [weight for weight in found.weights if weight.excluded is None]
     present = f" ({found.zeros / found.prunable:.2%})" if found.prunable else ""
     _line(
@@ -67,13 +71,13 @@ def show_validation(console: Console, found: Validation) -> None:
     _outputs(console, found)
 
 
-def show_evaluation(console: Console, found: Evaluation) -> None:
-    """Accuracy on labelled images."""
+def show_evaluation(console: Console, found: Evaluation, title: str = "") -> None:
+    """Accuracy on labelled images; a title stands for the model's path."""
     for line in found.skipped:
         _line(console, f"Skipped: {line}")
     _line(
         console,
-        f"{found.model}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%} "
+        f"{title or found.model}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%} "
         f"on {found.samples:,} images of {found.classes} classes in {found.data}",
     )
 
@@ -89,7 +93,7 @@ def _zeros(console: Console, found: Validation) -> None:
             f"{weight.zeros:,}",
             f"{weight.rate:.2%}",
         )
-    console.print(table)
+    _whole(console, table)
 
 
 def _outputs(console: Console, found: Validation) -> None:
@@ -108,10 +112,16 @@ def _outputs(console: Console, found: Validation) -> None:
 def _table(*titles: str, right: Sequence[int]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for place, title in enumerate(titles):
-        table.add_column(
-            title, justify="right" if place in right else "left", no_wrap=place in right
-        )
+        table.add_column(title, justify="right" if place in right else "left", no_wrap=True)
     return table
+
+
+def _whole(console: Console, table: Table) -> None:
+    """Print a table as wide as it is: names have to be read, copied and searched for."""
+    width, wide = console.width, console.options.update(max_width=_WIDEST)
+    console.width = max(width, Measurement.get(console, wide, table).maximum)
+    console.print(table)
+    console.width = width
 
 
 def _row(table: Table, *cells: str) -> None:

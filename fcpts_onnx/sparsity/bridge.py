@@ -19,7 +19,6 @@ __all__ = [
     "bandwidth",
     "histogram_density",
     "kde_density",
-    "kde_rate",
     "marginal_cost",
     "rate",
     "sample",
@@ -39,7 +38,7 @@ def sample(weights: Tensor, points: int) -> Tensor:
 def bandwidth(weights: Tensor) -> Tensor:
     """Silverman's rule of thumb: h = 0.9 min(std, IQR / 1.34) n^(-1/5), in units of the weights."""
     values = weights.detach().flatten().float()
-    quartiles = torch.quantile(values, torch.tensor([0.25, 0.75], device=values.device))
+    quartiles = sample(values, 5)[[1, 3]]
     spread = torch.minimum(values.std(correction=0), (quartiles[1] - quartiles[0]) / 1.34)
     spread = torch.where(spread > 0, spread, values.std(correction=0))
     return (0.9 * spread * len(values) ** -0.2).clamp_min(torch.finfo(torch.float32).tiny)
@@ -50,13 +49,6 @@ def kde_density(points: Tensor, threshold: Tensor, h: Tensor | float) -> Tensor:
     both = torch.stack([threshold, -threshold])
     z = (both[:, None] - points) / h
     return (torch.exp(-0.5 * z**2) / (h * math.sqrt(2 * math.pi))).mean(1).sum()
-
-
-def kde_rate(points: Tensor, threshold: Tensor, h: Tensor | float) -> Tensor:
-    """r(t), Eq. 10: the integral of Eq. 12's density from -t to t."""
-    upper = torch.special.ndtr((threshold - points) / h)
-    lower = torch.special.ndtr((-threshold - points) / h)
-    return (upper - lower).mean()
 
 
 def histogram_density(weights: Tensor, threshold: Tensor, bins: int = 100) -> Tensor:

@@ -41,8 +41,6 @@ class Budget:
         if not 0 < target < 1:
             raise TargetError(f"The target is {target:g}; expected a share between 0 and 1.")
         count = sum(weight.count for weight in weights)
-        if not count:
-            raise TargetError("The model has no prunable weight. 'inspect' says why.")
         zeros, present = round(target * count), sum(weight.zeros for weight in weights)
         if zeros < present:
             raise TargetError(

@@ -208,7 +208,7 @@ def _optimizer(student: _Student, thresholds: Thresholds, recipe: Recipe) -> tor
 
 def _rate(progress: float, recipe: Recipe) -> float:
     """Linear warm-up, then a cosine from 1 to 0."""
-    if progress < recipe.warmup:
+    if progress < recipe.warmup or recipe.warmup == 1:
         return progress / recipe.warmup
     return 0.5 + 0.5 * math.cos(math.pi * (progress - recipe.warmup) / (1 - recipe.warmup))
 

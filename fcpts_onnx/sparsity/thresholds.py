@@ -172,7 +172,8 @@ class CostThresholds:
         keep = self._recipe.memory
         for name, value in values.items():
             gradient = masked[name].grad
-            assert gradient is not None
+            if gradient is None:  # the loss does not depend on it
+                continue
             found = marginal_cost(
                 value.detach(),
                 self._masks[name],
@@ -204,9 +205,9 @@ class CostThresholds:
     def _project(self, values: Values, share: float) -> None:
         """Set masks with exactly a share of the budget's zeros, by one factor on all thresholds."""
         sizes = {name: value.detach().abs() for name, value in values.items()}
-        zeros = max(round(share * self._budget.zeros), sum(self._budget.least.values()), 1)
+        zeros = max(round(share * self._budget.zeros), sum(self._budget.least.values()))
         scaled = [size.flatten() / math.exp(self._logs[name]) for name, size in sizes.items()]
-        factor = float(torch.cat(scaled).kthvalue(zeros).values)
+        factor = float(torch.cat(scaled).kthvalue(max(1, zeros)).values)
         wanted = {
             name: float((size <= factor * math.exp(self._logs[name])).sum())
             for name, size in sizes.items()
