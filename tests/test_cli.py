@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +25,7 @@ from onnx import helper, numpy_helper
 
 from fcpts_onnx.cli import main
 from fcpts_onnx.model import load
+from fcpts_onnx.write import save
 from tests import networks
 from tests.networks import save_images
 
@@ -140,11 +144,49 @@ def test_validate_tells_of_another_graph(place: Path) -> None:
     assert "has outputs ['y']" in result.output
 
 
-def test_help_shows_examples() -> None:
-    for command in ("prune", "inspect", "validate", "eval", "demo"):
-        result = run(command, "--help")
-        assert result.exit_code == 0
-        assert f"fcpts-onnx {command}" in result.output
+def test_eval(place: Path) -> None:
+    result = run(
+        "eval", place / "in.onnx", "--data", place / "labelled", "--json", place / "e.json"
+    )
+    assert result.exit_code == 0, result.output
+    assert "in.onnx: top-1 " in result.output
+    assert "on 12 images of 4 classes in " in result.output
+    first = json.loads((place / "e.json").read_text())
+    assert first["top5"] == 1.0
+    # With the classes in another order, other images are right.
+    names, shares = ["ant", "bee", "cat", "dog"], []
+    for turn in range(4):
+        (place / "labels.txt").write_text("\n".join(names[turn:] + names[:turn]))
+        arguments = ("--data", place / "labelled", "--labels", place / "labels.txt")
+        assert run("eval", place / "in.onnx", *arguments, "--json", place / "e.json").exit_code == 0
+        shares.append(json.loads((place / "e.json").read_text())["top1"])
+    assert shares[0] == first["top1"]
+    assert sum(shares) == pytest.approx(1.0)
+
+
+def help_examples() -> list[str]:
+    """Every command line that a help text shows."""
+    text = "".join(run(*names, "--help").output for names in ((), *((n,) for n in main.commands)))
+    return sorted(
+        {line.strip() for line in text.splitlines() if line.startswith("    fcpts-onnx ")}
+    )
+
+
+def test_help_examples_work(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    for name in ("model.onnx", "sparse.onnx"):
+        (place / name).write_bytes((place / "in.onnx").read_bytes())
+    np.savez(place / "inputs.npz", image=networks.values(8, 3, 8, 8))
+    examples = help_examples()
+    assert len(examples) == 11
+    for line in sorted(examples, key=lambda line: "prune" not in line):
+        arguments = shlex.split(line)[1:]
+        if arguments[0] == "demo":
+            continue
+        if arguments[0] == "prune":
+            arguments += ["--recipe", "quick.toml"]
+        result = run(*arguments)
+        assert result.exit_code == 0, f"{line}: {result.output}"
 
 
 @pytest.mark.parametrize(
@@ -301,10 +343,43 @@ BAD = [
     Bad("recipe", lambda p: (p / "quick.toml").write_text("epoch = 1"), "unknown epoch"),
     Bad("NaN in weights", weights(float("nan")), "NaN or Inf in the weights conv.w"),
     Bad("Inf in weights", weights(float("inf")), "NaN or Inf in the weights conv.w"),
-    Bad("NaN in outputs", last_node("Log"), "output 'scores' has NaN or Inf on calibration data"),
+    Bad("NaN in outputs", last_node("Log"), "output 'scores' has NaN or Inf on this data"),
     Bad("diverging", lambda p: (p / "quick.toml").write_text(QUICK + "learning_rate = 1e3\n"
         'optimizer = "sgd"\n'), "Learning diverged: the loss is "),
     Bad("no CUDA", lambda _: None, "no usable CUDA device", ("--device", "cuda")),
+]  # fmt: skip
+
+
+def no_layer(proto: onnx.ModelProto) -> None:
+    del proto.graph.node[:]
+    proto.graph.node.append(helper.make_node("GlobalAveragePool", ["image"], ["scores"]))
+    proto.graph.output[0].type.tensor_type.shape.CopyFrom(
+        helper.make_tensor_value_info("x", 1, ["N", 3, 1, 1]).type.tensor_type.shape
+    )
+
+
+def text_constant(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer.append(helper.make_tensor("text", onnx.TensorProto.STRING, [1], ["a"]))
+    proto.graph.node.append(helper.make_node("Shape", ["text"], ["unread"], "measure"))
+
+
+def huge_images(place: Path) -> None:
+    """A header that promises more pixels than Pillow takes."""
+    for path in (place / "images").iterdir():
+        content = bytearray(path.read_bytes())
+        content[16:24] = (60_000).to_bytes(4, "big") * 2
+        content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+        path.write_bytes(bytes(content))
+
+
+BAD += [
+    Bad("no layer", model(no_layer), "Gemm or MatMul has a constant weight"),
+    Bad("text constant", model(text_constant), "reading 'text' of type string: measure"),
+    Bad("type that torch lacks", last_node("Cast", to=17), "Cast (opset 17) with to=17: the Cast"),
+    Bad("huge images", huge_images, "None of the 16 images can be read, the first"),
+    Bad("JSON in a missing folder", lambda _: None, "nowhere does not exist",
+        ("--json", "nowhere/result.json")),
+    Bad("target -1", lambda _: None, "target is -1; expected a share", target="-1"),
 ]  # fmt: skip
 
 
@@ -334,10 +409,12 @@ def test_several_unsupported_operators_are_all_named(place: Path) -> None:
     proto.graph.node.append(helper.make_node("Celu", ["a"], ["b"], "two"))
     proto.graph.node.append(helper.make_node("Selu", ["b"], ["scores"], "three"))
     networks.save(proto, place / "in.onnx")
+    before = listing(place)
     result = prune(place)
     assert result.exit_code == 1
     assert "Celu (opset 17): one, two" in result.output
     assert "Selu (opset 17): three" in result.output
+    assert listing(place) == before
 
 
 def test_an_unreadable_image_is_named_and_skipped(place: Path) -> None:
@@ -348,13 +425,101 @@ def test_an_unreadable_image_is_named_and_skipped(place: Path) -> None:
     assert "Calibration: 15 images" in result.output
 
 
-@pytest.mark.parametrize("target", ["nowhere/out.onnx", "images"])
-def test_output_that_cannot_be(place: Path, target: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("nowhere/out.onnx", "nowhere does not exist. Make it first"),
+        ("images", "images: is a folder"),
+        ("in.onnx", "in.onnx: is the input itself. Pass --overwrite"),
+        ("weights.bin", "weights.bin: is read for this run"),
+        ("calib.npy", "calib.npy: is read for this run"),
+    ],
+)
+def test_output_that_cannot_be(place: Path, target: str, message: str) -> None:
+    external("weights.bin", write=True)(place)
+    np.save(place / "calib.npy", networks.values(8, 3, 8, 8))
+    before = listing(place)
     result = run(
-        "prune", place / "in.onnx", place / target, "--target", ".5", "--calib", place / "images"
-    )
+        "prune", place / "in.onnx", place / target, "--target", ".5",
+        "--calib", place / "calib.npy",
+    )  # fmt: skip
     assert result.exit_code == 1
-    assert "does not exist. Make it first" in result.output or "is a folder" in result.output
+    assert message in result.output
+    assert listing(place) == before
+
+
+def test_json_replaces_nothing_but_json(place: Path) -> None:
+    before = listing(place)
+    result = run("inspect", place / "in.onnx", "--json", place / "in.onnx")
+    assert result.exit_code == 1
+    assert "in.onnx: exists and is not JSON. Name another file." in result.output
+    assert prune(place, "--json", str(place / "out.onnx")).exit_code == 2
+    assert listing(place) == before
+
+
+NOT_A_NUMBER = [
+    ("validate", "in.onnx", "bad.onnx", "--calib", "images"),
+    ("validate", "bad.onnx", "in.onnx", "--calib", "images"),
+    ("eval", "bad.onnx", "--data", "labelled"),
+]
+
+
+@pytest.mark.parametrize("arguments", NOT_A_NUMBER, ids=" ".join)
+def test_outputs_that_are_not_numbers(
+    place: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(place)
+    shutil.copy("in.onnx", "good.onnx")
+    weights(float("nan"))(place)
+    (place / "in.onnx").rename("bad.onnx")
+    (place / "good.onnx").rename("in.onnx")
+    result = run(*arguments, "--json", "result.json")
+    assert result.exit_code == 1
+    assert "bad.onnx: output 'scores' has NaN or Inf on this data" in result.output
+    assert not (place / "result.json").exists()
+
+
+OTHER_COMMANDS = [
+    (("inspect", "nothing.onnx"), "nothing.onnx: cannot be read: No such file"),
+    (("inspect", "quick.toml"), "quick.toml: not an ONNX model"),
+    (("validate", "in.onnx", "nothing.onnx", "--calib", "images"), "nothing.onnx: cannot be read"),
+    (("validate", "in.onnx", "in.onnx", "--calib", "nowhere"), "nowhere: no such file or folder"),
+    (("eval", "in.onnx", "--data", "nowhere"), "nowhere: no such folder of labelled images"),
+    (("eval", "in.onnx", "--data", "hollow"), "There are no images"),
+    (("eval", "in.onnx", "--data", "images"), "lies outside one"),
+    (("eval", "in.onnx", "--data", "labelled", "--labels", "nowhere"), "cannot be read as a list"),
+    (("demo", "--target", "1.5"), "target is 1.5; expected a share"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), OTHER_COMMANDS)
+def test_bad_input_to_other_commands(
+    place: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(place)
+    (place / "hollow" / "ant").mkdir(parents=True)
+    before = listing(place)
+    result = run(*arguments, "--json", "result.json")
+    assert result.exit_code == 1, result.output
+    assert message in " ".join(result.output.split())
+    assert listing(place) == before
+
+
+def test_a_file_that_breaks_its_promise_is_not_put_in_place(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_zero_more(dense: object, arrays: dict[str, np.ndarray], *rest: object) -> None:
+        spoiled = {name: array.copy() for name, array in arrays.items()}
+        kept = np.argwhere(spoiled["conv.w"])[0]
+        spoiled["conv.w"][tuple(kept)] = 0
+        save(dense, spoiled, *rest)
+
+    monkeypatch.setattr("fcpts_onnx.pipeline.save", one_zero_more)
+    before = listing(place)
+    result = prune(place)
+    assert result.exit_code == 1
+    assert "The saved file has 193 zeros instead of 192" in result.output
+    assert listing(place) == before
 
 
 @pytest.fixture
@@ -381,6 +546,8 @@ def locked() -> Iterator[Path]:
         save_images(folder / "secret", 4)
         (folder / "secret").chmod(0)
         (folder / "closed").mkdir(mode=0o555)
+        (folder / "open").mkdir()
+        (folder / "open").chmod(0o777)
         yield folder
         (folder / "secret").chmod(stat.S_IRWXU)
 
@@ -391,16 +558,17 @@ def locked() -> Iterator[Path]:
     [
         ("closed/out.onnx", "images", "cannot be written: Permission denied"),
         ("/proc/out.onnx", "images", "cannot be written"),
-        ("/tmp/fcpts-onnx-test.onnx", "secret", "secret: cannot be read: Permission denied"),
+        ("open/out.onnx", "secret", "secret: cannot be read: Permission denied"),
     ],
 )
 def test_places_without_permission(locked: Path, output: str, calib: str, message: str) -> None:
+    before = sorted(locked.rglob("*"))
     result = run(
         "prune", locked / "in.onnx", locked / output, "--target", ".5", "--calib", locked / calib
     )
     assert result.exit_code == 1, result.output
     assert message in result.output
-    assert not (locked / output).exists()
+    assert sorted(locked.rglob("*")) == before
 
 
 RUNNER = "from fcpts_onnx.cli import main; main()"
@@ -438,8 +606,12 @@ def test_ctrl_c(place: Path) -> None:
     assert listing(place) == before
 
 
-def test_demo() -> None:
-    result = run("demo", "--target", "0.9")
+def test_demo(tmp_path: Path) -> None:
+    result = run("demo", "--json", tmp_path / "demo.json")
     assert result.exit_code == 0, result.output
     assert "58,896 of 65,440 weights are zero (90.0000%)" in result.output
-    assert "on 797 images of 10 classes" in result.output
+    assert "dense: top-1 9" in result.output
+    assert "sparse: top-1 9" in result.output
+    stored = json.loads((tmp_path / "demo.json").read_text())
+    assert stored["dense"]["top1"] > 0.97
+    assert stored["sparse"]["top1"] > 0.93

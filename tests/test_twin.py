@@ -101,7 +101,7 @@ def test_all_that_is_unsupported_is_said_at_once() -> None:
         ),
     ]
     constants = {"ones": np.ones(1, np.float32)}
-    proto = networks.make(nodes, constants, {"x": ["N", 1, 4, 4]}, {"y": []})
+    proto = networks.make(nodes, constants, {"x": ["N", 1, 4, 4]}, {"y": [], "indices": []})
     with pytest.raises(UnsupportedError) as caught:
         Twin(model_of(proto))
     text = str(caught.value)

@@ -19,7 +19,7 @@ __all__: list[str] = []
 _PAD_MODES = {"constant": "constant", "edge": "replicate", "reflect": "reflect", "wrap": "circular"}
 
 
-@op("Constant")
+@op("Constant", since=12)
 def constant(
     *,
     value_float: float | None = None,

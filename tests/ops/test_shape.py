@@ -12,6 +12,10 @@ START = np.iinfo(np.int64).min
 RATIO, TRAINING = np.float32(0.5), np.array(False)
 
 CASES = [
+    Case("Constant", (), {"value_float": 0.3}, since=12),
+    Case("Constant", (), {"value_floats": [0.3, 0.4]}, since=12),
+    Case("Constant", (), {"value_int": 3}, since=12),
+    Case("Constant", (), {"value_ints": [3, 4]}, since=12),
     Case("Identity", (X,)),
     Case("Dropout", (X,), {"ratio": 0.3}, until=11),
     Case("Dropout", (X, RATIO, TRAINING), since=12, constants=(1, 2)),

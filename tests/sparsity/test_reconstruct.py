@@ -72,9 +72,9 @@ def test_scales_are_folded_into_the_weights() -> None:
         kept = found[weight.name] != 0
         ratio = (found[weight.name] / before[weight.name]).movedim(weight.channel_axis, 0)
         for channel, is_kept in zip(ratio, kept.movedim(weight.channel_axis, 0), strict=True):
-            assert float(channel[is_kept].std(correction=0)) < 1e-5
+            assert float(channel[is_kept].std(correction=0)) < 1e-3
     scales = found["fc.w"][found["fc.w"] != 0] / before["fc.w"][found["fc.w"] != 0]
-    assert float((scales - 1).abs().max()) > 1e-3
+    assert float((scales - 1).abs().max()) > 0.02
 
 
 def first_change(recipe: Recipe) -> float:
