@@ -6,6 +6,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,6 @@ from fcpts_onnx.sources import IMAGE_SUFFIXES, Arrays, Images, Source, find_imag
 from fcpts_onnx.views import random_view
 
 __all__ = ["Calibration", "Data", "load_calibration"]
-
-_DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 Data = str | os.PathLike[str] | Iterable[Any]
 """Where calibration data comes from: a path, or an iterable of arrays or of dicts by input name."""
@@ -159,24 +158,27 @@ def _only_input(model: Model, origin: Path) -> InputSpec:
 
 
 def _load(path: Path) -> np.ndarray[Any, Any]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except _DAMAGED as error:
-        raise CalibrationError(f"{path}: cannot be read as an array: {error}") from error
-    if not isinstance(loaded, np.ndarray):
-        raise CalibrationError(f"{path}: is an archive of arrays. Name it .npz.")
-    return loaded
+    with _reading(path, "an array") as loaded:
+        if not isinstance(loaded, np.ndarray):
+            raise CalibrationError(f"{path}: is an archive of arrays. Name it .npz.")
+        return loaded
 
 
 def _load_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
+    with _reading(path, "an .npz archive") as loaded:
+        if isinstance(loaded, np.ndarray):
             raise CalibrationError(f"{path}: is a single array. Name it .npy.")
-        with archive:
-            return {name: archive[name] for name in archive.files}
-    except _DAMAGED as error:
-        raise CalibrationError(f"{path}: cannot be read as an .npz archive: {error}") from error
+        return {name: loaded[name] for name in loaded.files}
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[Any]:
+    """What numpy finds in a file, which never is anything pickled."""
+    try:
+        with path.open("rb") as file:
+            yield np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise CalibrationError(f"{path}: cannot be read as {what}: {error}") from error
 
 
 def _stack(data: Iterable[Any], model: Model) -> dict[str, np.ndarray[Any, Any]]:

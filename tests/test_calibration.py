@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -143,9 +145,39 @@ def test_views_flip_and_shift_whole_images(tmp_path: Path) -> None:
     assert int(widths.max()) == 10
 
 
+def test_hidden_images_are_left_out(tmp_path: Path) -> None:
+    save_images(tmp_path / "i", 3)
+    save_images(tmp_path / "i" / ".checkpoints", 3)
+    assert len(read(tmp_path / "i", networks.cnn())) == 3
+
+
+def test_a_half_open_size_must_be_that_of_the_images(tmp_path: Path) -> None:
+    proto = networks.cnn()
+    proto.graph.input[0].type.tensor_type.shape.dim[3].dim_param = "W"
+    assert read(save_images(tmp_path / "fits", 3, size=(12, 8)), proto).take(torch.arange(1))[
+        "image"
+    ].shape == (1, 3, 8, 12)
+    with pytest.raises(CalibrationError, match="states 8xany and the images have 16x20"):
+        read(save_images(tmp_path / "other", 3, size=(20, 16)), proto)
+
+
+def test_many_pixels_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_images(tmp_path / "i", 5)
+    in_memory = read(folder, networks.cnn())
+    monkeypatch.setattr("fcpts_onnx.sources._IN_MEMORY_BYTES", 100)
+    mapped = read(folder, networks.cnn())
+    assert isinstance(mapped.sources["image"].pixels, np.memmap)
+    everything = torch.arange(5)
+    assert torch.equal(mapped.take(everything)["image"], in_memory.take(everything)["image"])
+    monkeypatch.setattr("os.posix_fallocate", lambda *_: os.truncate("/nowhere", 1))
+    with pytest.raises(CalibrationError, match=r"No room for 0\.0 GiB of images"):
+        read(folder, networks.cnn())
+
+
 BAD_ARRAYS = [
     (values(4, 7), r"has shape \[4, 7\], input 'x' takes \['samples', 6\]"),
     (np.array([["a"] * 6]), "input 'x' takes float32"),
+    (np.array(1.0), "is a single number"),
     (np.full((2, 6), np.nan, np.float32), "NaN or Inf"),
     (values(0, 6), "as many samples for each input"),
 ]
@@ -164,6 +196,10 @@ def test_bad_places(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("text")
     (tmp_path / "list.txt").write_text("text")
     np.savez(tmp_path / "other.npz", c=values(2, 6))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:-30])
+    shutil.copy(tmp_path / "other.npz", tmp_path / "archive.npy")
+    with (tmp_path / "array.npz").open("wb") as file:
+        np.save(file, values(2, 6))
     np.savez(tmp_path / "uneven.npz", a=values(2, 3), b=values(3, 3))
     np.save(tmp_path / "object.npy", np.array([{}], object), allow_pickle=True)
     for name, message in {
@@ -172,6 +208,9 @@ def test_bad_places(tmp_path: Path) -> None:
         "text.npy": "cannot be read as an array",
         "object.npy": "cannot be read as an array",
         "text.npz": r"cannot be read as an \.npz archive",
+        "cut.npz": r"cannot be read as an \.npz archive",
+        "array.npz": r"is a single array\. Name it \.npy",
+        "archive.npy": r"is an archive of arrays\. Name it \.npz",
         "list.txt": "expected a folder of images",
         "other.npz": r"has arrays for \['c'\], the graph's inputs are \['x'\]",
     }.items():

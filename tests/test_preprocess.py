@@ -89,11 +89,23 @@ def test_bgr_and_grey(tmp_path: Path) -> None:
     assert grey.decode(path).shape == (8, 8, 1)
 
 
+def test_pixels_of_more_than_8_bits(tmp_path: Path) -> None:
+    grey = ImagePlan.of(InputSpec("x", np.dtype("float32"), (1, 1, 8, 8)), PRESETS["unit"])
+    deep = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    np.testing.assert_array_equal(grey.decode(tmp_path / "deep.png")[..., 0], deep >> 8)
+    Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match="pixels of mode F have no range of 0 to 255"):
+        grey.decode(tmp_path / "float.tif")
+
+
 def test_toml(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('preset = "unit"\nmean = [0.1, 0.2, 0.3]\nsize = [16, 24]\n')
     found = Preprocess.named(str(path))
     assert found == Preprocess(1 / 255, mean=(0.1, 0.2, 0.3), size=(16, 24))
+    path.write_text("mean = 127.5\nstd = 64\n")
+    assert Preprocess.named(str(path)) == Preprocess(mean=(127.5,), std=(64,))
 
 
 @pytest.mark.parametrize(
@@ -107,6 +119,10 @@ def test_toml(tmp_path: Path) -> None:
         ("preset = 'cifar'", "preset 'cifar' is unknown"),
         ("mean = ['a', 'b', 'c']", "mean is"),
         ("resize = 1.5", "resize is 1.5"),
+        ("resize = -5", "must be above zero"),
+        ("size = [-8, 8]", "must be above zero"),
+        ("scale = [0.5]", "scale is \\(0.5,\\)"),
+        ("preset = ['unit']", "is unknown"),
     ],
 )
 def test_bad_files(tmp_path: Path, text: str, message: str) -> None:

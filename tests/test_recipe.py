@@ -42,6 +42,12 @@ def test_a_file(tmp_path: Path) -> None:
         ("epochs = 'many'", "epochs is 'many'; expected a number"),
         ("optimizer = 'lion'", "optimizer is 'lion'; expected one of adam, sgd"),
         ("augment = ['blur']", "augment has blur"),
+        ("augment = 'flip'", "augment is 'flip'; expected a list"),
+        ("augment = [3]", "augment has 3"),
+        ("batch_size = 2.5", "batch_size is 2.5; expected a whole number"),
+        ("min_steps = true", "min_steps is True; expected a whole number"),
+        ("threshold_start = 'x'", "threshold_start is 'x'; expected a number"),
+        ("momentum = 1.0", "momentum is 1; expected 0 to"),
     ],
 )
 def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
