@@ -95,7 +95,7 @@ def test_selection(place: Path) -> None:
     assert result.exit_code == 0, result.output
     before, after = load(place / "in.onnx"), load(place / "out.onnx")
     assert int((after.array("conv.w") == 0).sum()) == 108
-    for name in ("depthwise.w", "fc.w"):
+    for name in ("depthwise.w", "fc.w", "fc.b"):
         np.testing.assert_array_equal(after.array(name), before.array(name))
 
 
