@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fcpts_onnx.errors import FcptsError
@@ -52,7 +52,8 @@ def run(
         labelled = folder / "labelled"
         before = evaluate(model, data=labelled, preprocess="unit", threads=threads)
         after = evaluate(sparse, data=labelled, preprocess="unit", threads=threads)
-    return DemoResult(pruning, before, after)
+    # The sparse file is gone by now; its name alone is left to be shown.
+    return DemoResult(replace(pruning, output=sparse.name), before, after)
 
 
 def demo_folder() -> Path:

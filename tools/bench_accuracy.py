@@ -102,6 +102,7 @@ def measure(
         "seed": seed,
         "dense": dense.top1,
         "sparse": sparse.top1,
+        "kl": [output.kl for output in result.validation.outputs],
         "zeros": result.zeros,
         "asked": round(target * result.count),
         "seconds": round(seconds, 1),
