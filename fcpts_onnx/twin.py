@@ -108,6 +108,11 @@ class Twin(nn.Module):
         for name, buffer in self._buffer_of.items():
             self.register_buffer(buffer, values[name])
 
+    def constant(self, name: str) -> Tensor:
+        """The value of a constant float tensor that the graph reads."""
+        learned = self.learned.get(name)
+        return self.get_buffer(self._buffer_of[name]) if learned is None else learned
+
     def prepare(self, device: torch.device) -> None:
         """Move to a device, images in channels-last memory, where convolutions are fastest."""
         self.to(device=device)

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from fcpts_onnx.errors import TargetError
 from fcpts_onnx.model import Model
 
-__all__ = ["Weight", "find_weights", "learned_along", "node_label", "select"]
+__all__ = ["Norm", "Weight", "find_weights", "learned_along", "node_label", "select"]
 
 _LEARNED_TYPE = TensorProto.FLOAT
 
@@ -31,6 +31,20 @@ _NORM_INPUTS = {
 
 
 @dataclass(frozen=True)
+class Norm:
+    """A BatchNormalization right behind a layer, which multiplies each channel by a gain.
+
+    Attributes:
+        scale, variance: the names of its parameters.
+        epsilon: what it adds to the variance.
+    """
+
+    scale: str
+    variance: str
+    epsilon: float
+
+
+@dataclass(frozen=True)
 class Weight:
     """One constant tensor that serves as the weight of a layer: a candidate for pruning.
 
@@ -41,6 +55,7 @@ class Weight:
         channel_axis: the axis of output channels in the stored layout, None where there is none.
         zeros: how many of its values are zero already.
         excluded: why it is not pruned, None when it is.
+        norm: the batch norm that all its output goes through, if there is one.
     """
 
     name: str
@@ -51,6 +66,7 @@ class Weight:
     channel_axis: int | None
     zeros: int
     excluded: str | None = None
+    norm: Norm | None = None
 
     @property
     def count(self) -> int:
@@ -80,7 +96,8 @@ def find_weights(model: Model) -> list[Weight]:
                 else:
                     weight = _describe(model, source, node, axis, scope)
                     reason = weight.excluded or _other_use(source, graph_outputs, live)
-                    found[source.name] = replace(weight, excluded=reason)
+                    norm = _norm_after(node, model)
+                    found[source.name] = replace(weight, excluded=reason, norm=norm)
     return list(found.values())
 
 
@@ -207,6 +224,18 @@ def _passed_on(tensor: gs.Tensor) -> Iterator[gs.Tensor]:
             yield from _passed_on(node.outputs[0])
 
 
+def _norm_after(node: gs.Node, model: Model) -> Norm | None:
+    """The batch norm that is all that reads a layer's output."""
+    output = node.outputs[0]
+    after = output.outputs[0] if len(output.outputs) == 1 else None
+    if after is None or after.op != "BatchNormalization" or output.name in model.outputs:
+        return None
+    scale, variance = after.inputs[1].name, after.inputs[4].name
+    if after.domain or not {scale, variance} <= model.tensors.keys():
+        return None
+    return Norm(scale, variance, after.attrs.get("epsilon", 1e-5))
+
+
 def _uses(tensor: gs.Tensor) -> Iterator[tuple[gs.Node, int]]:
     """Every node and input position that a constant reaches, through what passes it on."""
     for passed in _passed_on(tensor):
@@ -263,9 +292,8 @@ def _shared(weight: Weight, node: gs.Node, axis: int | None) -> Weight:
     if axis is not None:
         axis %= len(weight.shape)
     nodes = dict.fromkeys((*weight.nodes, node_label(node)))
-    return replace(
-        weight, nodes=tuple(nodes), channel_axis=axis if axis == weight.channel_axis else None
-    )
+    same = axis if axis == weight.channel_axis else None
+    return replace(weight, nodes=tuple(nodes), channel_axis=same, norm=None)
 
 
 def _before_float_outputs(graph: gs.Graph) -> set[int]:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fcpts_onnx.errors import TargetError
 from fcpts_onnx.model import Model
-from fcpts_onnx.weights import Weight, find_weights, learned_along, select
+from fcpts_onnx.weights import Norm, Weight, find_weights, learned_along, select
 from tests import networks
 from tests.networks import values
 from tests.shared import MODELS, needs_shared
@@ -173,6 +173,15 @@ def test_select() -> None:
         select(weights, include=("none*",))
     reasons = [w.excluded for w in select(weights, exclude=("fc",), keep_dense=("first",))]
     assert reasons == ["--keep-dense first", None, "--exclude fc"]
+
+
+def test_a_batch_norm_right_behind_a_layer_is_seen() -> None:
+    found = find(networks.batch_norm())
+    assert found["conv.w"].norm == Norm("bn.scale", "bn.var", 1e-5)
+    assert found["out.w"].norm is None
+    proto = networks.batch_norm()
+    proto.graph.output.add(name="c")
+    assert find(proto)["conv.w"].norm is None
 
 
 def test_learned_along() -> None:

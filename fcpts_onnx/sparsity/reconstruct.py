@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +20,13 @@ from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import reconstruction_loss
 from fcpts_onnx.sparsity.thresholds import Thresholds, start_thresholds
 from fcpts_onnx.twin import Twin
-from fcpts_onnx.weights import Weight
+from fcpts_onnx.weights import Norm, Weight
 
 __all__ = ["Learned", "reconstruct"]
 
 _REPORTS = 200  # over a whole run
 _LEAST_SIZE = 0.1  # of biases and norms, for their learning rate: some are all zero
+_LEAST_GAIN = 1e-3  # of a channel, relative to the others
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def reconstruct(
         with precision():
             with torch.no_grad():
                 expected = twin(batch, dense)
-            found = twin(batch, masked)
+            found = twin(batch, student.stored(masked))
         loss = reconstruction_loss(expected, found, recipe.temperature)
         optimizer.zero_grad()
         (loss + thresholds.control_loss(values)).backward()
@@ -94,19 +95,32 @@ def reconstruct(
 
 
 class _Student:
-    """The sparse network's own parameters: the twin's, and a scale an output channel.
+    """The sparse network's own parameters.
 
-    Where batch norm was folded into the weights at export, the scales give back what it would
-    learn. They are folded into the weights at the end.
+    With channel scales these are the weights as they act: batch norm right behind a layer is
+    multiplied in, so that weights compare and learn as those of a network with batch norm folded
+    in at export do, and each output channel has a scale, which is what batch norm would learn
+    there. In the end all that is divided, or multiplied, back into the stored weights.
     """
 
     def __init__(self, twin: Twin, weights: Sequence[Weight], recipe: Recipe) -> None:
-        self._weights = {weight.name: twin.learned[weight.name] for weight in weights}
-        self._along = {k: v for k, v in twin.learned.items() if k not in self._weights}
-        self._scales = {
-            weight.name: nn.Parameter(_scale_like(self._weights[weight.name], weight.channel_axis))
+        scaled = [weight for weight in weights if recipe.channel_scales and weight.channels]
+        self._gains = {w.name: _gain(w, w.norm, twin) for w in scaled if w.norm is not None}
+        self._weights = {
+            weight.name: nn.Parameter(
+                twin.learned[weight.name].detach() * self._gains.get(weight.name, 1.0)
+            )
             for weight in weights
-            if weight.channel_axis is not None and recipe.channel_scales
+        }
+        fixed = self._weights.keys() | {
+            weight.norm.scale for weight in scaled if weight.norm is not None
+        }
+        self._along = {name: v for name, v in twin.learned.items() if name not in fixed}
+        self._scales = {
+            weight.name: nn.Parameter(
+                _along_channels(self._weights[weight.name].new_ones(weight.channels or 1), weight)
+            )
+            for weight in scaled
         }
 
     @property
@@ -128,24 +142,29 @@ class _Student:
         return groups
 
     def values(self) -> dict[str, Tensor]:
-        """The weights with their scales, before any mask."""
+        """The weights as they act, before any mask."""
         return {
             name: weight * self._scales[name] if name in self._scales else weight
             for name, weight in self._weights.items()
         }
 
+    def stored(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights as the graph has them, from weights as they act."""
+        return {
+            name: value / self._gains[name] if name in self._gains else value
+            for name, value in values.items()
+        }
+
     @torch.no_grad()
     def finish(self, thresholds: Thresholds) -> dict[str, Tensor]:
-        """All learned tensors, scales folded in, with exactly the zeros of the budget."""
+        """All learned tensors as the graph has them, with exactly the zeros of the budget."""
         values = self.values()
+        masks = thresholds.settle(values)
         result = {name: value.detach().clone() for name, value in self._along.items()}
-        for name, mask in thresholds.settle(values).items():
-            kept = mask != 0
+        for name, value in self.stored(values).items():
             # A kept weight that happens to be zero would be one zero too many.
-            value = torch.where(
-                values[name] == 0, torch.finfo(values[name].dtype).tiny, values[name]
-            )
-            result[name] = torch.where(kept, value, torch.zeros_like(value))
+            kept = torch.where(value == 0, torch.finfo(value.dtype).tiny, value)
+            result[name] = torch.where(masks[name] != 0, kept, torch.zeros_like(kept))
         return {name: value.cpu() for name, value in result.items()}
 
 
@@ -182,9 +201,19 @@ class _Meter:
         self._report(self.history[-1])
 
 
-def _scale_like(weight: Tensor, axis: int | None) -> Tensor:
-    shape = [size if place == axis else 1 for place, size in enumerate(weight.shape)]
-    return torch.ones(shape, dtype=weight.dtype, device=weight.device)
+def _gain(weight: Weight, norm: Norm, twin: Twin) -> Tensor:
+    """What batch norm multiplies each channel with; never nearly zero, to be divided by."""
+    variance = twin.constant(norm.variance) + norm.epsilon
+    gain = twin.constant(norm.scale).detach() / variance.sqrt()
+    least = _LEAST_GAIN * gain.abs().mean()
+    gain = torch.where(gain.abs() < least, torch.where(gain < 0, -least, least), gain)
+    return _along_channels(gain, weight)
+
+
+def _along_channels(values: Tensor, weight: Weight) -> Tensor:
+    """One value an output channel, in a shape that multiplies the weight."""
+    shape = [size if axis == weight.channel_axis else 1 for axis, size in enumerate(weight.shape)]
+    return values.reshape(shape)
 
 
 def _size(parameter: Tensor) -> float:
