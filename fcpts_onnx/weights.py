@@ -35,11 +35,13 @@ class Norm:
     """A BatchNormalization right behind a layer, which multiplies each channel by a gain.
 
     Attributes:
-        scale, variance: the names of its parameters.
+        scale, shift, mean, variance: the names of its parameters.
         epsilon: what it adds to the variance.
     """
 
     scale: str
+    shift: str
+    mean: str
     variance: str
     epsilon: float
 
@@ -230,10 +232,10 @@ def _norm_after(node: gs.Node, model: Model) -> Norm | None:
     after = output.outputs[0] if len(output.outputs) == 1 else None
     if after is None or after.op != "BatchNormalization" or output.name in model.outputs:
         return None
-    scale, variance = after.inputs[1].name, after.inputs[4].name
-    if after.domain or not {scale, variance} <= model.tensors.keys():
+    names = [tensor.name for tensor in after.inputs[1:5]]
+    if after.domain or not set(names) <= model.tensors.keys():
         return None
-    return Norm(scale, variance, after.attrs.get("epsilon", 1e-5))
+    return Norm(*names, epsilon=after.attrs.get("epsilon", 1e-5))
 
 
 def _uses(tensor: gs.Tensor) -> Iterator[tuple[gs.Node, int]]:

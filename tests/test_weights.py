@@ -177,7 +177,7 @@ def test_select() -> None:
 
 def test_a_batch_norm_right_behind_a_layer_is_seen() -> None:
     found = find(networks.batch_norm())
-    assert found["conv.w"].norm == Norm("bn.scale", "bn.var", 1e-5)
+    assert found["conv.w"].norm == Norm("bn.scale", "bn.shift", "bn.mean", "bn.var", 1e-5)
     assert found["out.w"].norm is None
     proto = networks.batch_norm()
     proto.graph.output.add(name="c")

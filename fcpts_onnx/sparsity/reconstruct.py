@@ -112,10 +112,11 @@ class _Student:
             )
             for weight in weights
         }
-        fixed = self._weights.keys() | {
-            weight.norm.scale for weight in scaled if weight.norm is not None
-        }
+        norms = [weight.norm for weight in scaled if weight.norm is not None]
+        fixed = self._weights.keys() | {norm.scale for norm in norms}
         self._along = {name: v for name, v in twin.learned.items() if name not in fixed}
+        self._sizes = {name: _size(value) for name, value in self._along.items()}
+        self._sizes |= {norm.shift: _size(_folded_bias(norm, twin)) for norm in norms}
         self._scales = {
             weight.name: nn.Parameter(
                 _along_channels(self._weights[weight.name].new_ones(weight.channels or 1), weight)
@@ -136,9 +137,9 @@ class _Student:
         for weight in self._weights.values():
             lr = rate * _size(weight) if relative else rate
             groups.append({"params": [weight], "lr": lr, "weight_decay": recipe.weight_decay})
-        for value in (*self._along.values(), *self._scales.values()):
-            lr = channel_rate * max(_size(value), _LEAST_SIZE) if relative else channel_rate
-            groups.append({"params": [value], "lr": lr, "weight_decay": 0.0})
+        for name, value in (*self._along.items(), *self._scales.items()):
+            size = max(self._sizes.get(name, 1.0), _LEAST_SIZE) if relative else 1.0
+            groups.append({"params": [value], "lr": channel_rate * size, "weight_decay": 0.0})
         return groups
 
     def values(self) -> dict[str, Tensor]:
@@ -203,11 +204,20 @@ class _Meter:
 
 def _gain(weight: Weight, norm: Norm, twin: Twin) -> Tensor:
     """What batch norm multiplies each channel with; never nearly zero, to be divided by."""
-    variance = twin.constant(norm.variance) + norm.epsilon
-    gain = twin.constant(norm.scale).detach() / variance.sqrt()
+    gain = _exact_gain(norm, twin)
     least = _LEAST_GAIN * gain.abs().mean()
     gain = torch.where(gain.abs() < least, torch.where(gain < 0, -least, least), gain)
     return _along_channels(gain, weight)
+
+
+def _exact_gain(norm: Norm, twin: Twin) -> Tensor:
+    variance = twin.constant(norm.variance) + norm.epsilon
+    return twin.constant(norm.scale).detach() / variance.sqrt()
+
+
+def _folded_bias(norm: Norm, twin: Twin) -> Tensor:
+    """The bias that a layer has once batch norm is folded into it, less what its own adds."""
+    return twin.constant(norm.shift) - twin.constant(norm.mean) * _exact_gain(norm, twin)
 
 
 def _along_channels(values: Tensor, weight: Weight) -> Tensor:
