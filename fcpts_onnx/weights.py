@@ -232,10 +232,10 @@ def _norm_after(node: gs.Node, model: Model) -> Norm | None:
     after = output.outputs[0] if len(output.outputs) == 1 else None
     if after is None or after.op != "BatchNormalization" or output.name in model.outputs:
         return None
-    names = [tensor.name for tensor in after.inputs[1:5]]
-    if after.domain or not set(names) <= model.tensors.keys():
+    scale, shift, mean, variance = (tensor.name for tensor in after.inputs[1:5])
+    if after.domain or not {scale, shift, mean, variance} <= model.tensors.keys():
         return None
-    return Norm(*names, epsilon=after.attrs.get("epsilon", 1e-5))
+    return Norm(scale, shift, mean, variance, after.attrs.get("epsilon", 1e-5))
 
 
 def _uses(tensor: gs.Tensor) -> Iterator[tuple[gs.Node, int]]:
