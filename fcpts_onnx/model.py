@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnx_graphsurgeon as gs
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
@@ -100,6 +101,27 @@ class Model:
             _input_spec(value) for value in self.proto.graph.input if value.name not in initializers
         )
 
+    def inlined(self, implemented: Collection[tuple[str, str]] = ()) -> Model:
+        """The same model with its functions inlined: its own, and operators that ONNX defines so.
+
+        Args:
+            implemented: (domain, name) of the operators that stay although ONNX defines them by a
+                function.
+        """
+        calls = {(_domain(node.domain), node.op_type) for node in _all_nodes(self.proto.graph)}
+        own = {(_domain(entry.domain), entry.name) for entry in self.proto.functions}
+        apart = calls - set(implemented) if implemented else set()
+        if own.isdisjoint(calls) and not apart:
+            return self
+        ids = [*implemented, *(("ai.onnx", name) for domain, name in implemented if not domain)]
+        try:
+            proto = onnx.inliner.inline_selected_functions(
+                self.proto, ids, exclude=True, inline_schema_functions=bool(implemented)
+            )
+        except RuntimeError:  # it needs types that it does not know; the operators stay then
+            return self
+        return Model(self.path, proto)
+
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of the graph's outputs."""
@@ -137,13 +159,11 @@ def load(path: str | os.PathLike[str]) -> Model:
     model = Model(path, proto)
     _check_opset(model)
     _check_external_data(model)
-    # The checker insists on a shape for inputs and outputs, which no runtime needs.
-    if all(value.type.tensor_type.HasField("shape") for value in _interface(proto)):
-        try:
-            onnx.checker.check_model(str(path))
-        except onnx.checker.ValidationError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"{path}: not a valid ONNX model: {reason}") from error
+    try:
+        onnx.checker.check_model(_checkable(model))
+    except onnx.checker.ValidationError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{path}: not a valid ONNX model: {reason}") from error
     return model
 
 
@@ -210,6 +230,15 @@ def stored_tensors(
                 yield from stored_tensors(body, inner=True)
 
 
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and of the graphs inside it."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _all_nodes(body)
+
+
 def _domain(name: str) -> str:
     """One name for the default domain, which may be stored in two ways."""
     return "" if name == "ai.onnx" else name
@@ -238,6 +267,26 @@ def _input_spec(value: onnx.ValueInfoProto) -> InputSpec:
         )
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     return InputSpec(value.name, dtype, shape)
+
+
+def _checkable(model: Model) -> str | onnx.ModelProto:
+    """What to give to the checker: the file, or a copy with all that it insists on.
+
+    That is a shape for inputs and outputs, which no runtime needs.
+    """
+    if all(value.type.tensor_type.HasField("shape") for value in _interface(model.proto)):
+        return str(model.path)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model.proto)
+    for value in _interface(copy):
+        value.type.tensor_type.shape.SetInParent()
+    for _, tensor in stored_tensors(copy.graph):
+        if uses_external_data(tensor):  # looked for in the working folder; it is checked already
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+            del tensor.dims[:]
+            tensor.dims.append(0)
+    return copy
 
 
 def _interface(proto: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:

@@ -2,75 +2,42 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-import onnx_graphsurgeon as gs
 import torch
-from onnx import TensorProto
 from torch import Tensor, nn
 
-from fcpts_onnx.errors import UnsupportedError
+from fcpts_onnx.frontier import frontier
 from fcpts_onnx.model import Model
-from fcpts_onnx.ops import Op, find_op
-from fcpts_onnx.ops.dtypes import TORCH_TYPES, to_torch
-from fcpts_onnx.weights import node_label
+from fcpts_onnx.ops import implemented
+from fcpts_onnx.ops.dtypes import promoted, to_torch
+from fcpts_onnx.steps import Step, bind, check_supported
 
-__all__ = ["Step", "Twin"]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One node, ready to run.
-
-    Attributes:
-        inputs: value names, None where an optional input is left out.
-        ints: positions of inputs that are handed over as Python integers.
-        frees: names that no later step reads.
-    """
-
-    label: str
-    op: str
-    function: Callable[..., Any]
-    inputs: tuple[str | None, ...]
-    outputs: tuple[str, ...]
-    ints: frozenset[int]
-    frees: tuple[str, ...] = ()
-
-    def run(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        """The node's outputs, from values by name.
-
-        Raises:
-            RuntimeError: it cannot be computed; the node is named.
-        """
-        arguments: list[Any] = [None if name is None else values[name] for name in self.inputs]
-        for position in self.ints:
-            if position < len(arguments) and arguments[position] is not None:
-                arguments[position] = tuple(arguments[position].tolist())
-        try:
-            result = self.function(*arguments)
-        except (RuntimeError, IndexError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise RuntimeError(f"{self.op} node {self.label!r}: {reason}") from error
-        return tuple(result) if isinstance(result, (tuple, list)) else (result,)
+__all__ = ["Twin"]
 
 
 class Twin(nn.Module):
     """The graph of a model as a torch module.
 
     What is learned is a Parameter, by its ONNX name in `learned`; every other constant is fixed.
+    A twin that learns computes in float32, also where the model says another float type.
     What depends on constants alone is computed once, here. The forward pass changes nothing, so
     the dense network and a sparse one can share a twin: hand over other tensors for some of its
     parameters by `replaced`.
 
     Args:
         model: the model to mirror.
-        learned: names of initializers (or Constant nodes' outputs) to make Parameters.
+        learned: names of what to make Parameters: initializers, Constant nodes' outputs, or what
+            a node makes of constants alone, as DequantizeLinear does.
 
     Attributes:
+        kept_whole: (domain, name) of the operators that are not taken apart into the functions
+            that ONNX defines them by.
+        model: the model with its functions inlined, whose values the twin has by name.
+        output_names: the graph's outputs; where something is learned, what gradients reach of
+            them, or before them (see `frontier`).
         per_sample: run the graph for each sample on its own, vectorised. Graphs that were
             exported with a batch size written into them give right results only so.
 
@@ -81,19 +48,32 @@ class Twin(nn.Module):
 
     def __init__(self, model: Model, learned: Collection[str] = ()) -> None:
         super().__init__()
+        learned_set = set(learned)
+        self.kept_whole = implemented(model.opsets)
+        model = model.inlined(self.kept_whole)
         self.per_sample = False
         self.input_names = tuple(spec.name for spec in model.inputs)
-        self.output_names = model.outputs
-        steps = _bind(model)
-        values = {name: to_torch(model.array(name)) for name in _read_constants(model)}
+        self._promotes = bool(learned)
+        steps, values = bind(model, promote=self._promotes)
+        self.output_names = frontier(steps, learned, model.outputs) if learned else model.outputs
+        steps = _schedule(steps, self.output_names)
+        check_supported(model, steps)
+        self.model = model
+        read = set(self.output_names).union(*(step.reads for step in steps))
+        for name in read & model.tensors.keys():
+            value = to_torch(model.array(name))
+            values[name] = promoted(value) if self._promotes else value
+        # What is stored as whole numbers is learned as the float values these stand for.
+        for step in (step for step in steps if not learned_set.isdisjoint(step.outputs)):
+            values.update(zip(step.outputs, step.run(values), strict=False))
+        steps = [step for step in steps if learned_set.isdisjoint(step.outputs)]
         self.learned = {
-            name: nn.Parameter(values.pop(name)) for name in list(values) if name in learned
+            name: nn.Parameter(values.pop(name)) for name in list(values) if name in learned_set
         }
         for place, parameter in enumerate(self.learned.values()):
             self.register_parameter(f"learned_{place}", parameter)
         self.steps = _schedule(_fold(steps, values), self.output_names)
-        read = set(self.output_names)
-        read.update(name for step in self.steps for name in step.inputs if name is not None)
+        read = set(self.output_names).union(*(step.reads for step in self.steps))
         # Shapes, axes and the like are read by Python: they stay on the CPU and are no buffers.
         self._shapes = {
             name: value
@@ -112,6 +92,10 @@ class Twin(nn.Module):
         """The value of a constant float tensor that the graph reads."""
         learned = self.learned.get(name)
         return self.get_buffer(self._buffer_of[name]) if learned is None else learned
+
+    def constants(self) -> dict[str, Tensor]:
+        """All fixed tensors that the steps read, by name."""
+        return self._shapes | {n: self.get_buffer(buffer) for n, buffer in self._buffer_of.items()}
 
     def prepare(self, device: torch.device) -> None:
         """Move to a device, images in channels-last memory, where convolutions are fastest."""
@@ -134,7 +118,7 @@ class Twin(nn.Module):
             fetch: names of values inside the graph to return as well.
 
         Returns:
-            The graph's outputs, and what was asked for, by name.
+            The outputs, and what was asked for, by name.
         """
         if not self.per_sample:
             return self._run(inputs, replaced, fetch)
@@ -159,6 +143,8 @@ class Twin(nn.Module):
         values: dict[str, Any] = {
             name: self.get_buffer(buffer) for name, buffer in self._buffer_of.items()
         }
+        if self._promotes:
+            inputs = {name: promoted(value) for name, value in inputs.items()}
         values |= self._shapes | self.learned | dict(inputs) | dict(replaced or {})
         wanted = dict.fromkeys((*self.output_names, *fetch))
         for step in self.steps:
@@ -169,109 +155,11 @@ class Twin(nn.Module):
         return {name: values[name] for name in wanted}
 
 
-def _bind(model: Model) -> list[Step]:
-    """A step for every node but the constants; all that is unsupported is said at once."""
-    steps, problems = [], defaultdict(list)
-    known = {spec.name for spec in model.inputs} | model.tensors.keys()
-    for node in model.graph.nodes:
-        if node.outputs and node.outputs[0].name in model.tensors:
-            continue
-        opset = model.opsets.get(node.domain, 1)
-        found = find_op(node.domain, node.op, opset)
-        problem = _input_problem(node, model, known) or _problem(node, found, model.outputs)
-        if found is None or problem:
-            prefix = f"{node.domain}::" if node.domain else ""
-            title = f"{prefix}{node.op} (opset {opset}){problem}"
-            problems[title].append(node_label(node))
-        else:
-            steps.append(_step(node, found, model.outputs))
-        known.update(tensor.name for tensor in node.outputs)
-    if problems:
-        lines = [f"  {title}: {_listing(nodes)}" for title, nodes in sorted(problems.items())]
-        raise UnsupportedError(
-            f"{model.path}: the twin lacks {len(problems)} operator(s) of this model:\n"
-            + "\n".join(lines)
-            + "\nExport the model without them, or add them (CONTRIBUTING.md says how)."
-        )
-    return steps
-
-
-def _input_problem(node: gs.Node, model: Model, known: Collection[str]) -> str:
-    """What is wrong with what a node reads, empty when nothing is."""
-    for tensor in node.inputs:
-        if tensor.name and tensor.name not in known:
-            kind = "a sparse initializer" if isinstance(tensor, gs.Constant) else "unknown"
-            return f" reading {tensor.name!r}, which is {kind}"
-        stored = model.tensors.get(tensor.name)
-        if stored is not None and stored.data_type not in TORCH_TYPES:
-            name = TensorProto.DataType.Name(stored.data_type).lower()
-            return f" reading {tensor.name!r} of type {name}"
-    return ""
-
-
-def _problem(node: gs.Node, found: Op | None, graph_outputs: Collection[str]) -> str:
-    """What a registered operator cannot do for this node, empty when it can."""
-    if found is None:
-        return ""
-    inner = [key for key, value in node.attrs.items() if isinstance(value, gs.Graph)]
-    unknown = sorted(set(node.attrs) - found.attributes | set(inner))
-    missing = sorted(found.required - set(node.attrs))
-    outputs = len(_read_outputs(node, graph_outputs))
-    if unknown:
-        return f" with attribute {', '.join(unknown)}"
-    checked = sorted(found.only.keys() & node.attrs.keys())
-    if other := [key for key in checked if node.attrs[key] not in found.only[key]]:
-        return " with " + ", ".join(f"{key}={node.attrs[key]}" for key in other)
-    if missing:
-        return f" without attribute {', '.join(missing)}"
-    if outputs > found.max_outputs:
-        return f" with {outputs} outputs"
-    if found.max_inputs is not None and len(node.inputs) > found.max_inputs:
-        return f" with {len(node.inputs)} inputs"
-    return ""
-
-
-def _read_outputs(node: gs.Node, graph_outputs: Collection[str]) -> list[str]:
-    """A node's outputs up to the last one that is read; exporters name others that nobody reads."""
-    read = [bool(tensor.outputs) or tensor.name in graph_outputs for tensor in node.outputs]
-    last = max((place for place, is_read in enumerate(read) if is_read), default=0)
-    return [tensor.name for tensor in node.outputs[: last + 1]]
-
-
-def _listing(names: list[str], limit: int = 20) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
-
-
-def _step(node: gs.Node, found: Op, graph_outputs: Collection[str]) -> Step:
-    outputs = tuple(_read_outputs(node, graph_outputs))
-    attributes = {
-        key: to_torch(value.values) if isinstance(value, gs.Constant) else value
-        for key, value in node.attrs.items()
-    }
-    if found.wants_outputs:
-        attributes["outputs"] = len(outputs)
-    return Step(
-        label=node_label(node),
-        op=node.op,
-        function=partial(found.function, **attributes) if attributes else found.function,
-        inputs=tuple(tensor.name or None for tensor in node.inputs),
-        outputs=outputs,
-        ints=found.ints,
-    )
-
-
-def _read_constants(model: Model) -> list[str]:
-    """The constants that some node reads, or that are outputs."""
-    read = {tensor.name for node in model.graph.nodes for tensor in node.inputs}
-    return [name for name in model.tensors if name in read or name in model.outputs]
-
-
 def _fold(steps: list[Step], constants: dict[str, Tensor]) -> list[Step]:
     """Run the steps that depend on constants alone, adding to `constants`; the others are left."""
     left = []
     for step in steps:
-        if all(name in constants for name in step.inputs if name is not None):
+        if step.reads <= constants.keys():
             constants.update(zip(step.outputs, step.run(constants), strict=False))
         else:
             left.append(step)
@@ -284,7 +172,7 @@ def _schedule(steps: list[Step], outputs: Collection[str]) -> list[Step]:
     for step in reversed(steps):
         if needed.isdisjoint(step.outputs):
             continue
-        last_reads = {name for name in step.inputs if name is not None} - needed
+        last_reads = step.reads - needed
         unread = {name for name in step.outputs if name} - needed
         kept.append(replace(step, frees=tuple(sorted(last_reads | unread))))
         needed |= last_reads

@@ -1,20 +1,52 @@
 """TWIN: the operators, one family a file; importing this package registers them all."""
 
-from fcpts_onnx.ops import activation, conv, elementwise, linear, norm, pool, reduce, shape
-from fcpts_onnx.ops.registry import Ints, Op, find_op, op, supported_ops
+from fcpts_onnx.ops import (
+    activation,
+    attention,
+    contrib,
+    control,
+    conv,
+    detection,
+    elementwise,
+    indexing,
+    linear,
+    loss,
+    norm,
+    pool,
+    quantize,
+    recurrent,
+    reduce,
+    resample,
+    sampling,
+    shape,
+    signal,
+)
+from fcpts_onnx.ops.registry import Ints, Op, find_op, implemented, op, supported_ops
 
 __all__ = [
     "Ints",
     "Op",
     "activation",
+    "attention",
+    "contrib",
+    "control",
     "conv",
+    "detection",
     "elementwise",
     "find_op",
+    "implemented",
+    "indexing",
     "linear",
+    "loss",
     "norm",
     "op",
     "pool",
+    "quantize",
+    "recurrent",
     "reduce",
+    "resample",
+    "sampling",
     "shape",
+    "signal",
     "supported_ops",
 ]

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from torch import Tensor
 
-__all__ = ["TORCH_TYPES", "to_numpy", "to_torch"]
+__all__ = ["PROMOTED_TYPES", "TORCH_TYPES", "promoted", "to_numpy", "to_torch"]
+
+_BFLOAT16 = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)
 
 TORCH_TYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
@@ -29,6 +31,15 @@ TORCH_TYPES: dict[int, torch.dtype] = {
 """The torch dtype of an ONNX element type (TensorProto.DataType), where torch has one."""
 
 
+PROMOTED_TYPES = frozenset({TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
+"""The float types that learning does in float32."""
+
+
+def promoted(tensor: Tensor) -> Tensor:
+    """The tensor, in float32 if it is of another float type."""
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
 def to_torch(array: np.ndarray[Any, Any]) -> Tensor:
     """A tensor with the array's values and type, in memory of its own.
 
@@ -41,6 +52,8 @@ def to_torch(array: np.ndarray[Any, Any]) -> Tensor:
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """The values of a tensor as an array; bfloat16 becomes float32, which holds all its values."""
+    """The values of a tensor as an array, in memory that may be the tensor's."""
     tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
+    if tensor.dtype is torch.bfloat16:
+        return tensor.contiguous().view(torch.int16).numpy().view(_BFLOAT16)
+    return tensor.numpy()

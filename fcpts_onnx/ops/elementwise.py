@@ -15,19 +15,37 @@ __all__: list[str] = []
 
 _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "Abs": torch.abs,
+    "Acos": torch.acos,
+    "Acosh": torch.acosh,
+    "Asin": torch.asin,
+    "Asinh": torch.asinh,
+    "Atan": torch.atan,
+    "Atanh": torch.atanh,
+    "BitwiseNot": torch.bitwise_not,
     "Ceil": torch.ceil,
+    "Cos": torch.cos,
+    "Cosh": torch.cosh,
     "Erf": torch.erf,
     "Exp": torch.exp,
     "Floor": torch.floor,
+    "IsNaN": torch.isnan,
     "Log": torch.log,
     "Neg": torch.neg,
     "Not": torch.logical_not,
     "Reciprocal": torch.reciprocal,
+    "Round": torch.round,
+    "Sign": torch.sign,
+    "Sin": torch.sin,
+    "Sinh": torch.sinh,
     "Sqrt": torch.sqrt,
+    "Tan": torch.tan,
 }
 _BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Add": torch.add,
     "And": torch.logical_and,
+    "BitwiseAnd": torch.bitwise_and,
+    "BitwiseOr": torch.bitwise_or,
+    "BitwiseXor": torch.bitwise_xor,
     "Equal": torch.eq,
     "Greater": torch.gt,
     "GreaterOrEqual": torch.ge,
@@ -36,7 +54,15 @@ _BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Mul": torch.mul,
     "Or": torch.logical_or,
     "Sub": torch.sub,
+    "Xor": torch.logical_xor,
 }
+
+
+_JUMPING = {
+    "And", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil", "Equal", "Floor",
+    "Greater", "GreaterOrEqual", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Round", "Sign",
+    "Xor",
+}  # fmt: skip
 
 
 def _unary(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -58,9 +84,9 @@ def _binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, T
 
 
 for _name, _one in _UNARY.items():
-    op(_name)(_unary(_one))
+    op(_name, gradient="masks" if _name in _JUMPING else "through")(_unary(_one))
 for _name, _two in _BINARY.items():
-    op(_name)(_binary(_two))
+    op(_name, gradient="masks" if _name in _JUMPING else "through")(_binary(_two))
 
 
 @op("Div")
@@ -86,6 +112,31 @@ def min(*inputs: Tensor) -> Tensor:
 @op("Max")
 def max(*inputs: Tensor) -> Tensor:
     return reduce(torch.maximum, inputs)
+
+
+@op("Sum")
+def sum(*inputs: Tensor) -> Tensor:
+    return reduce(torch.add, inputs)
+
+
+@op("Mean")
+def mean(*inputs: Tensor) -> Tensor:
+    return reduce(torch.add, inputs) / len(inputs)
+
+
+@op("BitShift", since=11, gradient="masks")
+def bit_shift(a: Tensor, b: Tensor, *, direction: str) -> Tensor:
+    # torch shifts unsigned integers of 8 bits only; the bits of a wider signed one are the same.
+    wide, by = a.to(torch.int64), b.to(torch.int64)
+    return (wide << by if direction == "LEFT" else wide >> by).to(a.dtype)
+
+
+@op("IsInf", since=10, gradient="masks")
+def is_inf(x: Tensor, *, detect_negative: int = 1, detect_positive: int = 1) -> Tensor:
+    found = torch.isinf(x)
+    if not detect_negative:
+        found = found & (x > 0)
+    return found if detect_positive else found & (x < 0)
 
 
 @op("Where")

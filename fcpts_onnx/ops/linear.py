@@ -10,10 +10,12 @@ from fcpts_onnx.ops.registry import op
 
 __all__: list[str] = []
 
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+
 
 @op("MatMul")
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    return torch.matmul(a, b)
+    return torch.matmul(_signed(a), _signed(b)).to(a.dtype)
 
 
 @op("Gemm")
@@ -28,7 +30,25 @@ def gemm(
     transB: int = 0,
 ) -> Tensor:
     a = a.T if transA else a
-    if alpha == 1 and beta == 1 and (c is None or c.ndim == 1):
+    if alpha == 1 and beta == 1 and (c is None or c.ndim == 1) and a.is_floating_point():
         return F.linear(a, b if transB else b.T, c)
-    product = alpha * (a @ (b.T if transB else b))
-    return product if c is None else product + beta * c
+    product = alpha * (_signed(a) @ _signed(b.T if transB else b))
+    # What is multiplied by zero is not read, be it infinite.
+    total = product if c is None or beta == 0 else product + beta * _signed(c)
+    return total.to(a.dtype)
+
+
+@op("Einsum")
+def einsum(*inputs: Tensor, equation: str) -> Tensor:
+    return torch.einsum(equation, *(_signed(x) for x in inputs)).to(inputs[0].dtype)
+
+
+@op("Det")
+def det(x: Tensor) -> Tensor:
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return torch.linalg.det(wide).to(x.dtype)
+
+
+def _signed(x: Tensor) -> Tensor:
+    """Unsigned integers, which torch multiplies no matrices of, as int64: equal modulo 2^64."""
+    return x.long() if x.dtype in _UNSIGNED else x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -39,8 +40,44 @@ def _root_of_squares(x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor
     return x.square().sum(axes, keepdim=keepdims).sqrt()
 
 
+def _sum(x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
+    return x.sum(axes, keepdim=keepdims).to(x.dtype)
+
+
+def _product(x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
+    for axis in sorted((axis % x.ndim for axis in axes), reverse=True):
+        x = x.prod(axis, keepdim=keepdims).to(x.dtype)
+    return x
+
+
+def _extreme(function: Callable[..., Tensor], *, largest: bool) -> Reduction:
+    """The largest or smallest value; over no value at all, what any value replaces."""
+
+    def reduction(x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
+        if any(x.shape[axis] == 0 for axis in axes):
+            shape = x.any(axes, keepdim=keepdims).shape
+            return torch.full(shape, _limit(x.dtype, not largest), dtype=x.dtype, device=x.device)
+        return function(x, axes, keepdim=keepdims)
+
+    return reduction
+
+
+def _limit(dtype: torch.dtype, largest: bool) -> float:
+    """The largest or smallest value of a type."""
+    if dtype is torch.bool:
+        return largest
+    if dtype.is_floating_point:
+        return math.inf if largest else -math.inf
+    return torch.iinfo(dtype).max if largest else torch.iinfo(dtype).min
+
+
 _register("ReduceMean", 18, lambda x, axes, keep: torch.mean(x, axes, keepdim=keep))
-_register("ReduceSum", 13, lambda x, axes, keep: torch.sum(x, axes, keepdim=keep).to(x.dtype))
-_register("ReduceMax", 18, lambda x, axes, keep: torch.amax(x, axes, keepdim=keep))
-_register("ReduceMin", 18, lambda x, axes, keep: torch.amin(x, axes, keepdim=keep))
+_register("ReduceSum", 13, _sum)
+_register("ReduceProd", 18, _product)
+_register("ReduceMax", 18, _extreme(torch.amax, largest=True))
+_register("ReduceMin", 18, _extreme(torch.amin, largest=False))
+_register("ReduceL1", 18, lambda x, axes, keep: _sum(x.abs(), axes, keep), torch.abs)
 _register("ReduceL2", 18, _root_of_squares, torch.abs)
+_register("ReduceLogSum", 18, lambda x, axes, keep: _sum(x, axes, keep).log(), torch.log)
+_register("ReduceLogSumExp", 18, lambda x, axes, keep: torch.logsumexp(x, axes, keepdim=keep))
+_register("ReduceSumSquare", 18, lambda x, axes, keep: _sum(x * x, axes, keep), torch.square)

@@ -15,11 +15,12 @@ import inspect
 import typing
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-__all__ = ["Ints", "Op", "find_op", "op", "supported_ops"]
+__all__ = ["Ints", "Op", "find_op", "implemented", "op", "supported_ops"]
 
 Ints = tuple[int, ...]
+Gradient = Literal["through", "first", "masks", "ends", "shapes"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _VARIADIC = inspect.Parameter.VAR_POSITIONAL
@@ -34,6 +35,7 @@ class Op:
         attributes: the attribute names it knows; a node that has any other is unsupported.
         required: those of them that a node has to have.
         only: attributes that are supported with these values alone.
+        gradient: what becomes of a gradient, see `op`.
         max_inputs: how many inputs it takes, None for any number.
         max_outputs: how many outputs it gives.
         ints: the positions of inputs that arrive as Python integers.
@@ -50,6 +52,7 @@ class Op:
     wants_outputs: bool
     max_outputs: int = 1
     only: Mapping[str, Container[object]] = field(default_factory=dict)
+    gradient: Gradient = "through"
 
 
 _table: dict[tuple[str, str], list[Op]] = {}
@@ -62,6 +65,7 @@ def op(
     domain: str = "",
     outputs: int = 1,
     only: Mapping[str, Container[object]] | None = None,
+    gradient: Gradient = "through",
 ) -> Callable[[Function], Function]:
     """Register a function as the operator `name` from opset `since` on.
 
@@ -69,6 +73,10 @@ def op(
         since: a semantic break point; versions that only add types need no registration.
         outputs: how many of the operator's outputs the function can give.
         only: the values of an attribute that the function is right for.
+        gradient: what becomes of one: "through", it passes to all outputs; "first", to the first
+            one alone; "masks", the outputs are constant but for jumps, place by place; "ends", the
+            outputs choose or count, and what follows belongs to other places for other inputs;
+            "shapes", the outputs depend on the shapes of the inputs alone.
 
     Raises:
         ValueError: that operator has an implementation for that version already.
@@ -79,7 +87,7 @@ def op(
         if any(known.since == since for known in versions):
             raise ValueError(f"{name} since {since} is registered twice.")
         found = _describe(function, domain, name, since)
-        found = replace(found, max_outputs=outputs, only=only or {})
+        found = replace(found, max_outputs=outputs, only=only or {}, gradient=gradient)
         bisect.insort(versions, found, key=lambda entry: entry.since)
         return function
 
@@ -90,6 +98,11 @@ def find_op(domain: str, name: str, opset: int) -> Op | None:
     """The implementation with the greatest `since` not above `opset`, or None."""
     known = [entry for entry in _table.get((domain, name), []) if entry.since <= opset]
     return known[-1] if known else None
+
+
+def implemented(opsets: Mapping[str, int]) -> list[tuple[str, str]]:
+    """(domain, name) of every operator with an implementation at these opsets."""
+    return [key for key in sorted(_table) if find_op(*key, opsets.get(key[0], 1))]
 
 
 def supported_ops() -> list[Op]:

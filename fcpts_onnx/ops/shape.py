@@ -47,7 +47,7 @@ def dropout_7(x: Tensor, *, ratio: float = 0.5) -> Tensor:
     return x
 
 
-@op("Dropout", since=12, outputs=2)
+@op("Dropout", since=12, outputs=2, gradient="first")
 def dropout_12(
     x: Tensor,
     ratio: Tensor | None = None,
@@ -64,7 +64,7 @@ def cast(x: Tensor, *, to: int, saturate: int = 1, round_mode: str = "up") -> Te
     return x.to(TORCH_TYPES[to])
 
 
-@op("Shape")
+@op("Shape", gradient="shapes")
 def shape(x: Tensor, *, start: int = 0, end: int | None = None) -> Tensor:
     return torch.tensor(x.shape[start:end], dtype=torch.int64)
 
@@ -171,15 +171,6 @@ def _take(x: Tensor, axis: int, picked: range) -> Tensor:
     return x.index_select(axis, torch.tensor(list(picked), dtype=torch.int64, device=x.device))
 
 
-@op("Gather")
-def gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
-    axis = axis % x.ndim
-    indices = indices.to(x.device, torch.int64)
-    indices = torch.where(indices < 0, indices + x.shape[axis], indices)
-    picked = x.index_select(axis, indices.reshape(-1))
-    return picked.reshape(x.shape[:axis] + indices.shape + x.shape[axis + 1 :])
-
-
 @op("Expand")
 def expand(x: Tensor, shape: Ints) -> Tensor:
     return x.expand(torch.broadcast_shapes(x.shape, shape))
@@ -190,7 +181,7 @@ def tile(x: Tensor, repeats: Ints) -> Tensor:
     return x.repeat(repeats)
 
 
-@op("ConstantOfShape")
+@op("ConstantOfShape", gradient="shapes")
 def constant_of_shape(shape: Ints, *, value: Tensor | None = None) -> Tensor:
     if value is None:
         return torch.zeros(shape)
@@ -237,3 +228,30 @@ def _neighbours(length: int, before: int, after: int, mode: str) -> Tensor:
         return places % length
     period = max(1, 2 * (length - 1))
     return (length - 1) - ((places % period) - (length - 1)).abs()
+
+
+@op("Size", gradient="shapes")
+def size(x: Tensor) -> Tensor:
+    return torch.tensor(x.numel())
+
+
+@op("Range", since=11)
+def range_11(start: Tensor, limit: Tensor, delta: Tensor, *, stash_type: int = 1) -> Tensor:
+    return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
+
+
+@op("EyeLike", since=9, only={"dtype": TORCH_TYPES}, gradient="shapes")
+def eye_like(x: Tensor, *, dtype: int | None = None, k: int = 0) -> Tensor:
+    rows, columns = x.shape
+    places = torch.arange(columns)[None] - torch.arange(rows)[:, None]
+    return (places == k).to(x.dtype if dtype is None else TORCH_TYPES[dtype]).to(x.device)
+
+
+@op("CastLike", since=15)
+def cast_like(x: Tensor, like: Tensor, *, saturate: int = 1, round_mode: str = "up") -> Tensor:
+    return x.to(like.dtype)
+
+
+@op("BitCast", since=26, only={"to": TORCH_TYPES}, gradient="ends")
+def bit_cast(x: Tensor, *, to: int) -> Tensor:
+    return x.contiguous().view(TORCH_TYPES[to])

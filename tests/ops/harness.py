@@ -11,9 +11,11 @@ import onnx
 import onnxruntime as ort
 import torch
 from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 import fcpts_onnx.runtime  # noqa: F401  lets onnxruntime load opsets that are not released yet
 from fcpts_onnx.model import OLDEST_OPSET, Model
+from fcpts_onnx.ops.dtypes import to_numpy, to_torch
 from fcpts_onnx.twin import Twin
 
 NEWEST_IN_ONNXRUNTIME = 27
@@ -28,6 +30,9 @@ class Case:
         inputs: arrays in order, None where an optional one is left out.
         since, until: the opsets in which these inputs and attributes are what the schema says.
         constants: positions of inputs that are initializers.
+        unknown_to_onnxruntime: compare with the reference evaluator of the onnx package, for what
+            onnxruntime has no kernel for.
+        domain: of the operator; `since` and `until` are then of no meaning.
     """
 
     op: str
@@ -38,9 +43,13 @@ class Case:
     outputs: int = 1
     constants: tuple[int, ...] = ()
     note: str = ""
+    unknown_to_onnxruntime: bool = False
+    domain: str = ""
 
     def opsets(self) -> list[int]:
         """One opset for each schema version that the case is valid in."""
+        if self.domain:
+            return [self.since]
         starts = {max(version, self.since) for version in schema_versions(self.op)}
         before = [v for v in schema_versions(self.op) if v <= self.since]
         assert before, f"{self.op} does not exist at opset {self.since}"
@@ -79,25 +88,32 @@ def check(case: Case, opset: int) -> None:
         for place, array in enumerate(case.inputs)
         if array is not None and place not in case.constants
     }
-    session = ort.InferenceSession(
-        model.proto.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    expected = session.run(None, feeds)
+    expected = oracle(model.proto, feeds, case)
     with torch.no_grad():
-        found = Twin(model)({name: torch.from_numpy(array) for name, array in feeds.items()})
+        found = Twin(model)({name: to_torch(array) for name, array in feeds.items()})
     assert len(found) == len(expected) == case.outputs
     for value, wanted in zip(found.values(), expected, strict=True):
-        array = value.numpy()
+        array = to_numpy(value)
         assert array.dtype == wanted.dtype
         assert array.shape == wanted.shape
         np.testing.assert_allclose(array, wanted, rtol=1e-5, atol=1e-6)
+
+
+def oracle(proto: onnx.ModelProto, feeds: dict[str, np.ndarray], case: Case) -> list[np.ndarray]:
+    """What the outputs should be."""
+    if case.unknown_to_onnxruntime:
+        return ReferenceEvaluator(proto).run(None, feeds)
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, feeds)
 
 
 def one_node(case: Case, opset: int) -> Model:
     """A model of a single node."""
     names = ["" if array is None else f"x{place}" for place, array in enumerate(case.inputs)]
     outputs = [f"y{place}" for place in range(case.outputs)]
-    node = helper.make_node(case.op, names, outputs, name=f"the_{case.op}", **case.attributes)
+    node = helper.make_node(
+        case.op, names, outputs, name=f"the_{case.op}", domain=case.domain, **case.attributes
+    )
     values = [
         helper.make_tensor_value_info(
             name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
@@ -112,7 +128,10 @@ def one_node(case: Case, opset: int) -> Model:
     graph = helper.make_graph(
         [node], "case", values, [onnx.ValueInfoProto(name=name) for name in outputs], constants
     )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    opsets = [helper.make_opsetid("", opset)]
+    if case.domain:
+        opsets.append(helper.make_opsetid(case.domain, 1))
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     return Model(Path("case.onnx"), proto)
 
 

@@ -11,8 +11,31 @@ TRUTH = A > 0
 OTHER = normal(4, seed=2) > 0
 WHOLE, DIVISOR = ints(7, -7, 8, -9), ints(2, 2, -3, -3)
 
+SPECIAL = np.float32([1, np.nan, np.inf, -np.inf])
+BITS = np.uint8([16, 4, 255])
+
 CASES = [
     *(Case(name, (A,)) for name in ("Abs", "Ceil", "Exp", "Floor", "Neg", "Reciprocal")),
+    *(Case(name, (A,)) for name in ("Cos", "Sin", "Tan", "Atan")),
+    *(Case(name, (A,), since=9) for name in ("Sinh", "Cosh", "Asinh", "Sign")),
+    *(Case(name, (A / 5,)) for name in ("Acos", "Asin")),
+    Case("Atanh", (A / 5,), since=9),
+    Case("Acosh", (POSITIVE + 1,), since=9),
+    Case("Sign", (WHOLE,), since=9),
+    Case("Round", (np.float32([0.5, 1.5, -2.5, 2.6]),), since=11),
+    Case("IsNaN", (SPECIAL,), since=9),
+    Case("IsInf", (SPECIAL,), since=10),
+    Case("IsInf", (SPECIAL,), {"detect_negative": 0}, since=10),
+    Case("IsInf", (SPECIAL,), {"detect_positive": 0}, since=10),
+    Case("BitwiseNot", (WHOLE,), since=18),
+    *(Case(f"Bitwise{name}", (WHOLE, DIVISOR), since=18) for name in ("And", "Or", "Xor")),
+    Case("BitShift", (BITS, np.uint8([1, 2, 3])), {"direction": "LEFT"}, since=11),
+    Case("BitShift", (BITS, np.uint8([1, 2, 3])), {"direction": "RIGHT"}, since=11),
+    Case("Xor", (TRUTH, OTHER)),
+    Case("Sum", (A, A + 1, A - 1)),
+    Case("Sum", (A, B), since=8),
+    Case("Mean", (A, A + 1, A - 1)),
+    Case("Mean", (A, B), since=8),
     Case("Erf", (A,), since=9),
     Case("Log", (POSITIVE,)),
     Case("Sqrt", (POSITIVE,)),

@@ -10,25 +10,45 @@ from fcpts_onnx.model import OLDEST_OPSET
 from fcpts_onnx.ops import find_op, op, supported_ops
 from tests.ops import (
     test_activation,
+    test_attention,
+    test_contrib,
+    test_control,
     test_conv,
+    test_detection,
     test_elementwise,
+    test_indexing,
     test_linear,
+    test_loss,
     test_norm,
     test_pool,
+    test_quantize,
+    test_recurrent,
     test_reduce,
+    test_resample,
     test_shape,
+    test_signal,
 )
 from tests.ops.harness import NEWEST_IN_ONNXRUNTIME, schema_versions
 
 FAMILIES = (
     test_activation,
+    test_attention,
+    test_contrib,
+    test_control,
     test_conv,
+    test_detection,
     test_elementwise,
+    test_indexing,
     test_linear,
+    test_loss,
     test_norm,
     test_pool,
+    test_quantize,
+    test_recurrent,
     test_reduce,
+    test_resample,
     test_shape,
+    test_signal,
 )
 
 
@@ -77,23 +97,40 @@ def test_every_attribute_of_the_schema_is_known() -> None:
     assert sorted(missing) == []
 
 
+# Claimed without a case in the tables, and why.
+WITHOUT_CASES = {
+    "If": "test_control has tests of its own",
+    "Loop": "test_control has tests of its own",
+    "Scan": "test_control has tests of its own",
+    "GlobalLpPool": "its version 22 has a kernel in neither onnxruntime nor onnx",
+    "MaxRoiPool": "its version 22 has a kernel in neither onnxruntime nor onnx",
+    "Scatter": "its version 11 is deprecated: no checker lets it pass",
+}
+
+
+def versions_of(domain: str, name: str) -> list[int]:
+    """The versions of an operator; those of onnxruntime's own domain have one."""
+    return [1] if domain else schema_versions(name)
+
+
 def test_every_operator_has_a_case_at_every_schema_version_it_claims() -> None:
     covered = {
-        (case.op, max(v for v in schema_versions(case.op) if v <= opset))
+        (case.domain, case.op, max(v for v in versions_of(case.domain, case.op) if v <= opset))
         for family in FAMILIES
         for case in family.CASES
         for opset in case.opsets()
     }
     claimed = set()
     for known in supported_ops():
-        versions = schema_versions(known.name)
+        versions = versions_of(known.domain, known.name)
         oldest = max(
             (v for v in versions if v <= max(OLDEST_OPSET, known.since)), default=versions[0]
         )
         claimed |= {
-            (known.name, version)
+            (known.domain, known.name, version)
             for version in versions
             if oldest <= version <= NEWEST_IN_ONNXRUNTIME
         }
     assert len(claimed) > 100
-    assert sorted(claimed - covered) == []
+    missing = [entry for entry in claimed - covered if entry[1] not in WITHOUT_CASES]
+    assert sorted(missing) == []

@@ -11,15 +11,26 @@ END = np.iinfo(np.int64).max
 START = np.iinfo(np.int64).min
 RATIO, TRAINING = np.float32(0.5), np.array(False)
 
+MATRIX = normal(3, 4, seed=7)
+
 CASES = [
     Case("Constant", (), {"value_float": 0.3}, since=12),
     Case("Constant", (), {"value_floats": [0.3, 0.4]}, since=12),
     Case("Constant", (), {"value_int": 3}, since=12),
     Case("Constant", (), {"value_ints": [3, 4]}, since=12),
+    Case("Size", (X,)),
+    Case("Range", (np.float32(1), np.float32(3), np.float32(0.5)), since=11, constants=(0, 1, 2)),
+    Case("Range", (np.int64(5), np.int64(-1), np.int64(-2)), since=11, constants=(0, 1, 2)),
+    Case("EyeLike", (MATRIX,), since=9),
+    Case("EyeLike", (MATRIX,), {"k": 1, "dtype": TensorProto.DOUBLE}, since=9),
+    Case("CastLike", (X, normal(1)), since=15),
+    Case("CastLike", (X, ints(1)), since=15),
+    Case("BitCast", (MATRIX,), {"to": TensorProto.INT32}, since=26, unknown_to_onnxruntime=True),
     Case("Identity", (X,)),
     Case("Dropout", (X,), {"ratio": 0.3}, until=11),
     Case("Dropout", (X, RATIO, TRAINING), since=12, constants=(1, 2)),
     Case("Dropout", (X,), since=12, outputs=2),
+    Case("Cast", (X,), {"to": TensorProto.DOUBLE}),
     Case("Cast", (X,), {"to": TensorProto.INT64}),
     Case("Cast", (X > 0,), {"to": TensorProto.FLOAT}),
     Case("Shape", (X,)),
@@ -54,9 +65,6 @@ CASES = [
     Case("Slice", (X, ints(-1), ints(START), ints(2), ints(-1)), since=10, constants=(1, 2, 3, 4)),
     Case("Slice", (X, ints(0), ints(4), ints(-1), ints(2)), since=10),
     Case("Slice", (X, ints(3), ints(1), ints(1)), since=10, note="empty"),
-    Case("Gather", (X, ints(2, 0)), {"axis": 1}, constants=(1,)),
-    Case("Gather", (X, np.int64(1)), {"axis": 2}, constants=(1,)),
-    Case("Gather", (X, np.array([[-1, 0], [1, -2]])), since=11),
     Case("Expand", (X[:, :1], ints(3, 1)), since=8, constants=(1,)),
     Case("Expand", (X, ints(5, 1, 3, 1)), since=8, constants=(1,)),
     Case("Tile", (X, ints(1, 2, 3)), constants=(1,)),

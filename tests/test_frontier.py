@@ -1,0 +1,74 @@
+"""Where gradients stop: what is learned against when a graph ends in choices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from fcpts_onnx.errors import UnsupportedError
+from fcpts_onnx.model import Model, load
+from fcpts_onnx.twin import Twin
+from tests import networks
+from tests.shared import MODELS, needs_shared
+
+W = {"w": networks.values(4, 4)}
+MATMUL = helper.make_node("MatMul", ["x", "w"], ["a"], "layer")
+
+
+def node(op: str, inputs: list[str], outputs: list[str], **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(op, inputs, outputs, **attributes)
+
+
+def targets(nodes: list[onnx.NodeProto], outputs: list[str], **constants: np.ndarray) -> list[str]:
+    shapes = {name: ["N", "M"] for name in outputs}
+    proto = networks.make([MATMUL, *nodes], W | constants, {"x": ["N", 4]}, shapes)
+    return list(Twin(Model(Path("m.onnx"), proto), ["w"]).output_names)
+
+
+INTEGER = {"to": TensorProto.INT64}
+CASES = {
+    "an output that gradients reach": ([node("Relu", ["a"], ["y"])], ["y"], ["y"]),
+    "the best class": ([node("ArgMax", ["a"], ["y"], axis=1)], ["y"], ["a"]),
+    "best classes, their scores": ([node("TopK", ["a", "k"], ["v", "i"])], ["v", "i"], ["v", "a"]),
+    "a cast to whole numbers": (
+        [node("Sigmoid", ["a"], ["s"]), node("Cast", ["s"], ["y"], **INTEGER)], ["y"], ["s"],
+    ),
+    "a mask that switches places on": (
+        [node("Greater", ["a", "half"], ["m"]), node("Where", ["m", "a", "half"], ["y"])],
+        ["y"], ["y"],
+    ),
+    "a mask in the end": (
+        [node("Sigmoid", ["a"], ["s"]), node("Greater", ["s", "half"], ["y"])], ["y"], ["s"],
+    ),
+    "what a choice picks": (
+        [node("ArgMax", ["a"], ["i"], axis=1, keepdims=0), node("Gather", ["a", "i"], ["y"])],
+        ["y"], ["a"],
+    ),
+    "a shape is no choice": (
+        [node("Shape", ["a"], ["s"]), node("Reshape", ["a", "s"], ["y"])], ["y"], ["y"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_frontier(name: str) -> None:
+    nodes, outputs, expected = CASES[name]
+    assert targets(nodes, outputs, half=np.float32(0.5), k=np.array([2])) == expected
+
+
+def test_what_lies_beyond_need_not_be_supported() -> None:
+    nodes = [node("ArgMax", ["a"], ["i"]), node("TfIdfVectorizer", ["i"], ["y"])]
+    assert targets(nodes, ["y"]) == ["a"]
+    with pytest.raises(UnsupportedError, match="TfIdfVectorizer"):
+        targets([node("TfIdfVectorizer", ["a"], ["y"])], ["y"])
+
+
+@needs_shared
+def test_a_detector_is_learned_before_its_choices() -> None:
+    model = load(MODELS / "ssd_mobilenet_v1_coco_full_nms.onnx")
+    weight = next(iter(t for t in model.proto.graph.initializer if len(t.dims) == 4)).name
+    assert not set(Twin(model, [weight]).output_names) & set(model.outputs)
