@@ -13,12 +13,21 @@ from rich.console import Console
 import fcpts_onnx
 from fcpts_onnx import demo as demo_run
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.preprocess import PRESETS, Preprocess
+from fcpts_onnx.options import (
+    FILE,
+    losses_of,
+    output_options,
+    preprocess_options,
+    run_options,
+    selection_options,
+    threads_option,
+)
+from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import recipe_names
 from fcpts_onnx.report import show_evaluation, show_inspection, show_pruning, show_validation
 from fcpts_onnx.report.progress import progress_reporter
 from fcpts_onnx.results import to_json
-from fcpts_onnx.write import check_json, write_text
+from fcpts_onnx.write import write_text
 
 __all__ = ["main"]
 
@@ -56,144 +65,14 @@ def main() -> None:
     """
 
 
-def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[float, ...] | None:
-    if value is None:
-        return None
-    try:
-        return tuple(float(part) for part in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter("expected numbers with commas, such as 0.5,0.5,0.5") from error
-
-
-def _size(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    parts = value.lower().split("x")
-    if len(parts) not in (1, 2) or not all(part.isdigit() and int(part) for part in parts):
-        raise click.BadParameter("expected HEIGHTxWIDTH in pixels, such as 224x224, or one number")
-    return int(parts[0]), int(parts[-1])
-
-
-def _places(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
-    places = tuple(part.strip() for part in value.split(",") if part.strip())
-    if set(places) - {"first", "last"}:
-        raise click.BadParameter("expected first, last or first,last")
-    return places
-
-
-def _json_target(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
-    """See before any work that the JSON can be written."""
-    if value is not None:
-        check_json(value)
-    return value
-
-
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Several options as one decorator, shown in this order."""
-
-    def decorate(function: Command) -> Command:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-_file = click.Path(path_type=Path)
-_preprocess_options = _options(
-    click.option(
-        "--preprocess",
-        default="imagenet",
-        show_default=True,
-        metavar="NAME|FILE.toml",
-        help=f"How pixels become inputs: {', '.join(PRESETS)}, or a TOML file.",
-    ),
-    click.option(
-        "--mean", callback=_numbers, metavar="A[,B,C]", help="Mean, instead of the preset's."
-    ),
-    click.option(
-        "--std", callback=_numbers, metavar="A[,B,C]", help="Deviation, instead of the preset's."
-    ),
-    click.option(
-        "--size",
-        callback=_size,
-        metavar="HxW|N",
-        help="Image size in pixels, where the graph leaves it open.",
-    ),
-    click.option(
-        "--resize",
-        type=click.IntRange(1),
-        metavar="N",
-        help="Short side in pixels before the centre crop.",
-    ),
-    click.option(
-        "--channels", type=click.Choice(["rgb", "bgr"]), help="Order of the model's channels."
-    ),
-    click.option(
-        "--layout",
-        type=click.Choice(["auto", "nchw", "nhwc"]),
-        help="Order of the input's axes; auto: where it has 1 or 3 channels.",
-    ),
-)
-_selection_options = _options(
-    click.option(
-        "--include",
-        multiple=True,
-        metavar="GLOB",
-        help="Prune only weights, or weights of nodes, of this name; repeatable.",
-    ),
-    click.option(
-        "--exclude",
-        multiple=True,
-        metavar="GLOB",
-        help="Leave out weights, or weights of nodes, of this name; repeatable.",
-    ),
-    click.option(
-        "--keep-dense",
-        default="",
-        metavar="first,last",
-        callback=_places,
-        help="Leave out the first or last weight.",
-    ),
-)
-_threads_option = click.option(
-    "--threads",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Processor threads; 0 takes as many as are there.",
-)
-_run_options = _options(
-    click.option(
-        "--seed",
-        type=click.IntRange(0, 2**32 - 1),
-        default=0,
-        show_default=True,
-        help="Of all random choices; the same seed gives the same result on a machine.",
-    ),
-    _threads_option,
-)
-_output_options = _options(
-    click.option(
-        "--json",
-        "json_file",
-        type=_file,
-        callback=_json_target,
-        metavar="FILE",
-        help="Write the result as JSON too.",
-    ),
-    click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors."),
-)
-
-
 @main.command(short_help="Write a sparse copy of a model.")
-@click.argument("model", type=_file)
-@click.argument("output", type=_file)
+@click.argument("model", type=FILE)
+@click.argument("output", type=FILE)
 @click.option("--target", type=float, required=True, help="Share of zeros, between 0 and 1.")
 @click.option(
     "--calib",
     required=True,
-    type=_file,
+    type=FILE,
     help="Folder of images or .npy, an .npz keyed by input name, or one .npy.",
 )
 @click.option(
@@ -203,8 +82,8 @@ _output_options = _options(
     show_default=True,
     help="How many to learn from at most, drawn at random.",
 )
-@_preprocess_options
-@_selection_options
+@preprocess_options
+@selection_options
 @click.option(
     "--recipe",
     default="default",
@@ -213,15 +92,30 @@ _output_options = _options(
     help=f"How to learn: {', '.join(recipe_names())}, or a TOML file.",
 )
 @click.option(
+    "--loss",
+    "losses",
+    multiple=True,
+    callback=losses_of,
+    metavar="OUTPUT=kl|bce|mse",
+    help="How an output is met, instead of what is chosen for it; repeatable.",
+)
+@click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
     show_default=True,
     help="Where to learn; auto takes CUDA where it is.",
 )
-@_run_options
+@click.option(
+    "--engine",
+    type=click.Choice(["torch", "ort"]),
+    default="torch",
+    show_default=True,
+    help="What computes gradients; ort is onnxruntime-training, in an environment of its own.",
+)
+@run_options
 @click.option("--overwrite", is_flag=True, help="Allow OUTPUT to be MODEL itself.")
-@_output_options
+@output_options
 def prune(
     model: Path,
     output: Path,
@@ -258,9 +152,9 @@ def prune(
 
 
 @main.command(short_help="List what can be pruned.")
-@click.argument("model", type=_file)
-@_selection_options
-@_output_options
+@click.argument("model", type=FILE)
+@selection_options
+@output_options
 def inspect(model: Path, json_file: Path | None, quiet: bool, **options: Any) -> None:
     """List every weight of MODEL that can be pruned, and why another cannot.
 
@@ -274,9 +168,9 @@ def inspect(model: Path, json_file: Path | None, quiet: bool, **options: Any) ->
 
 
 @main.command(short_help="Hold a sparse model against the dense one.")
-@click.argument("dense", type=_file)
-@click.argument("sparse", type=_file)
-@click.option("--calib", required=True, type=_file, help="As for prune.")
+@click.argument("dense", type=FILE)
+@click.argument("sparse", type=FILE)
+@click.option("--calib", required=True, type=FILE, help="As for prune.")
 @click.option(
     "--samples",
     type=click.IntRange(1),
@@ -284,9 +178,9 @@ def inspect(model: Path, json_file: Path | None, quiet: bool, **options: Any) ->
     show_default=True,
     help="How many to compare on at most, drawn at random.",
 )
-@_preprocess_options
-@_run_options
-@_output_options
+@preprocess_options
+@run_options
+@output_options
 def validate(
     dense: Path,
     sparse: Path,
@@ -309,17 +203,17 @@ def validate(
 
 
 @main.command(name="eval", short_help="Measure top-1 and top-5 accuracy.")
-@click.argument("model", type=_file)
+@click.argument("model", type=FILE)
 @click.option(
     "--data",
     required=True,
-    type=_file,
+    type=FILE,
     help="Folder with one folder a class; the sorted folders are the classes in order.",
 )
-@click.option("--labels", type=_file, help="Class names in order, one a line.")
-@_preprocess_options
-@_threads_option
-@_output_options
+@click.option("--labels", type=FILE, help="Class names in order, one a line.")
+@preprocess_options
+@threads_option
+@output_options
 def evaluate(
     model: Path,
     data: Path,
@@ -348,8 +242,8 @@ def evaluate(
 @click.option(
     "--target", type=float, default=0.9, show_default=True, help="Share of zeros, 0 to 1."
 )
-@_run_options
-@_output_options
+@run_options
+@output_options
 def demo(json_file: Path | None, quiet: bool, **options: Any) -> None:
     """Prune a small network for handwritten digits and compare it with the dense one.
 

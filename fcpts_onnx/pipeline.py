@@ -11,25 +11,29 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration, Data, load_calibration
-from fcpts_onnx.errors import FcptsError, ModelError, OutputError, ParityError
+from fcpts_onnx.errors import FcptsError, ModelError, TargetError
 from fcpts_onnx.evaluate import evaluate_classifier
 from fcpts_onnx.model import Model, load
-from fcpts_onnx.ops.dtypes import to_numpy
+from fcpts_onnx.ops.dtypes import to_torch
 from fcpts_onnx.preprocess import Preprocess
+from fcpts_onnx.publish import publish
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Evaluation, Inspection, Progress, PruneResult, Validation, silent
 from fcpts_onnx.sparsity.augment import AGREEMENT, usable_views
 from fcpts_onnx.sparsity.budget import Budget
-from fcpts_onnx.sparsity.reconstruct import reconstruct
+from fcpts_onnx.sparsity.losses import LOSSES, Head, Loss, find_heads
+from fcpts_onnx.sparsity.reconstruct import Network, reconstruct
 from fcpts_onnx.twin import Twin
-from fcpts_onnx.validate import TOLERANCE, check_parity, validate_models
+from fcpts_onnx.validate import check_parity, validate_models
 from fcpts_onnx.weights import Weight, find_weights, learned_along, select
-from fcpts_onnx.write import check_target, save, staged, stale_data
+from fcpts_onnx.write import check_target
 
 __all__ = ["evaluate", "inspect", "prune", "validate"]
+
+_HEAD_SAMPLES = 16
+_OPEN_SIZE = 64  # of an axis that the graph leaves open, to try it out
 
 PATH = (str, os.PathLike)
 PathLike = str | os.PathLike[str]
@@ -43,12 +47,14 @@ def prune(
     calib: Data,
     preprocess: Preprocess | str = "imagenet",
     recipe: Recipe | str = "default",
+    losses: Mapping[str, Loss] | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     keep_dense: Sequence[str] = (),
     samples: int = 10_000,
     seed: int = 0,
     device: str = "auto",
+    engine: str = "torch",
     threads: int = 0,
     overwrite: bool = False,
     say: Callable[[str], None] = silent,
@@ -65,11 +71,14 @@ def prune(
             name, a .npy, or an iterable of arrays or of dicts by input name.
         preprocess: a Preprocess, or the name of a preset or TOML file.
         recipe: a Recipe, or the name of one or of a TOML file.
+        losses: "kl", "bce" or "mse" by output, instead of what is chosen for it.
         include, exclude: globs on initializer or node names.
         keep_dense: "first" and "last".
         samples: how much of the calibration data to take at most.
         seed: of every random choice; with the same seed and machine the same file results.
         device: "auto", "cpu" or "cuda".
+        engine: what computes gradients: "torch", or "ort", which is onnxruntime-training (on the
+            processor only).
         threads: for torch and onnxruntime, 0 for their own choice.
         say, report: told what happens: lines, and the progress of learning.
 
@@ -78,7 +87,7 @@ def prune(
     """
     target_path, clock = Path(output), _Clock()
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    preprocess, torch_device = _preprocess(preprocess), _device(device)
+    preprocess, torch_device = _preprocess(preprocess), _device(device, engine)
     with _threads(threads):
         with clock("load"):
             dense = load(model)
@@ -93,16 +102,20 @@ def prune(
         with clock("check"):
             parity = check_parity(twin, dense, calibration, threads)
             say(f"Twin: agrees with onnxruntime within {parity.error:.1e} of the output's scale")
+            heads = _heads(twin, calibration, losses or {})
+            for head in heads:
+                say(f"Output {head.describe()}")
             recipe = _with_usable_views(recipe, twin, calibration, say)
+            network = _network(engine, twin, calibration, recipe, threads)
         with clock("learn"):
-            twin.prepare(torch_device)
+            network.prepare(torch_device)
             learned = reconstruct(
-                twin, calibration, weights, budget, recipe, seed=seed, report=report
+                network, calibration, weights, budget, recipe, heads, seed=seed, report=report
             )
             twin.prepare(torch.device("cpu"))
         with clock("write"):
-            validation = _publish(
-                dense, target_path, twin, learned.tensors, calibration, budget, threads
+            validation = publish(
+                dense, target_path, twin, learned.tensors, calibration, weights, budget, threads
             )
     return PruneResult(
         source=str(model),
@@ -135,6 +148,7 @@ def inspect(
     """
     loaded = load(model)
     weights = select(find_weights(loaded), include, exclude, keep_dense)
+    heads, obstacle = _tried_out(loaded, weights, exclude)
     return Inspection(
         model=str(model),
         opset=loaded.opsets[""],
@@ -145,6 +159,8 @@ def inspect(
         ),
         weights=tuple(weights),
         along=tuple(learned_along(loaded, weights, exclude)),
+        heads=heads,
+        obstacle=obstacle,
     )
 
 
@@ -167,9 +183,9 @@ def validate(
     calibration = load_calibration(
         calib, origin, _preprocess(preprocess), samples=samples, seed=seed
     )
-    names = [weight.name for weight in find_weights(origin) if weight.name in origin.tensors]
+    weights = [weight for weight in find_weights(origin) if weight.name in origin.tensors]
     return validate_models(
-        origin, Path(sparse), calibration, names, samples=samples, threads=threads
+        origin, Path(sparse), calibration, weights, samples=samples, threads=threads
     )
 
 
@@ -219,7 +235,11 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str, engine: str) -> torch.device:
+    if engine not in ("torch", "ort"):
+        raise FcptsError(f"The engine is {engine!r}; expected torch or ort.")
+    if engine == "ort" and name == "auto":
+        name = "cpu"
     if name not in ("auto", "cpu", "cuda"):
         raise FcptsError(f"The device is {name!r}; expected auto, cpu or cuda.")
     if name == "cuda" and not torch.cuda.is_available():
@@ -250,20 +270,71 @@ def _prunable(
 
 def _twin(model: Model, weights: Sequence[Weight], exclude: Sequence[str]) -> Twin:
     """The twin that learns the weights, and the biases and norms along with them."""
-    names = [weight.name for weight in weights] + learned_along(model, weights, exclude)
-    bad = [name for name in names if not np.isfinite(model.array(name)).all()]
+    along = learned_along(model, weights, exclude)
+    stored = [*(weight.name for weight in weights), *along]
+    bad = [name for name in stored if not np.isfinite(model.array(name)).all()]
     if bad:
         raise ModelError(
             f"{model.path}: NaN or Inf in the weights {', '.join(bad[:10])}. "
             "Repair the model first."
         )
-    return Twin(model, names)
+    return Twin(model, [*(weight.value for weight in weights), *along])
+
+
+def _network(
+    engine: str, twin: Twin, calibration: Calibration, recipe: Recipe, threads: int
+) -> Network:
+    """What computes gradients: the twin itself, or onnxruntime-training in its place."""
+    if engine == "torch":
+        return twin
+    from fcpts_onnx.engine import OrtEngine  # few have what it needs
+
+    return OrtEngine(twin, next(calibration.batches(recipe.batch_size)), threads)
 
 
 def _tell(calibration: Calibration, say: Callable[[str], None]) -> None:
     say(f"Calibration: {calibration.describe()}")
     for line in calibration.skipped:
         say(f"Skipped: {line}")
+
+
+def _tried_out(
+    model: Model, weights: Sequence[Weight], exclude: Sequence[str]
+) -> tuple[tuple[str, ...], str | None]:
+    """What would be learned against, found with noise for inputs, and why nothing can be."""
+    pruned = [weight for weight in weights if weight.excluded is None]
+    if not pruned:
+        return (), None
+    try:
+        twin = _twin(model, pruned, exclude)
+    except FcptsError as error:
+        return (), str(error)
+    generator = torch.Generator().manual_seed(0)
+    noise = {}
+    for spec in model.inputs:
+        shape = [size or _OPEN_SIZE for size in (spec.shape or ())]
+        values = torch.rand(shape, generator=generator)
+        noise[spec.name] = values.to(to_torch(np.zeros(0, spec.dtype)).dtype)
+    try:
+        with torch.no_grad():
+            outputs = twin(noise)
+    except RuntimeError:
+        return tuple(twin.output_names), None
+    return tuple(head.describe() for head in find_heads(outputs, noise)), None
+
+
+def _heads(twin: Twin, calibration: Calibration, losses: Mapping[str, Loss]) -> tuple[Head, ...]:
+    """How each output is to be met, by what the dense network gives on some samples."""
+    batch = next(calibration.batches(_HEAD_SAMPLES))
+    with torch.no_grad():
+        outputs = twin(batch)
+    if unknown := sorted(losses.keys() - outputs.keys()):
+        raise TargetError(
+            f"--loss names {', '.join(unknown)}; what is learned against is {', '.join(outputs)}."
+        )
+    if bad := sorted(set(losses.values()) - set(LOSSES)):
+        raise TargetError(f"--loss {', '.join(bad)} is unknown; expected {', '.join(LOSSES)}.")
+    return find_heads(outputs, batch, losses)
 
 
 def _with_usable_views(
@@ -276,45 +347,3 @@ def _with_usable_views(
             say(f"Views: no {kind}, the dense network sees the same class in {share:.0%} only")
     kept = tuple(kind for kind in recipe.augment if agreement.get(kind, 0.0) >= AGREEMENT)
     return replace(recipe, augment=kept)
-
-
-def _publish(
-    dense: Model,
-    target: Path,
-    twin: Twin,
-    learned: Mapping[str, Tensor],
-    calibration: Calibration,
-    budget: Budget,
-    threads: int,
-) -> Validation:
-    """Write the sparse file, check it, and only then let it take its place."""
-    stale = stale_data(target, dense)
-    with staged(target) as stage:
-        save(dense, {k: to_numpy(v) for k, v in learned.items()}, stage, target.parent)
-        found = validate_models(
-            dense, stage, calibration, list(budget.least), twin=twin, replaced=learned,
-            threads=threads,
-        )  # fmt: skip
-        _accept(found, budget)
-    for file in stale:
-        file.unlink(missing_ok=True)
-    return replace(found, model=str(target))
-
-
-def _accept(validation: Validation, budget: Budget) -> None:
-    """The promises of the tool, checked on the file before it takes its place."""
-    if validation.zeros != budget.zeros:
-        raise OutputError(
-            f"The saved file has {validation.zeros} zeros instead of {budget.zeros}; "
-            "this is a fault of fcpts-onnx, please report it. Nothing was written."
-        )
-    if not validation.same_graph:
-        raise OutputError(
-            "The saved graph differs from the input; this is a fault of fcpts-onnx, please "
-            "report it. Nothing was written."
-        )
-    if validation.twin_error is not None and validation.twin_error > TOLERANCE:
-        raise ParityError(
-            f"The sparse twin differs from onnxruntime by {validation.twin_error:.2g} of the "
-            f"output's scale, more than {TOLERANCE:g}. Nothing was written."
-        )

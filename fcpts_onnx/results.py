@@ -40,13 +40,22 @@ class Sparsity:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect` shows: every candidate for pruning, and what is learned with them."""
+    """What `inspect` shows: every candidate for pruning, and what is learned with them.
+
+    Attributes:
+        along: biases and norm parameters that are learned along.
+        heads: what is learned against: the outputs, or what gradients reach before them, each
+            with its loss; empty where the graph cannot be tried out without calibration data.
+        obstacle: why the model cannot be pruned, if so.
+    """
 
     model: str
     opset: int
     inputs: tuple[str, ...]
     weights: tuple[Weight, ...]
     along: tuple[str, ...]
+    heads: tuple[str, ...] = ()
+    obstacle: str | None = None
 
     @property
     def prunable(self) -> int:

@@ -9,15 +9,19 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import onnxruntime as ort
 
 from fcpts_onnx.errors import ModelError
 from fcpts_onnx.model import Model
 
-__all__ = ["Runtime", "check_finite"]
+__all__ = ["Runtime", "check_finite", "converted"]
 
 # Without this, onnxruntime refuses opsets that the installed onnx knows but has not released.
 os.environ.setdefault("ALLOW_RELEASED_ONNX_OPSET_ONLY", "0")
+# onnxruntime for training ended with 1.19; newer models are converted for it.
+_IS_OLD = tuple(map(int, ort.__version__.split(".")[:2])) < (1, 20)
+_OLD_OPSET, _OLD_IR = 21, 10
 _ERRORS_ONLY = 3
 _LONGEST_REASON = 400
 
@@ -26,21 +30,29 @@ class Runtime:
     """A model in onnxruntime, on the CPU.
 
     Args:
-        inner: names of values inside the graph to return as well as its outputs.
+        outputs: names of values to return, also of such inside the graph; its outputs if None.
         threads: how many threads it may use, 0 for onnxruntime's choice.
 
     Raises:
         ModelError: onnxruntime cannot load the model.
     """
 
-    def __init__(self, model: Model, inner: Sequence[str] = (), threads: int = 0) -> None:
+    def __init__(
+        self, model: Model, outputs: Sequence[str] | None = None, threads: int = 0
+    ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
         options.intra_op_num_threads = threads
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", model.folder
         )
-        source = _with_outputs(model, inner) if inner else str(model.path)
+        self.outputs = model.outputs if outputs is None else tuple(outputs)
+        inner = set(self.outputs) - set(model.outputs)
+        is_newer = model.opsets[""] > _OLD_OPSET or model.proto.ir_version > _OLD_IR
+        if inner or (_IS_OLD and is_newer):
+            source: str | bytes = _with_outputs(model, sorted(inner))
+        else:
+            source = str(model.path)
         try:
             self._session = ort.InferenceSession(
                 source, options, providers=["CPUExecutionProvider"]
@@ -49,7 +61,6 @@ class Runtime:
             raise ModelError(
                 f"{model.path}: onnxruntime cannot load it: {_reason(error)}"
             ) from error
-        self.outputs = tuple(value.name for value in self._session.get_outputs())
         self._path = model.path
         sizes = [spec.shape[0] for spec in model.inputs if spec.shape]
         self._fixed = next((size for size in sizes if size is not None), None)
@@ -57,7 +68,8 @@ class Runtime:
     def run(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
         """The outputs by name, for any number of samples along axis 0.
 
-        A graph with a fixed batch size is run as often as it takes.
+        A graph with a fixed batch size is run as often as it takes; an output whose size differs
+        from run to run, as of detections, is left out then.
 
         Raises:
             ModelError: onnxruntime fails on these inputs.
@@ -69,19 +81,24 @@ class Runtime:
         for start in range(0, count, self._fixed):
             chosen = np.arange(start, start + self._fixed).clip(max=count - 1)
             parts.append(self._once({name: value[chosen] for name, value in inputs.items()}))
-        return {name: self._join([part[name] for part in parts], count) for name in self.outputs}
+        joined = {name: self._join([part[name] for part in parts], count) for name in self.outputs}
+        return {name: values for name, values in joined.items() if values is not None}
 
     def _once(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
         try:
-            results = self._session.run(None, dict(inputs))
+            results = self._session.run(list(self.outputs), dict(inputs))
         except Exception as error:  # onnxruntime's errors share no base class
             raise ModelError(
                 f"{self._path}: onnxruntime cannot run it: {_reason(error)}"
             ) from error
         return dict(zip(self.outputs, results, strict=True))
 
-    def _join(self, parts: Sequence[np.ndarray[Any, Any]], count: int) -> np.ndarray[Any, Any]:
+    def _join(
+        self, parts: Sequence[np.ndarray[Any, Any]], count: int
+    ) -> np.ndarray[Any, Any] | None:
         """Results of single runs as one: along their batch axis, or a new one if they have none."""
+        if len({part.shape for part in parts}) > 1:
+            return None
         if parts[0].ndim and parts[0].shape[0] == self._fixed:
             return np.concatenate(parts)[:count]
         return np.stack(parts)
@@ -101,6 +118,32 @@ def check_finite(path: Path, outputs: Mapping[str, np.ndarray[Any, Any]]) -> Non
             )
 
 
+def converted(model: Model, proto: onnx.ModelProto, oldest: int = 1) -> onnx.ModelProto:
+    """What was made of a model, in an opset and IR version that onnxruntime 1.19 takes.
+
+    Args:
+        oldest: the least opset it may have.
+
+    Raises:
+        ModelError: it cannot be converted.
+    """
+    opset = model.opsets[""]
+    target = min(max(opset, oldest), _OLD_OPSET)
+    proto.ir_version = min(proto.ir_version, _OLD_IR)
+    if target == opset:
+        return proto
+    try:
+        proto = onnx.version_converter.convert_version(proto, target)
+    except Exception as error:  # the converter's errors share no base class
+        raise ModelError(
+            f"{model.path}: opset {opset} cannot be converted to {target}, as onnxruntime for "
+            f"training needs it: {_reason(error)}. Export it with opset {target}, or use --engine "
+            "torch, with the usual onnxruntime."
+        ) from error
+    proto.ir_version = min(proto.ir_version, _OLD_IR)
+    return proto
+
+
 def _reason(error: Exception) -> str:
     """onnxruntime's message on one line, without end."""
     text = " ".join(str(error).split())
@@ -115,4 +158,4 @@ def _with_outputs(model: Model, names: Sequence[str]) -> bytes:
     for name in names:
         if name not in known:
             proto.graph.output.add(name=name)
-    return proto.SerializeToString()
+    return (converted(model, proto) if _IS_OLD else proto).SerializeToString()

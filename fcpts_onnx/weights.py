@@ -12,15 +12,26 @@ from onnx import TensorProto, helper
 
 from fcpts_onnx.errors import TargetError
 from fcpts_onnx.model import Model
+from fcpts_onnx.quantization import Grid, grid_behind
 
-__all__ = ["Norm", "Weight", "find_weights", "learned_along", "node_label", "select"]
+__all__ = ["Norm", "Weight", "count_zeros", "find_weights", "learned_along", "node_label", "select"]
 
-_LEARNED_TYPE = TensorProto.FLOAT
+_LEARNED_TYPES = {
+    helper.tensor_dtype_to_np_dtype(kind).name: kind
+    for kind in (
+        TensorProto.FLOAT,
+        TensorProto.DOUBLE,
+        TensorProto.FLOAT16,
+        TensorProto.BFLOAT16,
+    )
+}
 
 # Input positions that hold the weights of an operator.
 _WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1)}
 # Operators through which a weight stays a weight: each of its values is passed on once.
-_PASS_THROUGH = {"Identity", "Cast", "Transpose", "Reshape"}
+_PASS_THROUGH = {
+    "Identity", "Cast", "Transpose", "Reshape", "QuantizeLinear", "DequantizeLinear",
+}  # fmt: skip
 # Input positions of biases, and of the scales and shifts of norms, learned with the weights.
 _BIAS_INPUTS = {"Conv": (2,), "ConvTranspose": (2,), "Gemm": (2,)}
 _NORM_INPUTS = {
@@ -58,6 +69,7 @@ class Weight:
         zeros: how many of its values are zero already.
         excluded: why it is not pruned, None when it is.
         norm: the batch norm that all its output goes through, if there is one.
+        grid: what its whole numbers mean, where it is stored as such.
     """
 
     name: str
@@ -69,6 +81,12 @@ class Weight:
     zeros: int
     excluded: str | None = None
     norm: Norm | None = None
+    grid: Grid | None = None
+
+    @property
+    def value(self) -> str:
+        """The name of its values in float: its own, or that of what DequantizeLinear gives."""
+        return self.name if self.grid is None else self.grid.value
 
     @property
     def count(self) -> int:
@@ -83,7 +101,8 @@ class Weight:
 
 def find_weights(model: Model) -> list[Weight]:
     """Every candidate once, in the order of the graph, shared ones at their first use."""
-    graph_outputs, live = set(model.outputs), _before_float_outputs(model.graph)
+    model = model.inlined()
+    graph_outputs, live = set(model.outputs), _before_outputs(model.graph)
     found: dict[str, Weight] = {}
     for graph, scope in _graphs(model.graph):
         for node in graph.nodes:
@@ -152,9 +171,10 @@ def learned_along(
         label: weight for weight in weights if weight.excluded is None for label in weight.nodes
     }
     names = []
+    model = model.inlined()
     for name, tensor in model.graph.tensors().items():
         stored = model.tensors.get(name)
-        if stored is None or stored.data_type != _LEARNED_TYPE:
+        if stored is None or stored.data_type not in _LEARNED_TYPES.values():
             continue
         if not {passed.name for passed in _passed_on(tensor)}.isdisjoint(model.outputs):
             continue
@@ -163,6 +183,12 @@ def learned_along(
         if uses and not left_out and all(_is_along(node, index, layers) for node, index in uses):
             names.append(name)
     return names
+
+
+def count_zeros(model: Model, weight: Weight) -> int:
+    """How many values of a weight are zero: stored as their zero point, if as whole numbers."""
+    zero = 0 if weight.grid is None else weight.grid.zero_point
+    return int((model.array(weight.name) == zero).sum())
 
 
 def node_label(node: gs.Node) -> str:
@@ -207,7 +233,7 @@ def _trace(tensor: gs.Tensor, axis: int | None) -> tuple[gs.Tensor, int | None]:
     """Walk back from a node's input to where its values are stored, and the axis along."""
     while not _is_constant(tensor) and tensor.inputs:
         producer = tensor.inputs[0]
-        if producer.domain or producer.op not in _PASS_THROUGH | {"DequantizeLinear"}:
+        if producer.domain or producer.op not in _PASS_THROUGH:
             break
         if producer.op == "Reshape":
             axis = None
@@ -276,10 +302,10 @@ def _describe(
     dtype = np.dtype(constant.dtype).name if not isinstance(constant.dtype, int) else "bfloat16"
     weight = Weight(source.name, shape, dtype, node.op, (node_label(node),), axis, 0)
     if scope is None and source.name in model.tensors:
-        stored = model.array(source.name)
-        weight = replace(weight, zeros=int(weight.count - np.count_nonzero(stored)))
-    if dtype != helper.tensor_dtype_to_np_dtype(_LEARNED_TYPE).name:
-        return replace(weight, excluded=f"stored as {dtype}; only float32 is learned yet")
+        weight = replace(weight, grid=grid_behind(model, source, dtype))
+        weight = replace(weight, zeros=count_zeros(model, weight))
+    if dtype not in _LEARNED_TYPES and weight.grid is None:
+        return replace(weight, excluded=f"stored as {dtype}, not behind one DequantizeLinear")
     if scope is not None:
         return replace(weight, excluded=f"inside the {scope}")
     if source.name not in model.tensors:
@@ -298,14 +324,9 @@ def _shared(weight: Weight, node: gs.Node, axis: int | None) -> Weight:
     return replace(weight, nodes=tuple(nodes), channel_axis=same, norm=None)
 
 
-def _before_float_outputs(graph: gs.Graph) -> set[int]:
-    """The ids of the nodes that an output of float type, or of no stated type, depends on."""
-    open_tensors = [
-        tensor
-        for tensor in graph.outputs
-        if not isinstance(tensor.dtype, (type, np.dtype)) or np.dtype(tensor.dtype).kind == "f"
-    ]
-    live: set[int] = set()
+def _before_outputs(graph: gs.Graph) -> set[int]:
+    """The ids of the nodes that an output depends on."""
+    open_tensors, live = list(graph.outputs), set[int]()
     while open_tensors:
         for node in open_tensors.pop().inputs:
             if id(node) in live:
@@ -329,7 +350,7 @@ def _other_use(source: gs.Tensor, graph_outputs: set[str], live: set[int]) -> st
         if all(_is_constant(_trace(value, None)[0]) for value in node.inputs[:2]):
             return f"the {node.op} node {node_label(node)!r} has only constant inputs"
     if not any(id(node) in live for node, _ in _uses(source)):
-        return "no output of float type depends on it"
+        return "no output depends on it"
     return None
 
 

@@ -27,6 +27,8 @@ _FIELDS: dict[int, str] = {
     onnx.TensorProto.DOUBLE: "double_data",
     onnx.TensorProto.FLOAT16: "int32_data",
     onnx.TensorProto.BFLOAT16: "int32_data",
+    onnx.TensorProto.INT8: "int32_data",
+    onnx.TensorProto.UINT8: "int32_data",
 }
 
 
@@ -196,6 +198,8 @@ def _in_type(values: np.ndarray[Any, Any], tensor: onnx.TensorProto) -> np.ndarr
     """Values in a tensor's type: zeros as +0.0, and nothing else rounded to zero."""
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
     result = values.astype(dtype)
+    if dtype.kind in "iu":
+        return result.reshape(tuple(tensor.dims))
     lost = (result == 0) & (values != 0)
     smallest = np.nextafter(dtype.type(0), dtype.type(1))
     result[lost] = np.where(values[lost] > 0, smallest, -smallest)
@@ -209,7 +213,8 @@ def _set_values(tensor: onnx.TensorProto, values: np.ndarray[Any, Any]) -> None:
         tensor.raw_data = values.astype(values.dtype.newbyteorder("<")).tobytes()
         return
     field = _FIELDS[tensor.data_type]
-    plain = values.view(np.uint16) if field == "int32_data" else values
+    halves = field == "int32_data" and values.itemsize == 2
+    plain = values.view(np.uint16) if halves else values
     tensor.ClearField(field)
     getattr(tensor, field).extend(plain.reshape(-1).tolist())
 

@@ -120,8 +120,31 @@ def test_inspect(place: Path) -> None:
     assert "conv.w" in result.output
     assert "no: --exclude fc" in result.output
     assert "2 of 3 weights can be pruned: 288 values" in result.output
+    assert "Learned against scores: divergence of scores along axis 1 (kl)" in result.output
     stored = json.loads((place / "i.json").read_text())
     assert [weight["excluded"] for weight in stored["weights"]] == [None, None, "--exclude fc"]
+
+
+def test_inspect_tells_what_is_in_the_way(place: Path) -> None:
+    last_node("RandomNormalLike")(place)
+    result = run("inspect", place / "in.onnx")
+    assert result.exit_code == 0, result.output
+    assert "It cannot be pruned: " in result.output
+    assert "RandomNormalLike (opset 17): the RandomNormalLike" in result.output
+
+
+def test_a_loss_that_is_asked_for(place: Path) -> None:
+    result = prune(place, "--loss", "scores=mse")
+    assert result.exit_code == 0, result.output
+    assert "Output scores: squared error, relative to its variance (mse)" in result.output
+    for loss, message in (
+        ("other=kl", "--loss names other; what is learned against is scores."),
+        ("scores=l1", "--loss l1 is unknown; expected kl, bce, mse."),
+    ):
+        result = prune(place, "--loss", loss)
+        assert result.exit_code == 1
+        assert message in result.output
+    assert prune(place, "--loss", "scores").exit_code == 2
 
 
 def test_validate(place: Path) -> None:
@@ -306,7 +329,8 @@ BAD = [
         model(lambda proto: proto.opset_import[0].CopyFrom(helper.make_opsetid("", 77))),
         "has opset 77; supported are 7 to",
     ),
-    Bad("unsupported operator", last_node("Celu"), "Celu (opset 17): the Celu"),
+    Bad("unsupported operator", last_node("RandomNormalLike"),
+        "RandomNormalLike (opset 17): the RandomNormalLike"),
     Bad(
         "nothing left",
         lambda _: None,
@@ -360,7 +384,8 @@ def no_layer(proto: onnx.ModelProto) -> None:
 
 def text_constant(proto: onnx.ModelProto) -> None:
     proto.graph.initializer.append(helper.make_tensor("text", onnx.TensorProto.STRING, [1], ["a"]))
-    proto.graph.node.append(helper.make_node("Shape", ["text"], ["unread"], "measure"))
+    proto.graph.node[-1].output[0] = "before"
+    proto.graph.node.append(helper.make_node("Add", ["before", "text"], ["scores"], "measure"))
 
 
 def huge_images(place: Path) -> None:
@@ -405,15 +430,15 @@ def listing(folder: Path) -> dict[str, bytes]:
 def test_several_unsupported_operators_are_all_named(place: Path) -> None:
     proto = networks.cnn()
     proto.graph.node[-1].output[0] = "before"
-    proto.graph.node.append(helper.make_node("Celu", ["before"], ["a"], "one"))
-    proto.graph.node.append(helper.make_node("Celu", ["a"], ["b"], "two"))
-    proto.graph.node.append(helper.make_node("Selu", ["b"], ["scores"], "three"))
+    proto.graph.node.append(helper.make_node("RandomNormalLike", ["before"], ["a"], "one"))
+    proto.graph.node.append(helper.make_node("RandomNormalLike", ["a"], ["b"], "two"))
+    proto.graph.node.append(helper.make_node("RandomUniformLike", ["b"], ["scores"], "three"))
     networks.save(proto, place / "in.onnx")
     before = listing(place)
     result = prune(place)
     assert result.exit_code == 1
-    assert "Celu (opset 17): one, two" in result.output
-    assert "Selu (opset 17): three" in result.output
+    assert "RandomNormalLike (opset 17): one, two" in result.output
+    assert "RandomUniformLike (opset 17): three" in result.output
     assert listing(place) == before
 
 
@@ -514,7 +539,7 @@ def test_a_file_that_breaks_its_promise_is_not_put_in_place(
         spoiled["conv.w"][tuple(kept)] = 0
         save(dense, spoiled, *rest)
 
-    monkeypatch.setattr("fcpts_onnx.pipeline.save", one_zero_more)
+    monkeypatch.setattr("fcpts_onnx.publish.save", one_zero_more)
     before = listing(place)
     result = prune(place)
     assert result.exit_code == 1

@@ -21,27 +21,45 @@ ALLOWED = {
     "recipe": set(),
     "results": {"weights"},
     "model": set(),
-    "weights": {"model"},
+    "quantization": {"model"},
+    "weights": {"model", "quantization"},
     "ops": set(),
-    "twin": {"model", "weights", "ops"},
+    "steps": {"model", "weights", "ops"},
+    "frontier": {"steps"},
+    "twin": {"model", "ops", "steps", "frontier"},
     "preprocess": {"model"},
     "views": set(),
     "sources": {"preprocess"},
     "calibration": {"model", "preprocess", "sources", "views"},
     "runtime": {"model"},
-    "sparsity": {"weights", "twin", "calibration"},
+    "sparsity": {"quantization", "weights", "twin", "calibration"},
+    "gradient_graph": {"ops", "runtime", "twin"},
+    "engine": {"ops", "twin", "gradient_graph"},
     "write": {"model"},
-    "validate": {"model", "runtime", "twin", "calibration", "ops", "sparsity"},
+    "validate": {"model", "weights", "runtime", "twin", "calibration", "ops", "sparsity"},
     "evaluate": {"model", "preprocess", "sources", "runtime", "sparsity"},
     "report": set(),
     "pipeline": {
         "model", "weights", "ops", "twin", "preprocess", "calibration", "sparsity", "write",
-        "validate", "evaluate",
+        "validate", "evaluate", "publish", "engine",
     },
+    "publish": {
+        "model", "weights", "ops", "twin", "calibration", "sparsity", "write", "validate",
+    },
+    "options": {"preprocess", "write"},
     "demo": {"pipeline"},
-    "cli": {"demo", "preprocess", "report", "write", "pipeline"},
+    "cli": {"demo", "options", "preprocess", "report", "write", "pipeline"},
 }  # fmt: skip
-WITHOUT_TORCH = {"model", "weights", "write", "report", "results", "recipe", "errors"}
+WITHOUT_TORCH = {
+    "model",
+    "quantization",
+    "weights",
+    "write",
+    "report",
+    "results",
+    "recipe",
+    "errors",
+}
 
 
 def sources() -> dict[str, list[Path]]:

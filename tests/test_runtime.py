@@ -28,7 +28,7 @@ def test_any_number_of_samples(batch: int | str, tmp_path: Path) -> None:
 def test_inner_values(tmp_path: Path) -> None:
     model = load(networks.save(networks.perceptron(), tmp_path / "m.onnx"))
     found = Runtime(model, ["b", "y"]).run({"x": values(2, 6)})
-    assert list(found) == ["y", "b"]
+    assert list(found) == ["b", "y"]
     assert found["b"].shape == (2, 16)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,18 @@ from fcpts_onnx.model import Model, load
 from fcpts_onnx.ops import registry
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.twin import Twin
-from fcpts_onnx.validate import check_parity, count_zeros, differences, validate_models
+from fcpts_onnx.validate import check_parity, differences, recount, validate_models
+from fcpts_onnx.weights import Weight, find_weights
 from tests import networks
 from tests.networks import values
 
 
 def loaded(proto: onnx.ModelProto, path: Path) -> Model:
     return load(networks.save(proto, path))
+
+
+def weights_of(model: Model, name: str) -> list[Weight]:
+    return [weight for weight in find_weights(model) if weight.name == name]
 
 
 def random_images(model: Model, count: int = 24):
@@ -112,23 +118,23 @@ def test_counting_zeros(tmp_path: Path) -> None:
     array = values(4, 8)
     array[0, :3] = [0.0, -0.0, 1e-30]
     model = changed_copy(tmp_path / "m.onnx", "fc.w", array)
-    (found,) = count_zeros(model, ["fc.w"])
+    (found,) = recount(model, weights_of(model, "fc.w"))
     assert (found.count, found.zeros, found.rate) == (32, 2, 2 / 32)
     with pytest.raises(OutputError, match="has no constant tensor 'x'"):
-        count_zeros(model, ["x"])
+        recount(model, [replace(weights_of(model, "fc.w")[0], name="x")])
 
 
 def test_a_model_against_itself_and_against_another(tmp_path: Path) -> None:
     dense = loaded(networks.cnn(), tmp_path / "a.onnx")
     images = random_images(dense)
-    same = validate_models(dense, tmp_path / "a.onnx", images, ["conv.w"])
+    same = validate_models(dense, tmp_path / "a.onnx", images, weights_of(dense, "conv.w"))
     (output,) = same.outputs
     assert (same.samples, same.changed, same.same_graph) == (24, (), True)
     assert output.kl == pytest.approx(0.0, abs=1e-6)
     assert output.cosine == pytest.approx(1.0)
     assert output.agreement == 1.0
     negative = changed_copy(tmp_path / "b.onnx", "fc.w", -values(4, 8, seed=4, scale=2.0))
-    other = validate_models(dense, negative.path, images, ["conv.w", "fc.w"], samples=10)
+    other = validate_models(dense, negative.path, images, weights_of(dense, "fc.w"), samples=10)
     (output,) = other.outputs
     assert other.samples == 10
     assert other.changed == ("fc.w",)

@@ -76,7 +76,7 @@ def may_change(proto: onnx.ModelProto) -> set[str]:
         "BatchNormalization": (1, 2), "InstanceNormalization": (1, 2),
         "LayerNormalization": (1, 2),
     }  # fmt: skip
-    passes = {"Identity", "Cast", "Transpose", "Reshape"}
+    passes = {"Identity", "Cast", "Transpose", "Reshape", "QuantizeLinear", "DequantizeLinear"}
     origin = {n.output[0]: n.input[0] for n in proto.graph.node if n.op_type in passes}
     names = set()
     for node in proto.graph.node:

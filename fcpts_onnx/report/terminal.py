@@ -42,6 +42,10 @@ def show_inspection(console: Console, found: Inspection) -> None:
         f"{found.zeros:,} zero already{present}. {len(found.along)} biases and norm parameters "
         "are learned along.",
     )
+    for head in found.heads:
+        _line(console, f"Learned against {head}")
+    if found.obstacle:
+        _line(console, f"It cannot be pruned: {found.obstacle}")
 
 
 def show_pruning(console: Console, result: PruneResult) -> None:

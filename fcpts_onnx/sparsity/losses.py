@@ -2,15 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["class_scores", "kl_divergence", "log_probabilities", "reconstruction_loss"]
+__all__ = [
+    "LOSSES",
+    "Head",
+    "Loss",
+    "class_scores",
+    "find_heads",
+    "kl_divergence",
+    "reconstruction_loss",
+]
+
+Loss = Literal["kl", "bce", "mse"]
+LOSSES: tuple[Loss, ...] = ("kl", "bce", "mse")
 
 _SMALLEST_PROBABILITY = 1e-12
+_BOX = 4
+
+
+@dataclass(frozen=True)
+class Head:
+    """How one output of the dense network is to be met.
+
+    Attributes:
+        name: the output, or the value before it that gradients reach.
+        loss: "kl" between distributions over classes; "bce", one between distributions of yes
+            and no at each place; "mse", the squared error relative to the dense output's variance.
+        axis: of the classes; "kl" only.
+        probabilities: whether the values are probabilities, not what goes into a softmax or
+            sigmoid.
+    """
+
+    name: str
+    loss: Loss
+    axis: int = 1
+    probabilities: bool = False
+
+    def describe(self) -> str:
+        """The head in a few words."""
+        if self.loss == "mse":
+            return f"{self.name}: squared error, relative to its variance (mse)"
+        of = "probabilities" if self.probabilities else "scores"
+        place = f" along axis {self.axis}" if self.loss == "kl" else ""
+        return f"{self.name}: divergence of {of}{place} ({self.loss})"
+
+
+def find_heads(
+    outputs: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor],
+    chosen: Mapping[str, Loss] | None = None,
+) -> tuple[Head, ...]:
+    """Choose a loss for each output by what the dense network gives on some samples.
+
+    Class scores, (batch, classes) with any number of axes of size 1 behind, or a softmax along
+    any axis: KL. Class scores of each anchor, (batch, anchors, classes), beside boxes of the same
+    anchors: KL along the last axis. Values between 0 and 1 on a map, as sigmoids give: bce.
+    Anything else, also what has the shape of an input (autoencoders) or length 1 (embeddings): mse.
+
+    Args:
+        outputs, inputs: of float type are what heads are made of, samples along axis 0.
+        chosen: losses by output, instead of what would be chosen.
+    """
+    anchors = {x.shape[:2] for x in outputs.values() if x.ndim == 3 and x.shape[2] == _BOX}
+    shapes = {x.shape for x in inputs.values()}
+    heads = []
+    for name, values in outputs.items():
+        if values.is_floating_point():
+            head = _head(name, values.float(), values.shape in shapes, anchors)
+            loss = (chosen or {}).get(name, head.loss)
+            heads.append(head if loss == head.loss else _as_asked(name, values.float(), loss))
+    return tuple(heads)
 
 
 def class_scores(output: Tensor) -> Tensor | None:
@@ -26,53 +94,100 @@ def class_scores(output: Tensor) -> Tensor | None:
     return output.flatten(1)
 
 
-def log_probabilities(scores: Tensor, reference: Tensor, temperature: float = 1.0) -> Tensor:
-    """log softmax(scores / T); where the graph ends in a softmax itself, of what went into it.
-
-    Args:
-        scores: (batch, classes).
-        reference: the dense network's scores, which decide whether these are probabilities.
-    """
-    if _are_probabilities(reference):
-        scores = scores.clamp_min(_SMALLEST_PROBABILITY).log()
-    return F.log_softmax(scores / temperature, 1)
-
-
-def kl_divergence(dense: Tensor, sparse: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(dense || sparse), Eq. 4, in nats, averaged over the batch.
+def kl_divergence(dense: Tensor, sparse: Tensor, head: Head, temperature: float = 1.0) -> Tensor:
+    """KL(dense || sparse), Eq. 4, in nats, averaged over all places but the classes.
 
     With a temperature both distributions are softened (Hinton et al. 2015).
 
     Args:
-        dense, sparse: class scores (batch, classes).
+        dense, sparse: of one shape, classes along the head's axis.
     """
-    target = log_probabilities(dense, dense, temperature)
-    found = log_probabilities(sparse, dense, temperature)
-    return F.kl_div(found, target, reduction="batchmean", log_target=True)
+    target = _log_probabilities(dense, head, temperature)
+    found = _log_probabilities(sparse, head, temperature)
+    return (target.exp() * (target - found)).sum(head.axis).mean()
 
 
 def reconstruction_loss(
-    dense: Mapping[str, Tensor], sparse: Mapping[str, Tensor], temperature: float = 1.0
+    dense: Mapping[str, Tensor],
+    sparse: Mapping[str, Tensor],
+    heads: Sequence[Head],
+    temperature: float = 1.0,
 ) -> Tensor:
-    """L_rec: how far the sparse network's outputs are from the dense one's, summed over outputs.
+    """L_rec: how far the sparse network's outputs are from the dense one's, summed over heads.
 
-    Class scores: KL at a temperature, times its square, which keeps the gradient's size (Hinton
-    et al. 2015). Other float outputs: squared error relative to the dense output's variance.
+    Divergences at a temperature count times its square, which keeps the gradient's size (Hinton
+    et al. 2015).
     """
     parts = []
-    for name, target in dense.items():
-        if not target.is_floating_point():
-            continue
-        target, found = target.float(), sparse[name].float()
-        scores = class_scores(target)
-        if scores is not None:
-            divergence = kl_divergence(scores, found.flatten(1), temperature)
-            parts.append(divergence * temperature**2)
-        else:
-            spread = target.var(correction=0).clamp_min(torch.finfo(torch.float32).tiny)
-            parts.append(F.mse_loss(found, target) / spread)
+    for head in heads:
+        target, found = dense[head.name].float(), sparse[head.name].float()
+        parts.append(_LOSSES[head.loss](target, found, head, temperature))
     return torch.stack(parts).sum()
 
 
-def _are_probabilities(scores: Tensor) -> bool:
-    return bool((scores >= 0).all()) and bool((scores.sum(1) - 1).abs().max() < 1e-3)
+def _head(name: str, values: Tensor, is_input: bool, anchors: set[torch.Size]) -> Head:
+    for axis in range(1, values.ndim):
+        if _are_distributions(values, axis):
+            return Head(name, "kl", axis, probabilities=True)
+    if values.ndim < 2 or is_input or _are_unit_vectors(values):
+        return Head(name, "mse")
+    if class_scores(values) is not None:
+        return Head(name, "kl")
+    is_box = values.ndim == 3 and values.shape[2] == _BOX
+    if values.ndim == 3 and values.shape[:2] in anchors and not is_box:
+        return Head(name, "kl", axis=2)
+    if values.min() >= 0 and values.max() <= 1 and values.min() < values.max():
+        return Head(name, "bce", probabilities=True)
+    return Head(name, "mse")
+
+
+def _as_asked(name: str, values: Tensor, loss: Loss) -> Head:
+    """A head with the loss that the user wants."""
+    axis = 2 if values.ndim == 3 else 1
+    within = bool(values.min() >= 0) and bool(values.max() <= 1)
+    return Head(name, loss, axis, probabilities=loss == "bce" and within)
+
+
+def _are_distributions(values: Tensor, axis: int) -> bool:
+    if values.shape[axis] < 2 or bool((values < 0).any()):
+        return False
+    return bool((values.sum(axis) - 1).abs().max() < 1e-3)
+
+
+def _are_unit_vectors(values: Tensor) -> bool:
+    lengths = values.flatten(1).norm(dim=1)
+    return bool((lengths - 1).abs().max() < 1e-3)
+
+
+def _log_probabilities(values: Tensor, head: Head, temperature: float) -> Tensor:
+    """log softmax(values / T); of probabilities, of what went into the softmax."""
+    if head.probabilities:
+        values = values.clamp_min(_SMALLEST_PROBABILITY).log()
+    return F.log_softmax(values / temperature, head.axis)
+
+
+def _kl(dense: Tensor, sparse: Tensor, head: Head, temperature: float) -> Tensor:
+    return kl_divergence(dense, sparse, head, temperature) * temperature**2
+
+
+def _bce(dense: Tensor, sparse: Tensor, head: Head, temperature: float) -> Tensor:
+    """KL between the distributions of yes and no at each place, summed over those of a sample."""
+    if head.probabilities:
+        dense, sparse = (torch.logit(x, eps=1e-6) for x in (dense, sparse))
+    target = torch.sigmoid(dense / temperature)
+    least = F.binary_cross_entropy(target, target, reduction="sum")
+    found = F.binary_cross_entropy_with_logits(sparse / temperature, target, reduction="sum")
+    return (found - least) / len(dense) * temperature**2
+
+
+def _mse(dense: Tensor, sparse: Tensor, head: Head, temperature: float) -> Tensor:
+    del head, temperature
+    spread = dense.var(correction=0).clamp_min(torch.finfo(torch.float32).tiny)
+    return F.mse_loss(sparse, dense) / spread
+
+
+_LOSSES: dict[Loss, Callable[[Tensor, Tensor, Head, float], Tensor]] = {
+    "kl": _kl,
+    "bce": _bce,
+    "mse": _mse,
+}

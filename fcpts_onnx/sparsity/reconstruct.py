@@ -7,26 +7,48 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fcpts_onnx.calibration import Calibration
 from fcpts_onnx.errors import FcptsError
+from fcpts_onnx.quantization import Grid
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Progress, silent
 from fcpts_onnx.sparsity.budget import Budget
-from fcpts_onnx.sparsity.losses import reconstruction_loss
+from fcpts_onnx.sparsity.losses import Head, reconstruction_loss
 from fcpts_onnx.sparsity.thresholds import Thresholds, start_thresholds
-from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import Norm, Weight
 
-__all__ = ["Learned", "reconstruct"]
+__all__ = ["Learned", "Network", "reconstruct"]
 
 _REPORTS = 200  # over a whole run
 _LEAST_SIZE = 0.1  # of biases and norms, for their learning rate: some are all zero
 _LEAST_GAIN = 1e-3  # of a channel, relative to the others
+
+
+class Network(Protocol):
+    """What runs the graph and gives gradients: the twin, or an engine in its place.
+
+    Attributes:
+        learned: what may change, by its ONNX name.
+    """
+
+    learned: dict[str, nn.Parameter]
+
+    def constant(self, name: str) -> Tensor:
+        """The value of a constant float tensor that the graph reads."""
+
+    def prepare(self, device: torch.device) -> None:
+        """Make ready to learn on a device."""
+
+    def __call__(
+        self, inputs: Mapping[str, Tensor], replaced: Mapping[str, Tensor], /
+    ) -> dict[str, Tensor]:
+        """The outputs by name, with other tensors for some of those learned."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +56,8 @@ class Learned:
     """What learning gives.
 
     Attributes:
-        tensors: the learned tensors by name, on the CPU; the weights among them have exactly
-            the zeros of the budget.
+        tensors: the values of the learned tensors by their name in the graph, float32 on the CPU;
+            the weights among them have exactly the zeros of the budget.
         history: loss and sparsity over the run.
     """
 
@@ -44,11 +66,12 @@ class Learned:
 
 
 def reconstruct(
-    twin: Twin,
+    twin: Network,
     calibration: Calibration,
     weights: Sequence[Weight],
     budget: Budget,
     recipe: Recipe,
+    heads: Sequence[Head],
     *,
     seed: int = 0,
     report: Callable[[Progress], None] = silent,
@@ -56,9 +79,11 @@ def reconstruct(
     """Learn a sparse network from the dense one and unlabelled samples.
 
     Args:
-        twin: the dense network; what it has as learned is what may change, and it is changed.
+        twin: the dense network, or an engine that runs it; what it has as learned is what may
+            change, and it is changed.
         weights: the weights to prune, all learned by the twin.
         budget: how many zeros they shall have.
+        heads: how each output is to be met.
 
     Raises:
         FcptsError: the loss becomes NaN or Inf.
@@ -84,7 +109,7 @@ def reconstruct(
             with torch.no_grad():
                 expected = twin(batch, dense)
             found = twin(batch, student.stored(masked))
-        loss = reconstruction_loss(expected, found, recipe.temperature)
+        loss = reconstruction_loss(expected, found, heads, recipe.temperature)
         optimizer.zero_grad()
         (loss + thresholds.control_loss(values)).backward()
         thresholds.observe(values, masked)
@@ -103,17 +128,19 @@ class _Student:
     there. In the end all that is divided, or multiplied, back into the stored weights.
     """
 
-    def __init__(self, twin: Twin, weights: Sequence[Weight], recipe: Recipe) -> None:
+    def __init__(self, twin: Network, weights: Sequence[Weight], recipe: Recipe) -> None:
         scaled = [weight for weight in weights if recipe.channel_scales and weight.channels]
         self._gains = {w.name: _gain(w, w.norm, twin) for w in scaled if w.norm is not None}
         self._weights = {
             weight.name: nn.Parameter(
-                twin.learned[weight.name].detach() * self._gains.get(weight.name, 1.0)
+                twin.learned[weight.value].detach() * self._gains.get(weight.name, 1.0)
             )
             for weight in weights
         }
+        self._names = {weight.name: weight.value for weight in weights}
+        self._grids = {w.name: _Steps(w.grid, self.device) for w in weights if w.grid is not None}
         norms = [weight.norm for weight in scaled if weight.norm is not None]
-        fixed = self._weights.keys() | {norm.scale for norm in norms}
+        fixed = {weight.value for weight in weights} | {norm.scale for norm in norms}
         self._along = {name: v for name, v in twin.learned.items() if name not in fixed}
         self._sizes = {name: _size(value) for name, value in self._along.items()}
         self._sizes |= {norm.shift: _size(_folded_bias(norm, twin)) for norm in norms}
@@ -150,11 +177,14 @@ class _Student:
         }
 
     def stored(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights as the graph has them, from weights as they act."""
-        return {
-            name: value / self._gains[name] if name in self._gains else value
-            for name, value in values.items()
-        }
+        """Weights as the graph has them, from weights as they act, by name of their values."""
+        result = {}
+        for name, value in values.items():
+            value = value / self._gains[name] if name in self._gains else value
+            result[self._names[name]] = (
+                self._grids[name].rounded(value) if name in self._grids else value
+            )
+        return result
 
     @torch.no_grad()
     def finish(self, thresholds: Thresholds) -> dict[str, Tensor]:
@@ -162,11 +192,33 @@ class _Student:
         values = self.values()
         masks = thresholds.settle(values)
         result = {name: value.detach().clone() for name, value in self._along.items()}
-        for name, value in self.stored(values).items():
+        for name, value in values.items():
             # A kept weight that happens to be zero would be one zero too many.
             kept = torch.where(value == 0, torch.finfo(value.dtype).tiny, value)
-            result[name] = torch.where(masks[name] != 0, kept, torch.zeros_like(kept))
+            result |= self.stored({name: torch.where(masks[name] != 0, kept, 0.0)})
         return {name: value.cpu() for name, value in result.items()}
+
+
+class _Steps:
+    """The grid of a weight that is stored as whole numbers."""
+
+    def __init__(self, grid: Grid, device: torch.device) -> None:
+        self._scale = torch.from_numpy(np.asarray(grid.scale)).to(device)
+        self._low, self._high = (
+            torch.from_numpy(np.asarray(limit)).to(device) for limit in grid.limits
+        )
+
+    def rounded(self, value: Tensor) -> Tensor:
+        """The nearest values of the grid; what is not zero does not become so.
+
+        The gradient passes as if nothing were rounded (Bengio et al. 2013).
+        """
+        steps = value.detach() / self._scale
+        away = torch.where((steps < 0) & (self._low < 0) | (self._high < 1), -1.0, 1.0)
+        whole = steps.round()
+        whole = torch.where((whole == 0) & (steps != 0), away, whole)
+        whole = torch.minimum(torch.maximum(whole, self._low), self._high)
+        return value + (whole * self._scale - value).detach()
 
 
 class _Meter:
@@ -202,7 +254,7 @@ class _Meter:
         self._report(self.history[-1])
 
 
-def _gain(weight: Weight, norm: Norm, twin: Twin) -> Tensor:
+def _gain(weight: Weight, norm: Norm, twin: Network) -> Tensor:
     """What batch norm multiplies each channel with; never nearly zero, to be divided by."""
     gain = _exact_gain(norm, twin)
     least = _LEAST_GAIN * gain.abs().mean()
@@ -210,12 +262,12 @@ def _gain(weight: Weight, norm: Norm, twin: Twin) -> Tensor:
     return _along_channels(gain, weight)
 
 
-def _exact_gain(norm: Norm, twin: Twin) -> Tensor:
+def _exact_gain(norm: Norm, twin: Network) -> Tensor:
     variance = twin.constant(norm.variance) + norm.epsilon
     return twin.constant(norm.scale).detach() / variance.sqrt()
 
 
-def _folded_bias(norm: Norm, twin: Twin) -> Tensor:
+def _folded_bias(norm: Norm, twin: Network) -> Tensor:
     """The bias that a layer has once batch norm is folded into it, less what its own adds."""
     return twin.constant(norm.shift) - twin.constant(norm.mean) * _exact_gain(norm, twin)
 

@@ -5,10 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fcpts_onnx.sparsity.losses import class_scores, kl_divergence, reconstruction_loss
+from fcpts_onnx.sparsity.losses import (
+    Head,
+    class_scores,
+    find_heads,
+    kl_divergence,
+    reconstruction_loss,
+)
 
 DENSE = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, 3.0]])
 SPARSE = torch.tensor([[1.0, 0.0, 0.5], [0.3, 1.0, 2.0]])
+
+
+KL = Head("y", "kl")
 
 
 def by_hand(temperature: float) -> float:
@@ -18,22 +27,25 @@ def by_hand(temperature: float) -> float:
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_kl(temperature: float) -> None:
-    found = kl_divergence(DENSE, SPARSE, temperature)
+    found = kl_divergence(DENSE, SPARSE, KL, temperature)
     assert float(found) == pytest.approx(by_hand(temperature), rel=1e-4)
-    loss = reconstruction_loss({"y": DENSE}, {"y": SPARSE}, temperature)
+    loss = reconstruction_loss({"y": DENSE}, {"y": SPARSE}, [KL], temperature)
     assert float(loss) == pytest.approx(temperature**2 * by_hand(temperature), rel=1e-4)
-    assert float(kl_divergence(DENSE, DENSE, temperature)) == pytest.approx(0.0, abs=1e-6)
+    assert float(kl_divergence(DENSE, DENSE, KL, temperature)) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_softmax_or_its_logarithm_in_the_graph_changes_nothing() -> None:
     for inside in (torch.softmax, torch.log_softmax):
-        found = kl_divergence(inside(DENSE, 1), inside(SPARSE, 1), 4.0)
+        dense, sparse = inside(DENSE, 1), inside(SPARSE, 1)
+        (head,) = find_heads({"y": dense}, {})
+        found = kl_divergence(dense, sparse, head, 4.0)
         assert float(found) == pytest.approx(by_hand(4.0), rel=1e-4)
 
 
 def test_probabilities_of_zero_give_finite_losses_and_gradients() -> None:
     sparse = torch.tensor([[1.0, 0.0, 0.0]], requires_grad=True)
-    loss = kl_divergence(torch.tensor([[0.2, 0.3, 0.5]]), sparse)
+    head = Head("y", "kl", probabilities=True)
+    loss = kl_divergence(torch.tensor([[0.2, 0.3, 0.5]]), sparse, head)
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(sparse.grad).all()
@@ -47,17 +59,63 @@ def test_what_counts_as_class_scores() -> None:
     assert class_scores(torch.zeros(2, 5, dtype=torch.int64)) is None
 
 
+def normal(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+HEADS = {
+    "class scores": (normal(4, 5), Head("y", "kl", axis=1)),
+    "with axes of size 1": (normal(4, 5, 1, 1), Head("y", "kl", axis=1)),
+    "softmax on a map": (normal(4, 5, 3, 3).softmax(1), Head("y", "kl", 1, probabilities=True)),
+    "softmax in the end": (normal(4, 7, 5).softmax(2), Head("y", "kl", 2, probabilities=True)),
+    "sigmoid on a map": (normal(4, 5, 3, 3).sigmoid(), Head("y", "bce", probabilities=True)),
+    "a map": (normal(4, 5, 3, 3), Head("y", "mse")),
+    "a number": (normal(4, 1), Head("y", "mse")),
+    "a unit vector": (torch.nn.functional.normalize(normal(4, 8)), Head("y", "mse")),
+    "what was put in": (normal(4, 640), Head("y", "mse")),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_are_chosen_by_what_the_dense_network_gives(name: str) -> None:
+    values, expected = HEADS[name]
+    assert find_heads({"y": values}, {"x": torch.zeros(4, 640)}) == (expected,)
+
+
+def test_heads_of_a_detector() -> None:
+    outputs = {"scores": normal(2, 30, 21), "boxes": normal(2, 30, 4), "count": torch.ones(2).int()}
+    assert find_heads(outputs, {}) == (Head("scores", "kl", axis=2), Head("boxes", "mse"))
+
+
+def test_a_loss_that_is_asked_for() -> None:
+    outputs = {"a": normal(2, 5), "b": normal(2, 5)}
+    assert find_heads(outputs, {}, {"a": "mse"})[0].loss == "mse"
+    assert find_heads(outputs, {}, {"a": "bce"})[0] == Head("a", "bce")
+    assert find_heads({"a": normal(2, 5).sigmoid()}, {}, {"a": "bce"})[0].probabilities
+
+
+def test_divergence_at_each_place() -> None:
+    """As the sum of the divergences of Bernoulli distributions, of scores and of probabilities."""
+    p, q = torch.sigmoid(DENSE), torch.sigmoid(SPARSE)
+    by_place = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+    wanted = float(by_place.sum(1).mean())
+    loss = reconstruction_loss({"y": DENSE}, {"y": SPARSE}, [Head("y", "bce")])
+    assert float(loss) == pytest.approx(wanted, rel=1e-4)
+    head = Head("y", "bce", probabilities=True)
+    loss = reconstruction_loss({"y": p}, {"y": q}, [head])
+    assert float(loss) == pytest.approx(wanted, rel=1e-3)
+
+
 def test_other_outputs_count_relative_to_their_variance() -> None:
-    dense = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0))
+    dense = normal(4, 3, 5)
     for scale in (1.0, 100.0):
-        loss = reconstruction_loss({"y": scale * dense}, {"y": scale * (dense + 0.1)})
+        head = Head("y", "mse")
+        loss = reconstruction_loss({"y": scale * dense}, {"y": scale * (dense + 0.1)}, [head])
         assert float(loss) == pytest.approx(0.01 / float(dense.var(correction=0)), rel=1e-3)
 
 
-def test_outputs_add_up_and_whole_numbers_do_not_count() -> None:
-    one = reconstruction_loss({"a": DENSE}, {"a": SPARSE})
-    both = reconstruction_loss(
-        {"a": DENSE, "b": DENSE, "n": torch.ones(2, 3, dtype=torch.int64)},
-        {"a": SPARSE, "b": SPARSE, "n": torch.zeros(2, 3, dtype=torch.int64)},
-    )
+def test_heads_add_up() -> None:
+    one = reconstruction_loss({"y": DENSE}, {"y": SPARSE}, [KL])
+    two = [KL, Head("z", "kl")]
+    both = reconstruction_loss({"y": DENSE, "z": DENSE}, {"y": SPARSE, "z": SPARSE}, two)
     assert float(both) == pytest.approx(2 * float(one))

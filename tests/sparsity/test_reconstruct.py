@@ -18,13 +18,20 @@ from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Progress
 from fcpts_onnx.sparsity.budget import Budget
-from fcpts_onnx.sparsity.losses import reconstruction_loss
+from fcpts_onnx.sparsity.losses import Head, reconstruction_loss
 from fcpts_onnx.sparsity.reconstruct import reconstruct
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import Weight, find_weights, learned_along
 from tests import networks
 
 RECIPE = Recipe(epochs=0, min_steps=120, batch_size=32, interval=2, precision="float32")
+
+
+HEADS = (Head("scores", "kl"),)
+
+
+def met(dense: dict[str, torch.Tensor], sparse: dict[str, torch.Tensor]) -> torch.Tensor:
+    return reconstruction_loss(dense, sparse, HEADS, RECIPE.temperature)
 
 
 def setting(**options: object) -> tuple[Twin, Calibration, list[Weight]]:
@@ -40,7 +47,7 @@ def loss_of(calibration: Calibration, learned: dict[str, torch.Tensor]) -> float
     fresh, _, _ = setting()
     (batch,) = calibration.batches(96)
     with torch.no_grad():
-        return float(reconstruction_loss(fresh(batch), fresh(batch, learned), RECIPE.temperature))
+        return float(met(fresh(batch), fresh(batch, learned)))
 
 
 def one_shot(weights: list[Weight], twin: Twin, target: float) -> dict[str, torch.Tensor]:
@@ -58,7 +65,9 @@ def test_learning_beats_pruning_at_once(thresholds: str) -> None:
     twin, calibration, weights = setting()
     at_once = loss_of(calibration, one_shot(weights, twin, 0.6))
     recipe = replace(RECIPE, thresholds=thresholds, learning_rate=0.05)
-    learned = reconstruct(twin, calibration, weights, Budget.of(weights, 0.6), recipe).tensors
+    learned = reconstruct(
+        twin, calibration, weights, Budget.of(weights, 0.6), recipe, HEADS
+    ).tensors
     assert sum(int((learned[w.name] == 0).sum()) for w in weights) == round(0.6 * 320)
     assert set(learned) == {"conv.w", "conv.b", "depthwise.w", "fc.w", "fc.b"}
     assert loss_of(calibration, learned) < at_once / 2
@@ -69,7 +78,8 @@ def test_scales_are_folded_into_the_weights() -> None:
     twin, calibration, weights = setting()
     before = {weight.name: twin.learned[weight.name].detach().clone() for weight in weights}
     recipe = replace(RECIPE, optimizer="sgd", learning_rate=1e-5, channel_rate=1e3)
-    found = reconstruct(twin, calibration, weights, Budget.of(weights, 0.5), recipe).tensors
+    budget = Budget.of(weights, 0.5)
+    found = reconstruct(twin, calibration, weights, budget, recipe, HEADS).tensors
     for weight in weights:
         kept = found[weight.name] != 0
         ratio = (found[weight.name] / before[weight.name]).movedim(weight.channel_axis, 0)
@@ -83,7 +93,8 @@ def first_change(recipe: Recipe) -> float:
     """How far a bias is moved."""
     twin, calibration, weights = setting()
     before = twin.learned["fc.b"].detach().clone()
-    found = reconstruct(twin, calibration, weights, Budget.of(weights, 0.5), recipe).tensors
+    budget = Budget.of(weights, 0.5)
+    found = reconstruct(twin, calibration, weights, budget, recipe, HEADS).tensors
     return float((found["fc.b"] - before).abs().max())
 
 
@@ -102,7 +113,9 @@ def test_weights_decay() -> None:
         recipe = replace(
             RECIPE, optimizer="sgd", learning_rate=0.01, weight_decay=decay, channel_scales=False
         )
-        found = reconstruct(twin, calibration, weights, Budget.of(weights, 0.5), recipe).tensors
+        found = reconstruct(
+            twin, calibration, weights, Budget.of(weights, 0.5), recipe, HEADS
+        ).tensors
         return float(found["conv.w"].abs().sum())
 
     assert size(1.0) < 0.99 * size(0.0)
@@ -113,7 +126,9 @@ def test_half_precision_learns_something_else_of_the_same_kind() -> None:
     for precision in ("float32", "bfloat16"):
         twin, calibration, weights = setting()
         recipe = replace(RECIPE, min_steps=10, precision=precision)
-        learned = reconstruct(twin, calibration, weights, Budget.of(weights, 0.5), recipe).tensors
+        learned = reconstruct(
+            twin, calibration, weights, Budget.of(weights, 0.5), recipe, HEADS
+        ).tensors
         found[precision] = learned["fc.w"]
     assert found["bfloat16"].dtype == torch.float32
     assert not torch.equal(*found.values())
@@ -152,7 +167,9 @@ def test_batch_norm_makes_no_difference() -> None:
         recipe = replace(
             RECIPE, min_steps=40, optimizer="sgd", learning_rate=0.01, channel_rate=0.0
         )
-        found = reconstruct(twin, calibration, weights, Budget.of(weights, 0.6), recipe).tensors
+        found = reconstruct(
+            twin, calibration, weights, Budget.of(weights, 0.6), recipe, HEADS
+        ).tensors
         assert "bn.scale" not in found
         (batch,) = calibration.batches(96)
         with torch.no_grad():
@@ -165,7 +182,7 @@ def test_batch_norm_makes_no_difference() -> None:
 def test_the_papers_recipe_runs() -> None:
     twin, calibration, weights = setting()
     recipe = replace(Recipe.load("paper"), epochs=2.0, augment=())
-    found = reconstruct(twin, calibration, weights, Budget.of(weights, 0.5), recipe)
+    found = reconstruct(twin, calibration, weights, Budget.of(weights, 0.5), recipe, HEADS)
     assert sum(int((found.tensors[w.name] == 0).sum()) for w in weights) == 160
 
 
@@ -173,7 +190,7 @@ def test_progress_is_reported() -> None:
     seen: list[Progress] = []
     twin, calibration, weights = setting()
     budget = Budget.of(weights, 0.5)
-    found = reconstruct(twin, calibration, weights, budget, RECIPE, report=seen.append)
+    found = reconstruct(twin, calibration, weights, budget, RECIPE, HEADS, report=seen.append)
     assert found.history == tuple(seen)
     assert [progress.step for progress in seen] == list(range(1, 121))
     assert seen[0].sparsity < 0.1
@@ -185,7 +202,7 @@ def test_seeds() -> None:
     def run(seed: int) -> np.ndarray:
         twin, calibration, weights = setting()
         budget = Budget.of(weights, 0.5)
-        found = reconstruct(twin, calibration, weights, budget, RECIPE, seed=seed)
+        found = reconstruct(twin, calibration, weights, budget, RECIPE, HEADS, seed=seed)
         return found.tensors["conv.w"].numpy()
 
     np.testing.assert_array_equal(run(3), run(3))
@@ -196,7 +213,9 @@ def test_a_baked_batch_size_learns_as_well() -> None:
     twin, calibration, weights = setting(batch=1, baked=True)
     at_once = loss_of(calibration, one_shot(weights, twin, 0.6))
     recipe = replace(RECIPE, learning_rate=0.05)
-    learned = reconstruct(twin, calibration, weights, Budget.of(weights, 0.6), recipe).tensors
+    learned = reconstruct(
+        twin, calibration, weights, Budget.of(weights, 0.6), recipe, HEADS
+    ).tensors
     assert loss_of(calibration, learned) < at_once / 2
 
 
@@ -206,7 +225,7 @@ def test_a_kept_weight_that_is_zero_is_no_zero_too_many() -> None:
         twin.learned["depthwise.w"].zero_()
     present = [replace(w, zeros=w.count if w.name == "depthwise.w" else 0) for w in weights]
     recipe, budget = replace(RECIPE, min_steps=4), Budget.of(present, 0.3)
-    learned = reconstruct(twin, calibration, present, budget, recipe).tensors
+    learned = reconstruct(twin, calibration, present, budget, recipe, HEADS).tensors
     assert sum(int((learned[w.name] == 0).sum()) for w in weights) == 96
 
 
@@ -215,4 +234,4 @@ def test_divergence_is_told() -> None:
     recipe = replace(RECIPE, optimizer="sgd", learning_rate=1e3)
     budget = Budget.of(weights, 0.5)
     with pytest.raises(FcptsError, match=r"Learning diverged: the loss is (nan|inf) at step"):
-        reconstruct(twin, calibration, weights, budget, recipe)
+        reconstruct(twin, calibration, weights, budget, recipe, HEADS)

@@ -1,0 +1,160 @@
+"""The options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from fcpts_onnx.preprocess import PRESETS
+from fcpts_onnx.write import check_json
+
+__all__ = [
+    "FILE",
+    "losses_of",
+    "output_options",
+    "preprocess_options",
+    "run_options",
+    "selection_options",
+    "threads_option",
+]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    try:
+        return tuple(float(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter("expected numbers with commas, such as 0.5,0.5,0.5") from error
+
+
+def _size(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    parts = value.lower().split("x")
+    if len(parts) not in (1, 2) or not all(part.isdigit() and int(part) for part in parts):
+        raise click.BadParameter("expected HEIGHTxWIDTH in pixels, such as 224x224, or one number")
+    return int(parts[0]), int(parts[-1])
+
+
+def _places(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    places = tuple(part.strip() for part in value.split(",") if part.strip())
+    if set(places) - {"first", "last"}:
+        raise click.BadParameter("expected first, last or first,last")
+    return places
+
+
+def losses_of(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    if any(value.count("=") < 1 for value in values):
+        raise click.BadParameter("expected OUTPUT=LOSS, such as scores=kl")
+    return dict(value.rsplit("=", 1) for value in values)
+
+
+def _json_target(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+    """See before any work that the JSON can be written."""
+    if value is not None:
+        check_json(value)
+    return value
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, shown in this order."""
+
+    def decorate(function: Command) -> Command:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+FILE = click.Path(path_type=Path)
+preprocess_options = _options(
+    click.option(
+        "--preprocess",
+        default="imagenet",
+        show_default=True,
+        metavar="NAME|FILE.toml",
+        help=f"How pixels become inputs: {', '.join(PRESETS)}, or a TOML file.",
+    ),
+    click.option(
+        "--mean", callback=_numbers, metavar="A[,B,C]", help="Mean, instead of the preset's."
+    ),
+    click.option(
+        "--std", callback=_numbers, metavar="A[,B,C]", help="Deviation, instead of the preset's."
+    ),
+    click.option(
+        "--size",
+        callback=_size,
+        metavar="HxW|N",
+        help="Image size in pixels, where the graph leaves it open.",
+    ),
+    click.option(
+        "--resize",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Short side in pixels before the centre crop.",
+    ),
+    click.option(
+        "--channels", type=click.Choice(["rgb", "bgr"]), help="Order of the model's channels."
+    ),
+    click.option(
+        "--layout",
+        type=click.Choice(["auto", "nchw", "nhwc"]),
+        help="Order of the input's axes; auto: where it has 1 or 3 channels.",
+    ),
+)
+selection_options = _options(
+    click.option(
+        "--include",
+        multiple=True,
+        metavar="GLOB",
+        help="Prune only weights, or weights of nodes, of this name; repeatable.",
+    ),
+    click.option(
+        "--exclude",
+        multiple=True,
+        metavar="GLOB",
+        help="Leave out weights, or weights of nodes, of this name; repeatable.",
+    ),
+    click.option(
+        "--keep-dense",
+        default="",
+        metavar="first,last",
+        callback=_places,
+        help="Leave out the first or last weight.",
+    ),
+)
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Processor threads; 0 takes as many as are there.",
+)
+run_options = _options(
+    click.option(
+        "--seed",
+        type=click.IntRange(0, 2**32 - 1),
+        default=0,
+        show_default=True,
+        help="Of all random choices; the same seed gives the same result on a machine.",
+    ),
+    threads_option,
+)
+output_options = _options(
+    click.option(
+        "--json",
+        "json_file",
+        type=FILE,
+        callback=_json_target,
+        metavar="FILE",
+        help="Write the result as JSON too.",
+    ),
+    click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors."),
+)

@@ -1,0 +1,93 @@
+"""WRITE: the sparse file, written, checked, and only then put in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from fcpts_onnx.calibration import Calibration
+from fcpts_onnx.errors import OutputError, ParityError
+from fcpts_onnx.model import Model, load
+from fcpts_onnx.ops.dtypes import promoted, to_numpy, to_torch
+from fcpts_onnx.results import Validation
+from fcpts_onnx.sparsity.budget import Budget
+from fcpts_onnx.twin import Twin
+from fcpts_onnx.validate import tolerance, validate_models
+from fcpts_onnx.weights import Weight
+from fcpts_onnx.write import save, staged, stale_data
+
+__all__ = ["publish"]
+
+
+def publish(
+    dense: Model,
+    target: Path,
+    twin: Twin,
+    learned: Mapping[str, Tensor],
+    calibration: Calibration,
+    weights: Sequence[Weight],
+    budget: Budget,
+    threads: int,
+) -> Validation:
+    """Write the sparse file, check it, and only then let it take its place."""
+    stale = stale_data(target, dense)
+    grids = {weight.value: weight for weight in weights if weight.grid is not None}
+    with staged(target) as stage:
+        save(dense, dict(_as_stored(learned, grids)), stage, target.parent)
+        saved = load(stage)
+        found = validate_models(
+            dense, stage, calibration, weights, twin=twin,
+            replaced=dict(_as_read(saved, learned, grids)), threads=threads,
+        )  # fmt: skip
+        _accept(found, budget, tolerance(dense))
+    for file in stale:
+        file.unlink(missing_ok=True)
+    return replace(found, model=str(target))
+
+
+def _as_stored(
+    learned: Mapping[str, Tensor], grids: Mapping[str, Weight]
+) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    """Learned values as the file has them, by the names of the stored tensors."""
+    for name, value in learned.items():
+        weight = grids.get(name)
+        if weight is not None and weight.grid is not None:
+            yield weight.name, weight.grid.stored(to_numpy(value))
+        else:
+            yield name, to_numpy(value)
+
+
+def _as_read(
+    saved: Model, learned: Mapping[str, Tensor], grids: Mapping[str, Weight]
+) -> Iterator[tuple[str, Tensor]]:
+    """What the saved file has for each learned tensor, in float32: its type may have rounded it."""
+    for name in learned:
+        weight = grids.get(name)
+        if weight is not None and weight.grid is not None:
+            yield name, to_torch(weight.grid.values(saved.array(weight.name)))
+        else:
+            yield name, promoted(to_torch(saved.array(name)))
+
+
+def _accept(validation: Validation, budget: Budget, most: float) -> None:
+    """The promises of the tool, checked on the file before it takes its place."""
+    if validation.zeros != budget.zeros:
+        raise OutputError(
+            f"The saved file has {validation.zeros} zeros instead of {budget.zeros}; "
+            "this is a fault of fcpts-onnx, please report it. Nothing was written."
+        )
+    if not validation.same_graph:
+        raise OutputError(
+            "The saved graph differs from the input; this is a fault of fcpts-onnx, please "
+            "report it. Nothing was written."
+        )
+    if validation.twin_error is not None and validation.twin_error > most:
+        raise ParityError(
+            f"The sparse twin differs from onnxruntime by {validation.twin_error:.2g} of the "
+            f"output's scale, more than {most:g}. Nothing was written."
+        )

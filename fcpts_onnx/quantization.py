@@ -1,0 +1,69 @@
+"""FIND: weights that are stored as whole numbers behind DequantizeLinear, and what they mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from fcpts_onnx.model import Model
+
+__all__ = ["Grid", "grid_behind"]
+
+Array = np.ndarray[Any, Any]
+
+_KINDS = ("int8", "uint8")
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """value = (stored - zero_point) * scale.
+
+    Attributes:
+        value: the name of the float tensor, DequantizeLinear's output.
+        scale: float32, in a shape that multiplies the weight.
+        zero_point: int32, of the same shape; what is stored for a zero.
+        kind: the stored type.
+    """
+
+    value: str
+    scale: Array
+    zero_point: Array
+    kind: str
+
+    @property
+    def limits(self) -> tuple[Array, Array]:
+        """The least and greatest value, in steps of the scale."""
+        info = np.iinfo(self.kind)
+        return info.min - self.zero_point, info.max - self.zero_point
+
+    def values(self, stored: Array) -> Array:
+        """Float values of what is stored."""
+        return ((stored.astype(np.int32) - self.zero_point) * self.scale).astype(np.float32)
+
+    def stored(self, values: Array) -> Array:
+        """What is stored for values that lie on the grid."""
+        return (np.round(values / self.scale).astype(np.int32) + self.zero_point).astype(self.kind)
+
+
+def grid_behind(model: Model, source: gs.Tensor, kind: str) -> Grid | None:
+    """The grid of a stored tensor that one DequantizeLinear with constant settings reads.
+
+    Blocked quantisation is not among them.
+    """
+    node = source.outputs[0] if len(source.outputs) == 1 else None
+    if kind not in _KINDS or node is None or node.op != "DequantizeLinear":
+        return None
+    settings = [tensor.name for tensor in node.inputs[1:] if tensor.name]
+    if node.attrs.get("block_size") or not set(settings) <= model.tensors.keys():
+        return None
+    scale = model.array(settings[0]).astype(np.float32)
+    zero_point = model.array(settings[1]).astype(np.int32) if settings[1:] else np.zeros_like(scale)
+    rank = len(source.shape)
+    if scale.ndim:
+        shape = [1] * rank
+        shape[node.attrs.get("axis", 1)] = scale.size
+        scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
+    return Grid(node.outputs[0].name, scale, zero_point.astype(np.int32), kind)
