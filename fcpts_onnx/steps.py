@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import ChainMap, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -109,7 +109,7 @@ class Body:
     def run(self, around: Mapping[str, Any], *arguments: Tensor) -> tuple[Tensor, ...]:
         """The body's outputs for these inputs, within the values around it."""
         own: dict[str, Any] = dict(zip(self.inputs, arguments, strict=True))
-        values = ChainMap(own, around)  # type: ignore[arg-type]
+        values = ChainMap(own, cast(MutableMapping[str, Any], around))
         for step in self.steps:
             own.update(zip(step.outputs, step.run(values), strict=False))
         return tuple(values[name] for name in self.outputs)

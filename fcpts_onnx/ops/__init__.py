@@ -2,7 +2,6 @@
 
 from fcpts_onnx.ops import (
     activation,
-    attention,
     contrib,
     control,
     conv,
@@ -10,7 +9,6 @@ from fcpts_onnx.ops import (
     elementwise,
     indexing,
     linear,
-    loss,
     norm,
     pool,
     quantize,
@@ -27,7 +25,6 @@ __all__ = [
     "Ints",
     "Op",
     "activation",
-    "attention",
     "contrib",
     "control",
     "conv",
@@ -37,7 +34,6 @@ __all__ = [
     "implemented",
     "indexing",
     "linear",
-    "loss",
     "norm",
     "op",
     "pool",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -157,13 +159,18 @@ def cum_prod(x: Tensor, axis: Ints, *, exclusive: int = 0, reverse: int = 0) -> 
 
 
 def _cumulate(
-    function: object, neutral: int, x: Tensor, axis: int, exclusive: int, reverse: int
+    function: Callable[[Tensor, int], Tensor],
+    neutral: int,
+    x: Tensor,
+    axis: int,
+    exclusive: int,
+    reverse: int,
 ) -> Tensor:
     x = x.flip(axis) if reverse else x
     if exclusive:
         start = torch.full_like(x.narrow(axis, 0, 1), neutral)
         x = torch.cat([start, x.narrow(axis, 0, x.shape[axis] - 1)], axis)
-    result: Tensor = function(x, axis).to(x.dtype)  # type: ignore[operator]
+    result = function(x, axis).to(x.dtype)
     return result.flip(axis) if reverse else result
 
 

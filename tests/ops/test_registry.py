@@ -10,7 +10,6 @@ from fcpts_onnx.model import OLDEST_OPSET
 from fcpts_onnx.ops import find_op, op, supported_ops
 from tests.ops import (
     test_activation,
-    test_attention,
     test_contrib,
     test_control,
     test_conv,
@@ -18,7 +17,6 @@ from tests.ops import (
     test_elementwise,
     test_indexing,
     test_linear,
-    test_loss,
     test_norm,
     test_pool,
     test_quantize,
@@ -32,7 +30,6 @@ from tests.ops.harness import NEWEST_IN_ONNXRUNTIME, schema_versions
 
 FAMILIES = (
     test_activation,
-    test_attention,
     test_contrib,
     test_control,
     test_conv,
@@ -40,7 +37,6 @@ FAMILIES = (
     test_elementwise,
     test_indexing,
     test_linear,
-    test_loss,
     test_norm,
     test_pool,
     test_quantize,

@@ -1,5 +1,0 @@
-"""TWIN: attention and what comes with it."""
-
-from __future__ import annotations
-
-__all__: list[str] = []

@@ -1,5 +1,0 @@
-"""TWIN: training losses, which some files carry."""
-
-from __future__ import annotations
-
-__all__: list[str] = []
