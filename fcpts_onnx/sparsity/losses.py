@@ -64,14 +64,17 @@ def find_heads(
     Class scores, (batch, classes) with any number of axes of size 1 behind, or a softmax along
     any axis: KL. Class scores of each anchor, (batch, anchors, classes), beside boxes of the same
     anchors: KL along the last axis. Values between 0 and 1 on a map, as sigmoids give: bce.
-    Anything else, also what has the shape of an input (autoencoders) or length 1 (embeddings): mse.
+    Anything else, also one number an anchor, what has the shape of an input (autoencoders) and
+    what has length 1 (embeddings): mse.
 
     Args:
         outputs, inputs: of float type are what heads are made of, samples along axis 0.
         chosen: losses by output, instead of what would be chosen.
     """
     anchors = {x.shape[:2] for x in outputs.values() if x.ndim == 3 and x.shape[2] == _BOX}
+    # What has such a shape is no class scores: an input again, or a number for each anchor.
     shapes = {x.shape for x in inputs.values()}
+    shapes |= {x.shape[:2] for x in outputs.values() if x.ndim == 3}
     heads = []
     for name, values in outputs.items():
         if values.is_floating_point():
@@ -125,11 +128,11 @@ def reconstruction_loss(
     return torch.stack(parts).sum()
 
 
-def _head(name: str, values: Tensor, is_input: bool, anchors: set[torch.Size]) -> Head:
+def _head(name: str, values: Tensor, is_other: bool, anchors: set[torch.Size]) -> Head:
     for axis in range(1, values.ndim):
         if _are_distributions(values, axis):
             return Head(name, "kl", axis, probabilities=True)
-    if values.ndim < 2 or is_input or _are_unit_vectors(values):
+    if values.ndim < 2 or is_other or _are_unit_vectors(values):
         return Head(name, "mse")
     if class_scores(values) is not None:
         return Head(name, "kl")

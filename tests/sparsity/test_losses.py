@@ -83,8 +83,10 @@ def test_heads_are_chosen_by_what_the_dense_network_gives(name: str) -> None:
 
 
 def test_heads_of_a_detector() -> None:
-    outputs = {"scores": normal(2, 30, 21), "boxes": normal(2, 30, 4), "count": torch.ones(2).int()}
-    assert find_heads(outputs, {}) == (Head("scores", "kl", axis=2), Head("boxes", "mse"))
+    outputs = {"scores": normal(2, 30, 21), "boxes": normal(2, 30, 4), "height": normal(2, 30)}
+    outputs["count"] = torch.ones(2).int()
+    expected = (Head("scores", "kl", axis=2), Head("boxes", "mse"), Head("height", "mse"))
+    assert find_heads(outputs, {}) == expected
 
 
 def test_a_loss_that_is_asked_for() -> None:
