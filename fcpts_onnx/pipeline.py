@@ -312,7 +312,10 @@ def _tried_out(
     generator = torch.Generator().manual_seed(0)
     noise = {}
     for spec in model.inputs:
-        shape = [size or _OPEN_SIZE for size in (spec.shape or ())]
+        stated = spec.shape or (None,)
+        # A batch of 1 is written in for good, or only stated; sample by sample is right for both.
+        twin.per_sample |= stated[0] == 1
+        shape = [2, *(size or _OPEN_SIZE for size in stated[1:])]
         values = torch.rand(shape, generator=generator)
         noise[spec.name] = values.to(to_torch(np.zeros(0, spec.dtype)).dtype)
     try:

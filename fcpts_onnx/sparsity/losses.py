@@ -63,7 +63,7 @@ def find_heads(
 
     Class scores, (batch, classes) with any number of axes of size 1 behind, or a softmax along
     any axis: KL. Class scores of each anchor, (batch, anchors, classes), beside boxes of the same
-    anchors: KL along the last axis. Values between 0 and 1 on a map, as sigmoids give: bce.
+    anchors: KL along the last axis. Values between 0 and 1, as sigmoids give: bce.
     Anything else, also one number an anchor, what has the shape of an input (autoencoders) and
     what has length 1 (embeddings): mse.
 
@@ -134,13 +134,13 @@ def _head(name: str, values: Tensor, is_other: bool, anchors: set[torch.Size]) -
             return Head(name, "kl", axis, probabilities=True)
     if values.ndim < 2 or is_other or _are_unit_vectors(values):
         return Head(name, "mse")
+    if values.min() >= 0 and values.max() <= 1 and values.min() < values.max():
+        return Head(name, "bce", probabilities=True)
     if class_scores(values) is not None:
         return Head(name, "kl")
     is_box = values.ndim == 3 and values.shape[2] == _BOX
     if values.ndim == 3 and values.shape[:2] in anchors and not is_box:
         return Head(name, "kl", axis=2)
-    if values.min() >= 0 and values.max() <= 1 and values.min() < values.max():
-        return Head(name, "bce", probabilities=True)
     return Head(name, "mse")
 
 

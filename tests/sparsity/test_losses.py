@@ -85,7 +85,13 @@ def test_heads_are_chosen_by_what_the_dense_network_gives(name: str) -> None:
 def test_heads_of_a_detector() -> None:
     outputs = {"scores": normal(2, 30, 21), "boxes": normal(2, 30, 4), "height": normal(2, 30)}
     outputs["count"] = torch.ones(2).int()
-    expected = (Head("scores", "kl", axis=2), Head("boxes", "mse"), Head("height", "mse"))
+    outputs["sure"] = normal(2, 30, 20).sigmoid()
+    expected = (
+        Head("scores", "kl", axis=2),
+        Head("boxes", "mse"),
+        Head("height", "mse"),
+        Head("sure", "bce", probabilities=True),
+    )
     assert find_heads(outputs, {}) == expected
 
 
