@@ -35,7 +35,6 @@ __all__ = ["evaluate", "inspect", "prune", "validate"]
 _HEAD_SAMPLES = 16
 _OPEN_SIZE = 64  # of an axis that the graph leaves open, to try it out
 
-PATH = (str, os.PathLike)
 PathLike = str | os.PathLike[str]
 
 
@@ -91,7 +90,10 @@ def prune(
     with _threads(threads):
         with clock("load"):
             dense = load(model)
-            reads = [*dense.files[1:], *([Path(calib)] if isinstance(calib, PATH) else [])]
+            reads = [
+                *dense.files[1:],
+                *([Path(calib)] if isinstance(calib, str | os.PathLike) else []),
+            ]
             check_target(target_path, dense.path, reads=reads, overwrite=overwrite)
             weights = _prunable(dense, include, exclude, keep_dense)
             budget = Budget.of(weights, target)
@@ -185,7 +187,7 @@ def validate(
     )
     weights = [weight for weight in find_weights(origin) if weight.name in origin.tensors]
     return validate_models(
-        origin, Path(sparse), calibration, weights, samples=samples, threads=threads
+        origin, load(sparse), calibration, weights, samples=samples, threads=threads
     )
 
 

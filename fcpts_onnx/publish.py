@@ -41,7 +41,7 @@ def publish(
         save(dense, dict(_as_stored(learned, grids)), stage, target.parent)
         saved = load(stage)
         found = validate_models(
-            dense, stage, calibration, weights, twin=twin,
+            dense, saved, calibration, weights, twin=twin,
             replaced=dict(_as_read(saved, learned, grids)), threads=threads,
         )  # fmt: skip
         _accept(found, budget, tolerance(dense))

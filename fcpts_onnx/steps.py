@@ -36,6 +36,7 @@ class Step:
         gradient: what becomes of one, see `ops.registry.op`.
         problem: why it cannot be run, empty when it can.
         frees: names that no later step reads.
+        parts: the steps that it stands for, if it stands for more than its own node.
     """
 
     label: str
@@ -49,6 +50,7 @@ class Step:
     gradient: Gradient = "through"
     problem: str = ""
     frees: tuple[str, ...] = ()
+    parts: tuple[Step, ...] = ()
 
     @property
     def reads(self) -> set[str]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fcpts_onnx.frontier import frontier
+from fcpts_onnx.fusion import with_biases_joined
 from fcpts_onnx.model import Model
 from fcpts_onnx.ops import implemented
 from fcpts_onnx.ops.dtypes import promoted, to_torch
@@ -33,8 +34,6 @@ class Twin(nn.Module):
             a node makes of constants alone, as DequantizeLinear does.
 
     Attributes:
-        kept_whole: (domain, name) of the operators that are not taken apart into the functions
-            that ONNX defines them by.
         model: the model with its functions inlined, whose values the twin has by name.
         output_names: the graph's outputs; where something is learned, what gradients reach of
             them, or before them (see `frontier`).
@@ -49,8 +48,7 @@ class Twin(nn.Module):
     def __init__(self, model: Model, learned: Collection[str] = ()) -> None:
         super().__init__()
         learned_set = set(learned)
-        self.kept_whole = implemented(model.opsets)
-        model = model.inlined(self.kept_whole)
+        model = model.inlined(implemented(model.opsets))
         self.per_sample = False
         self.input_names = tuple(spec.name for spec in model.inputs)
         self._promotes = bool(learned)
@@ -72,7 +70,9 @@ class Twin(nn.Module):
         }
         for place, parameter in enumerate(self.learned.values()):
             self.register_parameter(f"learned_{place}", parameter)
-        self.steps = _schedule(_fold(steps, values), self.output_names)
+        steps = _fold(steps, values)
+        steps = with_biases_joined(steps, values | self.learned, self.output_names)
+        self.steps = _schedule(steps, self.output_names)
         read = set(self.output_names).union(*(step.reads for step in self.steps))
         # Shapes, axes and the like are read by Python: they stay on the CPU and are no buffers.
         self._shapes = {

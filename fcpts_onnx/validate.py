@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,8 @@ from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration
 from fcpts_onnx.errors import OutputError, ParityError
-from fcpts_onnx.model import Model, constant_tensors, load
+from fcpts_onnx.model import Model, constant_tensors
+from fcpts_onnx.ops import implemented
 from fcpts_onnx.ops.dtypes import to_numpy
 from fcpts_onnx.results import Output, Parity, Sparsity, Validation
 from fcpts_onnx.runtime import Runtime, check_finite
@@ -58,7 +58,7 @@ def check_parity(twin: Twin, model: Model, calibration: Calibration, threads: in
         ParityError: they differ by more than `TOLERANCE`; the first node that does is named.
     """
     batch = next(calibration.batches(_PARITY_SAMPLES))
-    oracle = Runtime(_ran_by(twin, model), twin.output_names, threads)
+    oracle = Runtime(_with_values(model, twin.output_names), twin.output_names, threads)
     expected = oracle.run(_as_arrays(batch))
     check_finite(model.path, expected)
     count = len(next(iter(batch.values())))
@@ -69,16 +69,16 @@ def check_parity(twin: Twin, model: Model, calibration: Calibration, threads: in
                 f"{model.path}: output {name!r} has shape {list(shape)} for {count} samples; its "
                 "first axis must be that of the samples. Export the model so."
             )
-    errors = {}
+    errors, most = {}, tolerance(model)
     for per_sample in (False, True):
         twin.per_sample = per_sample
         errors[per_sample] = _twin_error(twin, batch, expected)
-        if errors[per_sample] <= tolerance(model):
+        if errors[per_sample] <= most:
             return Parity(count, errors[per_sample], per_sample)
     twin.per_sample = errors[True] < errors[False]
     raise ParityError(
         f"{model.path}: the twin differs from onnxruntime by {min(errors.values()):.2g} of the "
-        f"output's scale, more than {tolerance(model):g}. {_first_departure(twin, model, batch)}"
+        f"output's scale, more than {most:g}. {_first_departure(twin, model, batch, most)}"
     )
 
 
@@ -92,7 +92,7 @@ def tolerance(model: Model) -> float:
 
 def validate_models(
     dense: Model,
-    sparse_path: Path,
+    sparse: Model,
     calibration: Calibration,
     weights: Sequence[Weight],
     *,
@@ -101,30 +101,30 @@ def validate_models(
     replaced: Mapping[str, Tensor] | None = None,
     threads: int = 0,
 ) -> Validation:
-    """Reopen a saved file and hold it against its dense origin.
+    """Hold a saved file against its dense origin.
 
     Args:
+        sparse: the saved file, loaded anew.
         weights: whose zeros are counted.
         samples: how many calibration samples to compare outputs on.
         twin, replaced: the twin and the tensors the file was written from, if there is one; its
             outputs are then compared with onnxruntime's.
 
     Raises:
-        ModelError: the file cannot be loaded or run, or gives NaN or Inf.
+        ModelError: the file cannot be run, or gives NaN or Inf.
         OutputError: the two files have different outputs.
     """
-    sparse = load(sparse_path)
     changed, same_graph = differences(dense, sparse)
     if dense.outputs != sparse.outputs:
         raise OutputError(
-            f"{sparse_path}: has outputs {list(sparse.outputs)}, {dense.path} has "
+            f"{sparse.path}: has outputs {list(sparse.outputs)}, {dense.path} has "
             f"{list(dense.outputs)}; the two cannot be compared."
         )
     outputs = _run_both(dense, sparse, calibration, samples, threads)
     inputs = next(calibration.batches(_BATCH, samples))
     heads = find_heads({name: one for name, (one, _) in outputs.items()}, inputs)
     return Validation(
-        model=str(sparse_path),
+        model=str(sparse.path),
         samples=min(samples, len(calibration)),
         weights=tuple(recount(sparse, weights)),
         changed=tuple(changed),
@@ -174,9 +174,11 @@ def _strip(tensor: onnx.TensorProto) -> None:
     tensor.CopyFrom(bare)
 
 
-def _ran_by(twin: Twin, model: Model) -> Model:
-    """The model to fetch the twin's outputs from: as it is in its file where it has them all."""
-    return model if set(twin.output_names) <= set(model.outputs) else twin.model
+def _with_values(model: Model, names: Collection[str]) -> Model:
+    """The model to fetch a twin's values from: as in its file where they are all outputs."""
+    if set(names) <= set(model.outputs):
+        return model
+    return model.inlined(implemented(model.opsets))
 
 
 def _as_arrays(batch: Mapping[str, Tensor]) -> dict[str, np.ndarray[Any, Any]]:
@@ -209,11 +211,11 @@ def _twin_error(
     return max(_relative_error(found[name], expected[name]) for name in twin.output_names)
 
 
-def _first_departure(twin: Twin, model: Model, batch: Mapping[str, Tensor]) -> str:
+def _first_departure(twin: Twin, model: Model, batch: Mapping[str, Tensor], most: float) -> str:
     """Name the first node whose output departs from onnxruntime's."""
     one = {name: value[:1] for name, value in batch.items()}
     inner = [name for step in twin.steps for name in step.outputs if name]
-    expected = Runtime(_ran_by(twin, model), inner).run(_as_arrays(one))
+    expected = Runtime(_with_values(model, inner), inner).run(_as_arrays(one))
     try:
         with torch.no_grad():
             values = twin(one, fetch=inner)
@@ -221,7 +223,7 @@ def _first_departure(twin: Twin, model: Model, batch: Mapping[str, Tensor]) -> s
         return f"It fails at the {error}"
     for step in twin.steps:
         for name in step.outputs:
-            if name and _relative_error(values[name], expected[name]) > tolerance(model):
+            if name and _relative_error(values[name], expected[name]) > most:
                 wanted, found = expected[name], to_numpy(values[name])
                 return (
                     f"The first node to depart is {step.op} {step.label!r}: onnxruntime gives "
@@ -272,8 +274,8 @@ def _sparse_error(
 ) -> float:
     """How far the saved file is from the twin it was written from."""
     batch = next(calibration.batches(_BATCH))
-    saved = sparse if _ran_by(twin, sparse) is sparse else sparse.inlined(twin.kept_whole)
-    expected = Runtime(saved, twin.output_names, threads).run(_as_arrays(batch))
+    names = twin.output_names
+    expected = Runtime(_with_values(sparse, names), names, threads).run(_as_arrays(batch))
     return _twin_error(twin, batch, expected, replaced)
 
 

@@ -127,14 +127,14 @@ def test_counting_zeros(tmp_path: Path) -> None:
 def test_a_model_against_itself_and_against_another(tmp_path: Path) -> None:
     dense = loaded(networks.cnn(), tmp_path / "a.onnx")
     images = random_images(dense)
-    same = validate_models(dense, tmp_path / "a.onnx", images, weights_of(dense, "conv.w"))
+    same = validate_models(dense, load(tmp_path / "a.onnx"), images, weights_of(dense, "conv.w"))
     (output,) = same.outputs
     assert (same.samples, same.changed, same.same_graph) == (24, (), True)
     assert output.kl == pytest.approx(0.0, abs=1e-6)
     assert output.cosine == pytest.approx(1.0)
     assert output.agreement == 1.0
     negative = changed_copy(tmp_path / "b.onnx", "fc.w", -values(4, 8, seed=4, scale=2.0))
-    other = validate_models(dense, negative.path, images, weights_of(dense, "fc.w"), samples=10)
+    other = validate_models(dense, negative, images, weights_of(dense, "fc.w"), samples=10)
     (output,) = other.outputs
     assert other.samples == 10
     assert other.changed == ("fc.w",)
@@ -148,7 +148,7 @@ def test_the_twin_is_held_against_the_saved_file(tmp_path: Path) -> None:
     sparse = changed_copy(tmp_path / "b.onnx", "fc.b", np.zeros(4, np.float32))
     twin, images = Twin(dense, ["fc.b"]), random_images(dense)
     right = {"fc.b": torch.zeros(4)}
-    found = validate_models(dense, sparse.path, images, [], twin=twin, replaced=right)
+    found = validate_models(dense, sparse, images, [], twin=twin, replaced=right)
     assert found.twin_error < 1e-5
-    found = validate_models(dense, sparse.path, images, [], twin=twin)
+    found = validate_models(dense, sparse, images, [], twin=twin)
     assert found.twin_error > 1e-3

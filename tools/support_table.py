@@ -16,10 +16,10 @@ BEGIN, END = "<!-- operators: tools/support_table.py -->\n", "<!-- /operators --
 
 
 def table() -> str:
-    """The operators by family, one row each."""
+    """The operators by family, one row each; those outside the default domain by domain."""
     families: dict[str, set[str]] = defaultdict(set)
     for known in supported_ops():
-        family = known.function.__module__.rsplit(".", 1)[-1]
+        family = known.domain or known.function.__module__.rsplit(".", 1)[-1]
         families[family].add(known.name)
     rows = [f"| {family} | {', '.join(sorted(names))} |" for family, names in families.items()]
     return "\n".join(["| family | operators |", "|---|---|", *sorted(rows)]) + "\n"

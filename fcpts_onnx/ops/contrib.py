@@ -13,12 +13,13 @@ from fcpts_onnx.ops.linear import gemm
 from fcpts_onnx.ops.norm import layer_normalization, widened
 from fcpts_onnx.ops.pool import average_pool
 from fcpts_onnx.ops.quantize import (
-    along,
     centred,
     dequantize,
+    dequantize_linear,
     integer_type,
     product,
     quantize,
+    quantize_linear,
     saturate,
 )
 from fcpts_onnx.ops.recurrent import ACTIVATIONS
@@ -136,20 +137,8 @@ def skip_layer_normalization(
     return [y.to(input.dtype), *moments, total.to(input.dtype)][:outputs]
 
 
-@op("QuantizeLinear", domain=_DOMAIN)
-def quantize_linear(
-    x: Tensor, y_scale: Tensor, y_zero_point: Tensor | None = None, *, axis: int = 1
-) -> Tensor:
-    zero_point = None if y_zero_point is None else along(y_zero_point, x, axis)
-    return quantize(x, along(y_scale, x, axis), zero_point, integer_type(y_zero_point))
-
-
-@op("DequantizeLinear", domain=_DOMAIN)
-def dequantize_linear(
-    x: Tensor, x_scale: Tensor, x_zero_point: Tensor | None = None, *, axis: int = 1
-) -> Tensor:
-    zero_point = None if x_zero_point is None else along(x_zero_point, x, axis)
-    return dequantize(x, along(x_scale, x, axis), zero_point).to(x_scale.dtype)
+op("QuantizeLinear", domain=_DOMAIN)(quantize_linear)
+op("DequantizeLinear", domain=_DOMAIN)(dequantize_linear)
 
 
 @op("QLinearAdd", domain=_DOMAIN)
@@ -179,8 +168,8 @@ def qlinear_mul(
     c_scale: Tensor,
     c_zero_point: Tensor | None = None,
 ) -> Tensor:
-    product = centred(a, a_zero_point).to(c_scale) * centred(b, b_zero_point).to(c_scale)
-    total = product * (a_scale * b_scale / c_scale)
+    total = centred(a, a_zero_point).to(c_scale) * centred(b, b_zero_point).to(c_scale)
+    total = total * (a_scale * b_scale / c_scale)
     return _saturate_sum(total, c_zero_point, integer_type(c_zero_point, a))
 
 

@@ -17,7 +17,17 @@ from fcpts_onnx.ops.conv import conv
 from fcpts_onnx.ops.dtypes import TORCH_TYPES
 from fcpts_onnx.ops.registry import op
 
-__all__ = ["along", "centred", "dequantize", "integer_type", "product", "quantize", "saturate"]
+__all__ = [
+    "along",
+    "centred",
+    "dequantize",
+    "dequantize_linear",
+    "integer_type",
+    "product",
+    "quantize",
+    "quantize_linear",
+    "saturate",
+]
 
 _INTEGERS = (TensorProto.UINT8, TensorProto.INT8, TensorProto.UINT16, TensorProto.INT16)
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
