@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fcpts_onnx.errors import TargetError
 from fcpts_onnx.weights import Weight
 
-__all__ = ["Budget", "control_loss", "mask_of_smallest"]
+__all__ = ["Budget", "control_loss", "kth_smallest", "mask_of_smallest"]
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,22 @@ def mask_of_smallest(sizes: Tensor, zeros: int) -> Tensor:
     flat = sizes.flatten()
     if zeros == 0:
         return torch.ones_like(sizes)
-    threshold = flat.kthvalue(zeros).values
+    threshold = kth_smallest(flat, zeros)
     mask = flat > threshold
     surplus = flat.numel() - int(mask.sum()) - zeros
     if surplus:
         ties = (flat == threshold).nonzero().flatten()
         mask[ties[-surplus:]] = True
     return mask.to(sizes.dtype).reshape(sizes.shape)
+
+
+def kth_smallest(values: Tensor, k: int) -> Tensor:
+    """The k-th smallest value, counted from 1, as a scalar tensor."""
+    flat = values.detach().flatten()
+    if flat.device.type != "cpu":
+        return flat.kthvalue(k).values
+    # Numpy's is five to eight times as fast, and needs no array of places.
+    return torch.from_numpy(np.partition(flat.numpy(), k - 1)[k - 1 : k]).squeeze()
 
 
 def _floor(weight: Weight) -> int:

@@ -88,8 +88,8 @@ def reconstruct(
     Raises:
         FcptsError: the loss becomes NaN or Inf.
     """
-    dense = {name: value.detach().clone() for name, value in twin.learned.items()}
     student = _Student(twin, weights, recipe)
+    dense = student.kept_dense(twin.learned)
     values = student.values()
     thresholds = start_thresholds(values, budget, recipe)
     steps = _steps(len(calibration), recipe)
@@ -112,10 +112,10 @@ def reconstruct(
         loss = reconstruction_loss(expected, found, heads, recipe.temperature)
         optimizer.zero_grad()
         (loss + thresholds.control_loss(values)).backward()
-        thresholds.observe(values, masked)
         optimizer.step()
         schedule.step()
         meter.add(step + 1, loss.detach(), masked)
+        del values, masked, expected, found, loss  # before the next step makes them anew
     return Learned(student.finish(thresholds), tuple(meter.history))
 
 
@@ -155,6 +155,13 @@ class _Student:
     def device(self) -> torch.device:
         """Where the parameters lie."""
         return next(iter(self._weights.values())).device
+
+    def kept_dense(self, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The dense network's tensors; of what is learned in place, copies."""
+        return {
+            name: value.detach().clone() if name in self._along else value.detach()
+            for name, value in learned.items()
+        }
 
     def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
         """A parameter group for each tensor, with its learning rate; only weights decay."""
@@ -293,8 +300,9 @@ def _optimizer(student: _Student, thresholds: Thresholds, recipe: Recipe) -> tor
     if scores := list(thresholds.parameters()):
         groups.append({"params": scores, "weight_decay": 0.0})
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum)
-    return torch.optim.AdamW(groups, recipe.learning_rate, betas=(recipe.momentum, 0.99))
+        return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, fused=True)
+    betas = (recipe.momentum, 0.99)
+    return torch.optim.AdamW(groups, recipe.learning_rate, betas=betas, fused=True)
 
 
 def _rate(progress: float, recipe: Recipe) -> float:

@@ -20,7 +20,7 @@ from fcpts_onnx.sparsity.bridge import (
     rate,
     sample,
 )
-from fcpts_onnx.sparsity.budget import Budget, control_loss, mask_of_smallest
+from fcpts_onnx.sparsity.budget import Budget, control_loss, kth_smallest, mask_of_smallest
 from fcpts_onnx.sparsity.mask import apply_threshold
 
 __all__ = ["CostThresholds", "ScoreThresholds", "Thresholds", "start_thresholds"]
@@ -42,13 +42,10 @@ class Thresholds(Protocol):
         """Settle the masks for a step, at a share of 0 to 1 of the run."""
 
     def masked(self, values: Values) -> dict[str, Tensor]:
-        """M * W, Eq. 2."""
+        """M * W, Eq. 2; what is to be learned of its gradients is, when they come."""
 
     def control_loss(self, values: Values) -> Tensor:
         """What the sparsity adds to the loss, Eq. 5."""
-
-    def observe(self, values: Values, masked: Values) -> None:
-        """See the gradients of a step."""
 
     def settle(self, values: Values) -> dict[str, Tensor]:
         """The masks to end with: exactly the budget's zeros."""
@@ -89,7 +86,7 @@ class ScoreThresholds:
         del progress  # scores move with the optimizer alone
         if self._steps % self._recipe.interval == 0:
             self._limits = {
-                name: value.abs().flatten().kthvalue(max(1, self._budget.most[name])).values
+                name: kth_smallest(value.abs(), max(1, self._budget.most[name]))
                 for name, value in values.items()
             }
         self._steps += 1
@@ -101,9 +98,6 @@ class ScoreThresholds:
         rates = [rate(v, self._threshold(name), self._density) for name, v in values.items()]
         excess = control_loss(torch.stack(rates), self._counts, self._budget.target)
         return self._recipe.control_weight * excess
-
-    def observe(self, values: Values, masked: Values) -> None:
-        del values, masked
 
     def settle(self, values: Values) -> dict[str, Tensor]:
         wanted = {
@@ -159,38 +153,27 @@ class CostThresholds:
     def masked(self, values: Values) -> dict[str, Tensor]:
         masked = {name: value * self._masks[name] for name, value in values.items()}
         if not self._settled:
-            for value in masked.values():
-                value.retain_grad()
+            for name, value in masked.items():
+                value.register_hook(partial(self._observe, name, values[name].detach()))
         return masked
 
     def control_loss(self, values: Values) -> Tensor:
         return torch.zeros((), device=next(iter(values.values())).device)
 
-    def observe(self, values: Values, masked: Values) -> None:
-        if self._settled:
-            return
-        keep = self._recipe.memory
-        for name, value in values.items():
-            gradient = masked[name].grad
-            if gradient is None:  # the loss does not depend on it
-                continue
-            found = marginal_cost(
-                value.detach(),
-                self._masks[name],
-                gradient,
-                self._thresholds[name],
-                self._recipe.kernel,
-            )
-            (old_cost, old_mass), (cost, mass) = self._costs[name], (float(v) for v in found)
-            self._costs[name] = (
-                keep * old_cost + (1 - keep) * cost,
-                keep * old_mass + (1 - keep) * mass,
-            )
-
     def settle(self, values: Values) -> dict[str, Tensor]:
         if not self._settled:
             self._project(values, 1.0)
         return self._masks
+
+    def _observe(self, name: str, value: Tensor, gradient: Tensor) -> None:
+        """Take what a layer's zeros cost into its running mean, while its gradient is there."""
+        keep, kernel = self._recipe.memory, self._recipe.kernel
+        found = marginal_cost(value, self._masks[name], gradient, self._thresholds[name], kernel)
+        (old_cost, old_mass), (cost, mass) = self._costs[name], (float(part) for part in found)
+        self._costs[name] = (
+            keep * old_cost + (1 - keep) * cost,
+            keep * old_mass + (1 - keep) * mass,
+        )
 
     def _move(self, reach: float) -> None:
         """Lower thresholds where a zero costs more than the mean, raise the others."""
@@ -204,23 +187,26 @@ class CostThresholds:
 
     def _project(self, values: Values, share: float) -> None:
         """Set masks with exactly a share of the budget's zeros, by one factor on all thresholds."""
-        sizes = {name: value.detach().abs() for name, value in values.items()}
         zeros = max(round(share * self._budget.zeros), sum(self._budget.least.values()))
-        scaled = [size.flatten() / math.exp(self._logs[name]) for name, size in sizes.items()]
-        factor = float(torch.cat(scaled).kthvalue(max(1, zeros)).values)
+        counts = [value.numel() for value in values.values()]
+        scaled = torch.empty(sum(counts), device=next(iter(values.values())).device)
+        for part, (name, value) in zip(scaled.split(counts), values.items(), strict=True):
+            torch.div(value.detach().flatten().abs(), math.exp(self._logs[name]), out=part)
+        factor = float(kth_smallest(scaled, max(1, zeros)))
+        del scaled  # as large as all weights together
         wanted = {
-            name: float((size <= factor * math.exp(self._logs[name])).sum())
-            for name, size in sizes.items()
+            name: float((value.detach().abs() <= factor * math.exp(self._logs[name])).sum())
+            for name, value in values.items()
         }
         for name, count in self._budget.counts(wanted, zeros).items():
-            self._masks[name] = mask_of_smallest(sizes[name], count)
-            self._thresholds[name] = (sizes[name] * (1 - self._masks[name])).amax()
+            sizes = values[name].detach().abs()
+            self._masks[name] = mask_of_smallest(sizes, count)
+            self._thresholds[name] = (sizes * (1 - self._masks[name])).amax()
 
 
 def _log_quantile(value: Tensor, share: float) -> float:
     """The logarithm of the threshold that takes a share of a layer's weights."""
-    sizes = value.detach().abs().flatten()
-    threshold = sizes.kthvalue(max(1, round(share * sizes.numel()))).values
+    threshold = kth_smallest(value.abs(), max(1, round(share * value.numel())))
     return math.log(float(threshold.clamp_min(1e-12)))
 
 

@@ -49,7 +49,6 @@ def learn(values: dict[str, Tensor], importance: dict[str, float], target: float
             for name in values
         )
         loss.backward()
-        thresholds.observe(values, masked)
     return {name: int((mask == 0).sum()) for name, mask in thresholds.settle(values).items()}
 
 
