@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from google.protobuf.message import Message
 from onnx import TensorProto
 from torch import Tensor
 
@@ -152,13 +153,7 @@ def differences(first: Model, second: Model) -> tuple[list[str], bool]:
 
     Where and how values are stored (inline or external) does not count; their type does.
     """
-    bare, changed = [], []
-    for model in (first, second):
-        proto = onnx.ModelProto()
-        proto.CopyFrom(model.proto)
-        for tensor in constant_tensors(proto.graph).values():
-            _strip(tensor)
-        bare.append(proto)
+    bare, changed = [_bare(first.proto), _bare(second.proto)], []
     for name in first.tensors.keys() & second.tensors.keys():
         here, there = first.array(name), second.array(name)
         if here.dtype != there.dtype or here.tobytes() != there.tobytes():
@@ -166,12 +161,34 @@ def differences(first: Model, second: Model) -> tuple[list[str], bool]:
     return sorted(changed), bare[0] == bare[1]
 
 
-def _strip(tensor: onnx.TensorProto) -> None:
-    """Leave a tensor's name, type and shape."""
-    bare = onnx.TensorProto(
+def _bare(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A model without the values of its constants; only their names, types and shapes."""
+    bare = onnx.ModelProto()
+    _copy_fields(proto, bare, but="graph")
+    _copy_fields(proto.graph, bare.graph, but="initializer")  # it may be gigabytes
+    bare.graph.initializer.extend(map(_stripped, proto.graph.initializer))
+    for tensor in constant_tensors(bare.graph).values():
+        tensor.CopyFrom(_stripped(tensor))
+    return bare
+
+
+def _copy_fields(source: Message, target: Message, *, but: str) -> None:
+    for field, value in source.ListFields():
+        if field.name == but:
+            continue
+        if hasattr(value, "extend"):  # repeated, whatever the version of protobuf calls it
+            getattr(target, field.name).extend(value)
+        elif isinstance(value, Message):
+            getattr(target, field.name).CopyFrom(value)
+        else:
+            setattr(target, field.name, value)
+
+
+def _stripped(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """A tensor's name, type and shape."""
+    return onnx.TensorProto(
         name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, doc_string=tensor.doc_string
     )
-    tensor.CopyFrom(bare)
 
 
 def _with_values(model: Model, names: Collection[str]) -> Model:
