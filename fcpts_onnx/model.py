@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from onnx_graphsurgeon.logger import G_LOGGER
 
+from fcpts_onnx.branches import bodies, branches_taken, with_branches_inlined
 from fcpts_onnx.errors import ModelError
 
 __all__ = [
@@ -102,7 +104,9 @@ class Model:
         )
 
     def inlined(self, implemented: Collection[tuple[str, str]] = ()) -> Model:
-        """The same model with its functions inlined: its own, and operators that ONNX defines so.
+        """The same model as one graph: functions, and branches that always run, in their place.
+
+        Functions are the model's own, and operators that ONNX defines by functions.
 
         Args:
             implemented: (domain, name) of the operators that stay although ONNX defines them by a
@@ -111,16 +115,16 @@ class Model:
         calls = {(_domain(node.domain), node.op_type) for node in _all_nodes(self.proto.graph)}
         own = {(_domain(entry.domain), entry.name) for entry in self.proto.functions}
         apart = calls - set(implemented) if implemented else set()
-        if own.isdisjoint(calls) and not apart:
-            return self
-        ids = [*implemented, *(("ai.onnx", name) for domain, name in implemented if not domain)]
-        try:
-            proto = onnx.inliner.inline_selected_functions(
-                self.proto, ids, exclude=True, inline_schema_functions=bool(implemented)
-            )
-        except RuntimeError:  # it needs types that it does not know; the operators stay then
-            return self
-        return Model(self.path, proto)
+        proto = self.proto
+        if apart or not own.isdisjoint(calls):
+            ids = [*implemented, *(("ai.onnx", name) for domain, name in implemented if not domain)]
+            # It may need types that it does not know; the operators stay then.
+            with suppress(RuntimeError):
+                proto = onnx.inliner.inline_selected_functions(
+                    proto, ids, exclude=True, inline_schema_functions=bool(implemented)
+                )
+        proto = with_branches_inlined(proto)
+        return self if proto is self.proto else Model(self.path, proto)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -211,32 +215,36 @@ def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     return {name: tensor for name, tensor in stored_tensors(graph) if name is not None}
 
 
-def stored_tensors(
-    graph: onnx.GraphProto, *, inner: bool = False
-) -> Iterator[tuple[str | None, onnx.TensorProto]]:
+def stored_tensors(graph: onnx.GraphProto) -> Iterator[tuple[str | None, onnx.TensorProto]]:
     """Every stored dense tensor of a graph and of the graphs inside it.
 
-    The constants of the graph itself come with the name they have in it, all others with None.
+    The constants of the graph itself, and of branches that always run, come with the name they
+    have in it, all others with None.
     """
+    yield from _stored(graph, branches_taken(graph), named=True)
+
+
+def _stored(
+    graph: onnx.GraphProto, taken: Mapping[int, onnx.GraphProto], *, named: bool
+) -> Iterator[tuple[str | None, onnx.TensorProto]]:
     for tensor in graph.initializer:
-        yield None if inner else tensor.name, tensor
-    for node in graph.node:
-        is_constant = node.op_type == "Constant" and not _domain(node.domain) and not inner
+        yield tensor.name if named else None, tensor
+    for place, node in enumerate(graph.node):
+        is_constant = named and node.op_type == "Constant" and not _domain(node.domain)
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield node.output[0] if is_constant else None, attribute.t
             yield from ((None, tensor) for tensor in attribute.tensors)
-            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from stored_tensors(body, inner=True)
+        for body in bodies(node):
+            yield from _stored(body, {}, named=body is taken.get(place))
 
 
 def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """The nodes of a graph and of the graphs inside it."""
     for node in graph.node:
         yield node
-        for attribute in node.attribute:
-            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _all_nodes(body)
+        for body in bodies(node):
+            yield from _all_nodes(body)
 
 
 def _domain(name: str) -> str:

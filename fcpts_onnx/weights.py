@@ -101,7 +101,7 @@ class Weight:
 
 def find_weights(model: Model) -> list[Weight]:
     """Every candidate once, in the order of the graph, shared ones at their first use."""
-    model = model.inlined()
+    stored, model = model.tensors.keys(), model.inlined()
     graph_outputs, live = set(model.outputs), _before_outputs(model.graph)
     found: dict[str, Weight] = {}
     for graph, scope in _graphs(model.graph):
@@ -117,6 +117,8 @@ def find_weights(model: Model) -> list[Weight]:
                 else:
                     weight = _describe(model, source, node, axis, scope)
                     reason = weight.excluded or _other_use(source, graph_outputs, live)
+                    if reason is None and source.name not in stored:
+                        reason = "a constant inside a function"
                     norm = _norm_after(node, model)
                     found[source.name] = replace(weight, excluded=reason, norm=norm)
     return list(found.values())
@@ -170,17 +172,18 @@ def learned_along(
     layers = {
         label: weight for weight in weights if weight.excluded is None for label in weight.nodes
     }
-    names = []
+    names, constants = [], model.tensors
     model = model.inlined()
     for name, tensor in model.graph.tensors().items():
-        stored = model.tensors.get(name)
+        stored = constants.get(name)
         if stored is None or stored.data_type not in _LEARNED_TYPES.values():
             continue
         if not {passed.name for passed in _passed_on(tensor)}.isdisjoint(model.outputs):
             continue
         uses = list(_uses(tensor))
-        left_out = any(fnmatchcase(name, pattern) for pattern in exclude)
-        if uses and not left_out and all(_is_along(node, index, layers) for node, index in uses):
+        if any(fnmatchcase(name, pattern) for pattern in exclude):
+            continue
+        if uses and all(_is_along(node, at, layers, stored.dims) for node, at in uses):
             names.append(name)
     return names
 
@@ -277,15 +280,17 @@ def _passes(node: gs.Node) -> bool:
     return node.op in _PASS_THROUGH and not node.domain
 
 
-def _is_along(node: gs.Node, position: int, layers: Mapping[str, Weight]) -> bool:
-    """Whether an input is a parameter of a norm, or the bias of one of the layers."""
+def _is_along(
+    node: gs.Node, position: int, layers: Mapping[str, Weight], shape: Sequence[int]
+) -> bool:
+    """Whether an input of a shape is a parameter of a norm, or the bias of one of the layers."""
     if node.domain:
         return False
     if node.op == "Add":
         producers = node.inputs[1 - position].inputs
         layer = layers.get(node_label(producers[0])) if producers else None
         # Other things are added too: masks, positions, the 3 of a hard swish.
-        wide = [size for size in node.inputs[position].shape or () if size != 1]
+        wide = [size for size in shape if size != 1]
         return layer is not None and wide == [layer.channels]
     if position in _BIAS_INPUTS.get(node.op, ()):
         return node_label(node) in layers
