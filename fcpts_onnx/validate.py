@@ -13,7 +13,7 @@ from onnx import TensorProto
 from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration
-from fcpts_onnx.errors import OutputError, ParityError
+from fcpts_onnx.errors import ModelError, OutputError, ParityError
 from fcpts_onnx.model import Model, constant_tensors
 from fcpts_onnx.ops import implemented
 from fcpts_onnx.ops.dtypes import to_numpy
@@ -21,7 +21,7 @@ from fcpts_onnx.results import Output, Parity, Sparsity, Validation
 from fcpts_onnx.runtime import Runtime, check_finite
 from fcpts_onnx.sparsity.losses import Head, find_heads, kl_divergence
 from fcpts_onnx.twin import Twin
-from fcpts_onnx.weights import Weight, count_zeros
+from fcpts_onnx.weights import Weight, count_zeros, node_label
 
 __all__ = [
     "TOLERANCE",
@@ -55,7 +55,7 @@ def check_parity(twin: Twin, model: Model, calibration: Calibration, threads: in
     the twin then runs it sample by sample from here on.
 
     Raises:
-        ModelError: the dense network's outputs have NaN or Inf.
+        ModelError: the dense network's outputs have NaN or Inf, or not the shapes it declares.
         ParityError: they differ by more than `TOLERANCE`; the first node that does is named.
     """
     batch = next(calibration.batches(_PARITY_SAMPLES))
@@ -63,13 +63,7 @@ def check_parity(twin: Twin, model: Model, calibration: Calibration, threads: in
     expected = oracle.run(_as_arrays(batch))
     check_finite(model.path, expected)
     count = len(next(iter(batch.values())))
-    for name in twin.output_names:
-        shape = expected[name].shape if name in expected else ()
-        if shape[:1] != (count,):
-            raise ParityError(
-                f"{model.path}: output {name!r} has shape {list(shape)} for {count} samples; its "
-                "first axis must be that of the samples. Export the model so."
-            )
+    _check_shapes(model, expected, twin.output_names, count)
     errors, most = {}, tolerance(model)
     for per_sample in (False, True):
         twin.per_sample = per_sample
@@ -81,6 +75,29 @@ def check_parity(twin: Twin, model: Model, calibration: Calibration, threads: in
         f"{model.path}: the twin differs from onnxruntime by {min(errors.values()):.2g} of the "
         f"output's scale, more than {most:g}. {_first_departure(twin, model, batch, most)}"
     )
+
+
+def _check_shapes(model: Model, found: Arrays, names: Sequence[str], count: int) -> None:
+    """See that outputs have a row for each sample, and the shape that the graph declares."""
+    for name in names:
+        shape = found[name].shape if name in found else ()
+        if shape[:1] != (count,):
+            raise ParityError(
+                f"{model.path}: output {name!r} has shape {list(shape)} for {count} samples; its "
+                "first axis must be that of the samples. Export the model so."
+            )
+    for value in model.proto.graph.output:
+        declared = [dim.dim_value or "?" for dim in value.type.tensor_type.shape.dim]
+        shape = found[value.name].shape if value.name in found else ()
+        # What is said of the first axis is often left from an export with another batch size.
+        pairs = zip(declared[1:], shape[1:], strict=True) if len(declared) == len(shape) else ()
+        if any(size not in ("?", there) for size, there in pairs):
+            node = model.graph.tensors()[value.name].inputs[0]
+            raise ModelError(
+                f"{model.path}: output {value.name!r} of the {node.op} node {node_label(node)!r} "
+                f"is declared as {declared} and has shape {list(shape)}. Correct what is declared, "
+                "or export the model again."
+            )
 
 
 def tolerance(model: Model) -> float:

@@ -124,6 +124,21 @@ def test_counting_zeros(tmp_path: Path) -> None:
         recount(model, [replace(weights_of(model, "fc.w")[0], name="x")])
 
 
+def test_an_output_of_another_shape_than_declared(tmp_path: Path) -> None:
+    proto = networks.cnn()
+    declared = proto.graph.output[0].type.tensor_type.shape.dim
+    declared[0].dim_value = 1  # left from an export: not a matter
+    model = loaded(proto, tmp_path / "m.onnx")
+    check_parity(Twin(model), model, random_images(model))
+    declared[1].dim_value = 7
+    model = loaded(proto, tmp_path / "m.onnx")
+    with pytest.raises(ModelError) as caught:
+        check_parity(Twin(model), model, random_images(model))
+    assert "output 'scores' of the Gemm node 'fc' is declared as [1, 7] and has shape [13, 4]" in (
+        str(caught.value)
+    )
+
+
 def test_a_model_against_itself_and_against_another(tmp_path: Path) -> None:
     dense = loaded(networks.cnn(), tmp_path / "a.onnx")
     images = random_images(dense)
