@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -96,12 +97,24 @@ class Preprocess:
             entries = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise RecipeError(f"{path}: cannot be read as preprocessing: {error}") from error
-        preset = entries.pop("preset", "raw")
+        return cls.read(entries, str(path))
+
+    @classmethod
+    def read(cls, entries: Mapping[str, Any], source: str) -> Preprocess:
+        """The entries of a TOML file: a preset and what differs from it.
+
+        Args:
+            source: where they stand, for messages.
+
+        Raises:
+            RecipeError: an entry is unknown or out of range.
+        """
+        preset = entries.get("preset", "raw")
         if not isinstance(preset, str) or preset not in PRESETS:
             raise RecipeError(
-                f"{path}: preset {preset!r} is unknown; expected one of {', '.join(PRESETS)}."
+                f"{source}: preset {preset!r} is unknown; expected one of {', '.join(PRESETS)}."
             )
-        plain = {key: _plain(key, value) for key, value in entries.items()}
+        plain = {key: _plain(key, value) for key, value in entries.items() if key != "preset"}
         return PRESETS[preset].overridden(**plain)
 
     def overridden(self, **entries: Any) -> Preprocess:

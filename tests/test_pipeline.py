@@ -11,13 +11,14 @@ import pytest
 from onnx import numpy_helper
 
 import fcpts_onnx
-from fcpts_onnx import FcptsError, Progress, Recipe
+from fcpts_onnx import FcptsError, Progress, PruneResult, Recipe
 from fcpts_onnx.model import load
 from fcpts_onnx.validate import tolerance
 from tests import networks
 from tests.networks import save_images, values
-from tests.shared import CIFAR10, MODELS, model_files, needs_shared
+from tests.shared import CIFAR10, MODELS, SHARED, model_files, needs_shared
 from tests.test_write import assert_only_values_differ, may_change
+from tools.bench_real import Real, real_models
 
 QUICK = Recipe(epochs=0, min_steps=6, batch_size=4, interval=1)
 
@@ -93,28 +94,6 @@ def test_external_data_and_overwriting_in_place(tmp_path: Path) -> None:
         assert len(data) == 1
 
 
-def samples_for(path: Path) -> list[dict[str, np.ndarray]]:
-    """Eight random samples for a model's inputs."""
-    generator = np.random.default_rng(0)
-    feed = {}
-    for spec in load(path).inputs:
-        shape = (8, *(size or 64 for size in (spec.shape or ())[1:]))
-        if spec.dtype.kind == "f":
-            feed[spec.name] = generator.normal(size=shape).astype(spec.dtype)
-        else:
-            feed[spec.name] = generator.integers(0, 100, shape).astype(spec.dtype)
-    return [feed]
-
-
-# Why a shared model is refused, by the beginning of what is said.
-REFUSED = {
-    "ort_tiny_model_with_loop": "the twin differs",  # its axis 0 is time, not samples
-    "ort_scan_1": "has no prunable weight",  # all inside the Scan
-    "silero_vad": "has no prunable weight",  # all inside the If
-    "tiny_random_gpt2": "lacks 2 operator(s)",  # com.microsoft's Attention and EmbedLayerNorm
-}
-
-
 def stored_zeros(path: Path, names: list[str]) -> int:
     """Zeros counted from the file by hand: of whole numbers, what DequantizeLinear makes zero."""
     proto = onnx.load(str(path))
@@ -137,18 +116,29 @@ def stored_zeros(path: Path, names: list[str]) -> int:
     return zeros
 
 
+def test_the_table_of_real_models_names_every_file() -> None:
+    found = {real.path for real in real_models(SHARED)}
+    assert found == set(model_files()) or not MODELS.is_dir()
+
+
 @needs_shared
-@pytest.mark.parametrize("path", model_files(), ids=lambda path: path.stem)
-def test_shared_models(path: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out.onnx"
-    recipe = Recipe(epochs=0, min_steps=2, batch_size=4, interval=1)
-    if path.stem in REFUSED:
+@pytest.mark.parametrize("real", real_models(SHARED), ids=lambda real: real.path.stem)
+def test_real_models(real: Real, tmp_path: Path) -> None:
+    path, output = real.path, tmp_path / "out.onnx"
+
+    def prune() -> PruneResult:
+        return fcpts_onnx.prune(
+            path, output, target=0.7, calib=real.samples(8), preprocess=real.preprocess, samples=8,
+            recipe=Recipe(epochs=0, min_steps=2, batch_size=4, interval=1),
+        )  # fmt: skip
+
+    if real.refused is not None:
         with pytest.raises(FcptsError) as caught:
-            fcpts_onnx.prune(path, output, target=0.7, calib=samples_for(path), recipe=recipe)
-        assert REFUSED[path.stem] in str(caught.value)
+            prune()
+        assert real.refused in str(caught.value)
         assert list(tmp_path.iterdir()) == []
         return
-    result = fcpts_onnx.prune(path, output, target=0.7, calib=samples_for(path), recipe=recipe)
+    result = prune()
     assert result.zeros == round(0.7 * result.count)
     assert (
         stored_zeros(output, [weight.name for weight in result.validation.weights]) == result.zeros
