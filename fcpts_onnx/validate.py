@@ -19,7 +19,7 @@ from fcpts_onnx.ops import implemented
 from fcpts_onnx.ops.dtypes import to_numpy
 from fcpts_onnx.results import Output, Parity, Sparsity, Validation
 from fcpts_onnx.runtime import Runtime, check_finite
-from fcpts_onnx.sparsity.losses import Head, find_heads, kl_divergence
+from fcpts_onnx.sparsity.losses import Head, as_float, find_heads, kl_divergence
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import Weight, count_zeros, node_label
 
@@ -280,7 +280,7 @@ def _run_both(
             count = len(next(iter(batch.values())))
             for name, values in results.items():
                 if values.shape[:1] == (count,):
-                    parts[name][place].append(torch.from_numpy(values))
+                    parts[name][place].append(as_float(torch.from_numpy(values)))
     joined = {}
     for name, (one, two) in parts.items():
         if sum(map(len, one)) == sum(map(len, two)) == min(samples, len(calibration)):

@@ -40,7 +40,7 @@ class Real:
         path: the file.
         images: calibration images; None for random values.
         preprocess: how they become the model's input.
-        labelled, labels: labelled images, and the file with their labels, if there are any.
+        labelled: labelled images in class folders, if there are any.
         refused: the beginning of why it cannot be pruned; None when it can.
     """
 
@@ -48,7 +48,6 @@ class Real:
     images: Path | None
     preprocess: Preprocess
     labelled: Path | None
-    labels: Path | None
     refused: str | None
 
     def samples(self, count: int) -> Path | list[dict[str, np.ndarray]]:
@@ -82,7 +81,6 @@ def _real(name: str, entry: dict[str, Any], shared: Path) -> Real:
         images=place("images"),
         preprocess=Preprocess.read(entry.get("preprocess", {}), name),
         labelled=place("labelled"),
-        labels=place("labels"),
         refused=entry.get("refused"),
     )
 
@@ -140,10 +138,7 @@ def measure(real: Real, recipe: Recipe, samples: int) -> dict[str, Any]:
 def accuracy(real: Real, path: Path) -> float:
     """Top-1 on the labelled images."""
     assert real.labelled is not None
-    found = fcpts_onnx.evaluate(
-        path, data=real.labelled, labels=real.labels, preprocess=real.preprocess
-    )
-    return found.top1
+    return fcpts_onnx.evaluate(path, data=real.labelled, preprocess=real.preprocess).top1
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:

@@ -14,6 +14,7 @@ __all__ = [
     "LOSSES",
     "Head",
     "Loss",
+    "as_float",
     "class_scores",
     "find_heads",
     "kl_divergence",
@@ -87,14 +88,21 @@ def find_heads(
 def class_scores(output: Tensor) -> Tensor | None:
     """An output as class scores (batch, classes), or None if it is not one score a class.
 
-    Axes of size 1 behind the classes are dropped: (batch, classes, 1, 1) is what networks
-    without a fully connected layer give.
+    Scores may be 8-bit integers, as quantised networks give them. Axes of size 1 behind the
+    classes are dropped: (batch, classes, 1, 1) is what networks without a fully connected layer
+    give.
     """
+    output = as_float(output)
     if output.ndim < 2 or not output.is_floating_point():
         return None
     if output.shape[1] < 2 or output.shape[2:].numel() != 1:
         return None
     return output.flatten(1)
+
+
+def as_float(output: Tensor) -> Tensor:
+    """An output of 8-bit integers, which quantised networks give, in float; others as they are."""
+    return output.float() if output.dtype in (torch.int8, torch.uint8) else output
 
 
 def kl_divergence(dense: Tensor, sparse: Tensor, head: Head, temperature: float = 1.0) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 from PIL import Image
 
 from fcpts_onnx.errors import CalibrationError
@@ -47,6 +47,20 @@ def test_top1_and_top5(tmp_path: Path) -> None:
     assert (found.samples, found.classes) == (16, 8)
     assert found.top1 == 6 / 8
     assert found.top5 == 7 / 8
+
+
+def test_scores_in_whole_numbers(tmp_path: Path) -> None:
+    proto = brightness_classifier(4)
+    proto.graph.node[-1].output[0] = "float"
+    proto.graph.node.append(
+        helper.make_node("QuantizeLinear", ["float", "scale", "point"], ["scores"])
+    )
+    proto.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.INT8
+    for name, value in {"scale": np.float32(40), "point": np.int8(3)}.items():
+        proto.graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+    model = load(networks.save(proto, tmp_path / "m.onnx"))
+    data = labelled(tmp_path / "data", list("abcd"), [0, 20, 40, 0])
+    assert evaluate_classifier(model, data, PRESETS["raw"]).top1 == 3 / 4
 
 
 def test_labels_from_a_file(tmp_path: Path) -> None:
