@@ -19,8 +19,10 @@ from fcpts_onnx.options import (
     output_options,
     preprocess_options,
     run_options,
+    seconds_of,
     selection_options,
     threads_option,
+    views_of,
 )
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import recipe_names
@@ -90,6 +92,18 @@ def main() -> None:
     show_default=True,
     metavar="NAME|FILE.toml",
     help=f"How to learn: {', '.join(recipe_names())}, or a TOML file.",
+)
+@click.option(
+    "--augment",
+    callback=views_of,
+    metavar="none|flip,crop,mix",
+    help="Random views of images to learn from, instead of the recipe's.",
+)
+@click.option(
+    "--time-budget",
+    callback=seconds_of,
+    metavar="TIME",
+    help="Learn as long as fits into 90s, 5m or 1.5h in all, instead of the recipe's epochs.",
 )
 @click.option(
     "--loss",

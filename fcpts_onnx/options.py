@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from fcpts_onnx.preprocess import PRESETS
+from fcpts_onnx.recipe import AUGMENTATIONS
 from fcpts_onnx.write import check_json
 
 __all__ = [
@@ -17,8 +19,10 @@ __all__ = [
     "output_options",
     "preprocess_options",
     "run_options",
+    "seconds_of",
     "selection_options",
     "threads_option",
+    "views_of",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -47,6 +51,24 @@ def _places(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...
     if set(places) - {"first", "last"}:
         raise click.BadParameter("expected first, last or first,last")
     return places
+
+
+def views_of(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    kinds = tuple(part.strip() for part in value.split(",") if part.strip() != "none")
+    if set(kinds) - set(AUGMENTATIONS):
+        raise click.BadParameter(f"expected none, or some of {','.join(AUGMENTATIONS)}")
+    return kinds
+
+
+def seconds_of(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip())
+    if found is None or not float(found[1]):
+        raise click.BadParameter("expected a time above zero, such as 90s, 5m or 1.5h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def losses_of(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

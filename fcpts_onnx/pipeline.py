@@ -24,15 +24,19 @@ from fcpts_onnx.results import Evaluation, Inspection, Progress, PruneResult, Va
 from fcpts_onnx.sparsity.augment import AGREEMENT, usable_views
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import LOSSES, Head, Loss, find_heads
-from fcpts_onnx.sparsity.reconstruct import Network, reconstruct
+from fcpts_onnx.sparsity.reconstruct import reconstruct
+from fcpts_onnx.sparsity.student import Network
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.validate import check_parity, validate_models
+from fcpts_onnx.views import KEEP_THE_CLASS
 from fcpts_onnx.weights import Weight, find_weights, learned_along, select
 from fcpts_onnx.write import check_target
 
 __all__ = ["evaluate", "inspect", "prune", "validate"]
 
 _HEAD_SAMPLES = 16
+_FEW_SAMPLES = 64
+_WRITING = 2.0
 _OPEN_SIZE = 64  # of an axis that the graph leaves open, to try it out
 
 PathLike = str | os.PathLike[str]
@@ -46,6 +50,8 @@ def prune(
     calib: Data,
     preprocess: Preprocess | str = "imagenet",
     recipe: Recipe | str = "default",
+    augment: Sequence[str] | None = None,
+    time_budget: float | None = None,
     losses: Mapping[str, Loss] | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -70,6 +76,9 @@ def prune(
             name, a .npy, or an iterable of arrays or of dicts by input name.
         preprocess: a Preprocess, or the name of a preset or TOML file.
         recipe: a Recipe, or the name of one or of a TOML file.
+        augment: random views of images, instead of the recipe's: "flip", "crop", "mix".
+        time_budget: seconds in all; learns as long as fits, instead of the recipe's epochs. Then
+            the result depends on the machine's speed too.
         losses: "kl", "bce" or "mse" by output, instead of what is chosen for it.
         include, exclude: globs on initializer or node names.
         keep_dense: "first" and "last".
@@ -86,6 +95,8 @@ def prune(
     """
     target_path, clock = Path(output), _Clock()
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    if augment is not None:
+        recipe = replace(recipe, augment=tuple(augment))
     preprocess, torch_device = _preprocess(preprocess), _device(device, engine)
     with _threads(threads):
         with clock("load"):
@@ -112,8 +123,9 @@ def prune(
         with clock("learn"):
             network.prepare(torch_device)
             learned = reconstruct(
-                network, calibration, weights, budget, recipe, heads, seed=seed, report=report
-            )
+                network, calibration, weights, budget, recipe, heads,
+                seed=seed, seconds=clock.left(time_budget), say=say, report=report,
+            )  # fmt: skip
             twin.prepare(torch.device("cpu"))
         with clock("write"):
             validation = publish(
@@ -218,12 +230,32 @@ class _Clock:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self._start = time.monotonic()
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         start = time.monotonic()
         yield
         self.seconds[name] = time.monotonic() - start
+
+    def left(self, budget: float | None) -> float | None:
+        """Seconds of a budget that are left to learn in, what writing will take put aside.
+
+        Raises:
+            FcptsError: there are none.
+        """
+        if budget is None:
+            return None
+        spent = time.monotonic() - self._start
+        # To write the file and to hold it against the dense one takes about as long as to load
+        # and check, on a thousand samples.
+        left = budget - spent - _WRITING * (self.seconds["load"] + self.seconds["check"])
+        if left <= 0:
+            raise FcptsError(
+                f"The time budget of {budget:g} s leaves nothing to learn in: until here it took "
+                f"{spent:.0f} s, and the result has to be written and checked. Give it more."
+            )
+        return left
 
 
 @contextmanager
@@ -296,6 +328,11 @@ def _network(
 
 def _tell(calibration: Calibration, say: Callable[[str], None]) -> None:
     say(f"Calibration: {calibration.describe()}")
+    if len(calibration) < _FEW_SAMPLES:
+        say(
+            f"Warning: {len(calibration)} samples are few: the weights will fit these and be worse "
+            f"on others. Give at least {_FEW_SAMPLES}, better some thousand."
+        )
     for line in calibration.skipped:
         say(f"Skipped: {line}")
 
@@ -346,9 +383,10 @@ def _with_usable_views(
     recipe: Recipe, twin: Twin, calibration: Calibration, say: Callable[[str], None]
 ) -> Recipe:
     """The recipe with the random views that keep the meaning of an image."""
-    agreement = usable_views(twin, calibration, recipe.augment)
+    tried = [kind for kind in recipe.augment if kind in KEEP_THE_CLASS]
+    agreement = usable_views(twin, calibration, tried)
     for kind, share in agreement.items():
         if share < AGREEMENT:
             say(f"Views: no {kind}, the dense network sees the same class in {share:.0%} only")
-    kept = tuple(kind for kind in recipe.augment if agreement.get(kind, 0.0) >= AGREEMENT)
-    return replace(recipe, augment=kept)
+    bad = {kind for kind in tried if agreement.get(kind, 0.0) < AGREEMENT}
+    return replace(recipe, augment=tuple(kind for kind in recipe.augment if kind not in bad))

@@ -13,7 +13,7 @@ from fcpts_onnx.errors import RecipeError
 
 __all__ = ["AUGMENTATIONS", "Recipe", "recipe_names"]
 
-AUGMENTATIONS = ("flip", "crop")
+AUGMENTATIONS = ("flip", "crop", "mix")
 """Random views of images: flip, left to right; crop, shifts by up to an eighth of the size."""
 
 _CHOICES = {
@@ -54,7 +54,7 @@ class Recipe:
         epochs: passes over the calibration set.
         min_steps: at least this many steps, however small the set.
         batch_size: images a step.
-        augment: random views of images: "flip", "crop", or none.
+        augment: random views of images: "flip", "crop" (shifts), "mix" (of pairs), or none.
         precision: of the forward and backward pass; "auto" is bfloat16 where the processor has
             matrix units for it.
         optimizer: "adam" or "sgd" (without Nesterov's variant).

@@ -137,6 +137,7 @@ class Progress:
         loss: the reconstruction loss, averaged over the last steps.
         sparsity: the share of zeros the network runs with now.
         seconds: time since learning began.
+        rates: the same share by weight.
     """
 
     step: int
@@ -144,6 +145,7 @@ class Progress:
     loss: float
     sparsity: float
     seconds: float
+    rates: dict[str, float]
 
     @property
     def seconds_left(self) -> float:

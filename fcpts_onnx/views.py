@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["random_view"]
+__all__ = ["KEEP_THE_CLASS", "random_view"]
+
+KEEP_THE_CLASS = ("flip", "crop")
+"""Views that shall show what the image itself shows; a mixture of two images shows neither."""
 
 
 def random_view(pixels: Tensor, kinds: Sequence[str], generator: torch.Generator) -> Tensor:
@@ -21,7 +24,16 @@ def random_view(pixels: Tensor, kinds: Sequence[str], generator: torch.Generator
         pixels = torch.where(chosen[:, None, None, None], pixels.flip(2), pixels)
     if "crop" in kinds:
         pixels = _shift(pixels, generator)
+    if "mix" in kinds:
+        pixels = _mixed(pixels, generator)
     return pixels
+
+
+def _mixed(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image with up to half of another one of the batch (mixup, Zhang et al. 2018)."""
+    others = pixels[torch.randperm(len(pixels), generator=generator)]
+    shares = torch.rand(len(pixels), generator=generator)[:, None, None, None] / 2
+    return torch.lerp(pixels.float(), others.float(), shares).round().to(pixels.dtype)
 
 
 def _shift(pixels: Tensor, generator: torch.Generator) -> Tensor:

@@ -147,6 +147,31 @@ def test_a_loss_that_is_asked_for(place: Path) -> None:
     assert prune(place, "--loss", "scores").exit_code == 2
 
 
+def test_views_and_time_that_are_asked_for(place: Path) -> None:
+    result = prune(place, "--augment", "mix", "--time-budget", "0.1m", "--json", place / "r.json")
+    assert result.exit_code == 0, result.output
+    found = json.loads((place / "r.json").read_text())
+    assert sum(found["seconds"].values()) < 9
+    assert found["history"][-1]["step"] > 50  # the recipe says fewer
+    plain, views = (
+        (prune(place, "--augment", kinds), (place / "out.onnx").read_bytes())
+        for kinds in ("none", "flip,mix")
+    )
+    assert plain[0].exit_code == views[0].exit_code == 0
+    assert plain[1] != views[1]
+
+
+def test_a_time_that_is_over_before_learning(place: Path) -> None:
+    result = prune(place, "--time-budget", "0.01s")
+    assert result.exit_code == 1
+    assert "The time budget of 0.01 s leaves nothing to learn in" in result.output
+    assert not (place / "out.onnx").exists()
+
+
+def test_few_samples_are_warned_of(place: Path) -> None:
+    assert "Warning: 16 samples are few" in prune(place).output
+
+
 def test_validate(place: Path) -> None:
     assert prune(place).exit_code == 0
     result = run("validate", place / "in.onnx", place / "out.onnx", "--calib", place / "images")
@@ -222,6 +247,9 @@ def test_help_examples_work(place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", ".5", "--size", "0x8"],
         ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", ".5", "--keep-dense", "middle"],
         ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", ".5", "--device", "tpu"],
+        ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", ".5", "--augment", "spin"],
+        ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", ".5", "--time-budget", "soon"],
+        ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", ".5", "--time-budget", "0"],
         ["inspect", "a.onnx", "--loud"],
         ["squeeze"],
     ],

@@ -43,7 +43,7 @@ ALLOWED = {
     "report": set(),
     "pipeline": {
         "model", "weights", "ops", "twin", "preprocess", "calibration", "sparsity", "write",
-        "validate", "evaluate", "publish", "engine",
+        "validate", "evaluate", "publish", "engine", "views",
     },
     "publish": {
         "model", "weights", "ops", "twin", "calibration", "sparsity", "write", "validate",

@@ -46,7 +46,8 @@ def test_result_and_reports(tmp_path: Path) -> None:
     assert (result.zeros, result.count) == (88, 176)
     assert result.history == tuple(seen)
     assert lines[0].startswith("Calibration: 30 samples of 6 for 'x', values ")
-    assert lines[1].startswith("Twin: agrees with onnxruntime within ")
+    assert lines[1].startswith("Warning: 30 samples are few")
+    assert lines[2].startswith("Twin: agrees with onnxruntime within ")
     assert set(result.seconds) == {"load", "calibrate", "check", "learn", "write"}
     assert result.validation.model == str(tmp_path / "out.onnx")
     assert set(result.validation.changed) == {"first", "second", "bias"}

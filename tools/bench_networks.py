@@ -109,7 +109,7 @@ def measure(folder: Path, recipe: Recipe) -> dict[str, Any]:
 def reason(error: FcptsError) -> str:
     """What is lacking where operators are, without the nodes; else the message."""
     lines = str(error).splitlines()
-    titles = [line.strip().partition(":")[0] for line in lines if line.startswith("  ")]
+    titles = [line.strip().partition(": ")[0] for line in lines if line.startswith("  ")]
     return ("lacks " + "; ".join(titles)) if titles else " ".join(lines)
 
 

@@ -4,51 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.quantization import Grid
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Progress, silent
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Head, reconstruction_loss
+from fcpts_onnx.sparsity.student import Network, Student
 from fcpts_onnx.sparsity.thresholds import Thresholds, start_thresholds
-from fcpts_onnx.weights import Norm, Weight
+from fcpts_onnx.weights import Weight
 
-__all__ = ["Learned", "Network", "reconstruct"]
+__all__ = ["Learned", "reconstruct"]
 
 _REPORTS = 200  # over a whole run
-_LEAST_SIZE = 0.1  # of biases and norms, for their learning rate: some are all zero
-_LEAST_GAIN = 1e-3  # of a channel, relative to the others
-
-
-class Network(Protocol):
-    """What runs the graph and gives gradients: the twin, or an engine in its place.
-
-    Attributes:
-        learned: what may change, by its ONNX name.
-    """
-
-    learned: dict[str, nn.Parameter]
-
-    def constant(self, name: str) -> Tensor:
-        """The value of a constant float tensor that the graph reads."""
-
-    def prepare(self, device: torch.device) -> None:
-        """Make ready to learn on a device."""
-
-    def __call__(
-        self, inputs: Mapping[str, Tensor], replaced: Mapping[str, Tensor], /
-    ) -> dict[str, Tensor]:
-        """The outputs by name, with other tensors for some of those learned."""
+_PARTS = (1, 2, 4)  # what the learning rate is divided by, while it proves too high
 
 
 @dataclass(frozen=True)
@@ -74,9 +50,13 @@ def reconstruct(
     heads: Sequence[Head],
     *,
     seed: int = 0,
+    seconds: float | None = None,
+    say: Callable[[str], None] = silent,
     report: Callable[[Progress], None] = silent,
 ) -> Learned:
     """Learn a sparse network from the dense one and unlabelled samples.
+
+    A run that diverges starts anew from the dense network at half the learning rate, twice.
 
     Args:
         twin: the dense network, or an engine that runs it; what it has as learned is what may
@@ -84,26 +64,45 @@ def reconstruct(
         weights: the weights to prune, all learned by the twin.
         budget: how many zeros they shall have.
         heads: how each output is to be met.
+        seconds: how long to learn, instead of the recipe's epochs.
 
     Raises:
-        FcptsError: the loss becomes NaN or Inf.
+        FcptsError: the loss becomes NaN or Inf all the same.
     """
-    student = _Student(twin, weights, recipe)
+    course = _Course(_steps(len(calibration), recipe), seconds)
+    trials = [replace(recipe, learning_rate=recipe.learning_rate / part) for part in _PARTS]
+    for trial in trials:
+        try:
+            return _learn(twin, calibration, weights, budget, trial, heads, seed, course, report)
+        except _DivergedError as error:
+            failure = f"{error}, with a learning rate of {trial.learning_rate:g}"
+            say(failure)
+    raise FcptsError(f"{failure} too. Lower learning_rate in the recipe (--recipe FILE.toml).")
+
+
+def _learn(
+    twin: Network,
+    calibration: Calibration,
+    weights: Sequence[Weight],
+    budget: Budget,
+    recipe: Recipe,
+    heads: Sequence[Head],
+    seed: int,
+    course: _Course,
+    report: Callable[[Progress], None],
+) -> Learned:
+    student = Student(twin, weights, recipe)
     dense = student.kept_dense(twin.learned)
-    values = student.values()
-    thresholds = start_thresholds(values, budget, recipe)
-    steps = _steps(len(calibration), recipe)
+    thresholds = start_thresholds(student.values(), budget, recipe)
     optimizer = _optimizer(student, thresholds, recipe)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _rate(step / steps, recipe)
-    )
     batches = _batches(calibration, recipe, seed, student.device)
     precision = _precision(recipe, student.device)
-    meter = _Meter(steps, report)
-    for step in range(steps):
+    meter = _Meter(report)
+    for step, progress in course:
         batch = next(batches)
+        _set_rate(optimizer, _rate(progress, recipe))
         values = student.values()
-        thresholds.begin_step({k: v.detach() for k, v in values.items()}, step / steps)
+        thresholds.begin_step({k: v.detach() for k, v in values.items()}, progress)
         masked = thresholds.masked(values)
         with precision():
             with torch.no_grad():
@@ -113,181 +112,68 @@ def reconstruct(
         optimizer.zero_grad()
         (loss + thresholds.control_loss(values)).backward()
         optimizer.step()
-        schedule.step()
-        meter.add(step + 1, loss.detach(), masked)
+        try:
+            meter.add(step + 1, course.length, loss.detach(), masked)
+        except _DivergedError:
+            student.put_back(dense)
+            raise
         del values, masked, expected, found, loss  # before the next step makes them anew
     return Learned(student.finish(thresholds), tuple(meter.history))
 
 
-class _Student:
-    """The sparse network's own parameters.
+class _DivergedError(Exception):
+    """The loss is no finite number."""
 
-    With channel scales these are the weights as they act: batch norm right behind a layer is
-    multiplied in, so that weights compare and learn as those of a network with batch norm folded
-    in at export do, and each output channel has a scale, which is what batch norm would learn
-    there. In the end all that is divided, or multiplied, back into the stored weights.
+
+class _Course:
+    """How long a run is, by steps or by time: iterates (step, progress from 0 to 1).
+
+    Attributes:
+        length: the number of steps; by time, as many as the pace so far allows.
     """
 
-    def __init__(self, twin: Network, weights: Sequence[Weight], recipe: Recipe) -> None:
-        scaled = [weight for weight in weights if recipe.channel_scales and weight.channels]
-        self._gains = {w.name: _gain(w, w.norm, twin) for w in scaled if w.norm is not None}
-        self._weights = {
-            weight.name: nn.Parameter(
-                twin.learned[weight.value].detach() * self._gains.get(weight.name, 1.0)
-            )
-            for weight in weights
-        }
-        self._names = {weight.name: weight.value for weight in weights}
-        self._grids = {w.name: _Steps(w.grid, self.device) for w in weights if w.grid is not None}
-        norms = [weight.norm for weight in scaled if weight.norm is not None]
-        fixed = {weight.value for weight in weights} | {norm.scale for norm in norms}
-        self._along = {name: v for name, v in twin.learned.items() if name not in fixed}
-        self._sizes = {name: _size(value) for name, value in self._along.items()}
-        self._sizes |= {norm.shift: _size(_folded_bias(norm, twin)) for norm in norms}
-        self._scales = {
-            weight.name: nn.Parameter(
-                _along_channels(self._weights[weight.name].new_ones(weight.channels or 1), weight)
-            )
-            for weight in scaled
-        }
+    def __init__(self, steps: int, seconds: float | None) -> None:
+        self.length, self._seconds = steps, seconds
 
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters lie."""
-        return next(iter(self._weights.values())).device
-
-    def kept_dense(self, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The dense network's tensors; of what is learned in place, copies."""
-        return {
-            name: value.detach().clone() if name in self._along else value.detach()
-            for name, value in learned.items()
-        }
-
-    def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
-        """A parameter group for each tensor, with its learning rate; only weights decay."""
-        relative = recipe.optimizer == "adam"
-        rate, channel_rate = recipe.learning_rate, recipe.learning_rate * recipe.channel_rate
-        groups = []
-        for weight in self._weights.values():
-            lr = rate * _size(weight) if relative else rate
-            groups.append({"params": [weight], "lr": lr, "weight_decay": recipe.weight_decay})
-        for name, value in (*self._along.items(), *self._scales.items()):
-            size = max(self._sizes.get(name, 1.0), _LEAST_SIZE) if relative else 1.0
-            groups.append({"params": [value], "lr": channel_rate * size, "weight_decay": 0.0})
-        return groups
-
-    def values(self) -> dict[str, Tensor]:
-        """The weights as they act, before any mask."""
-        return {
-            name: weight * self._scales[name] if name in self._scales else weight
-            for name, weight in self._weights.items()
-        }
-
-    def stored(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights as the graph has them, from weights as they act, by name of their values."""
-        result = {}
-        for name, value in values.items():
-            value = value / self._gains[name] if name in self._gains else value
-            result[self._names[name]] = (
-                self._grids[name].rounded(value) if name in self._grids else value
-            )
-        return result
-
-    @torch.no_grad()
-    def finish(self, thresholds: Thresholds) -> dict[str, Tensor]:
-        """All learned tensors as the graph has them, with exactly the zeros of the budget."""
-        values = self.values()
-        masks = thresholds.settle(values)
-        result = {name: value.detach().clone() for name, value in self._along.items()}
-        for name, value in values.items():
-            # A kept weight that happens to be zero would be one zero too many.
-            kept = torch.where(value == 0, torch.finfo(value.dtype).tiny, value)
-            result |= self.stored({name: torch.where(masks[name] != 0, kept, 0.0)})
-        return {name: value.cpu() for name, value in result.items()}
-
-
-class _Steps:
-    """The grid of a weight that is stored as whole numbers."""
-
-    def __init__(self, grid: Grid, device: torch.device) -> None:
-        self._scale = torch.from_numpy(np.asarray(grid.scale)).to(device)
-        self._low, self._high = (
-            torch.from_numpy(np.asarray(limit)).to(device) for limit in grid.limits
-        )
-
-    def rounded(self, value: Tensor) -> Tensor:
-        """The nearest values of the grid; what is not zero does not become so.
-
-        The gradient passes as if nothing were rounded (Bengio et al. 2013).
-        """
-        steps = value.detach() / self._scale
-        away = torch.where((steps < 0) & (self._low < 0) | (self._high < 1), -1.0, 1.0)
-        whole = steps.round()
-        whole = torch.where((whole == 0) & (steps != 0), away, whole)
-        whole = torch.minimum(torch.maximum(whole, self._low), self._high)
-        return value + (whole * self._scale - value).detach()
+    def __iter__(self) -> Iterator[tuple[int, float]]:
+        if self._seconds is None:
+            yield from ((step, step / self.length) for step in range(self.length))
+            return
+        start, step, elapsed = time.monotonic(), 0, 0.0
+        while elapsed * (step + 1) <= self._seconds * max(1, step):
+            self.length = max(step + 1, round(step * self._seconds / elapsed) if elapsed else 1)
+            yield step, elapsed / self._seconds
+            step, elapsed = step + 1, time.monotonic() - start
 
 
 class _Meter:
     """Averages the loss and reports it some times during a run."""
 
-    def __init__(self, steps: int, report: Callable[[Progress], None]) -> None:
-        self._steps, self._report = steps, report
-        self._every = max(1, steps // _REPORTS)
+    def __init__(self, report: Callable[[Progress], None]) -> None:
+        self._report = report
         self._losses: list[Tensor] = []
         self.history: list[Progress] = []
         self._start = time.monotonic()
 
-    def add(self, step: int, loss: Tensor, masked: dict[str, Tensor]) -> None:
-        """Count a step.
+    def add(self, step: int, steps: int, loss: Tensor, masked: dict[str, Tensor]) -> None:
+        """Count a step of so many.
 
         Raises:
-            FcptsError: the loss is not a finite number.
+            _DivergedError: the loss is not a finite number.
         """
         self._losses.append(loss)
-        if step % self._every and step != self._steps:
+        if step % max(1, steps // _REPORTS) and step != steps:
             return
         mean = torch.stack(self._losses).mean().item()
         self._losses.clear()
         if not math.isfinite(mean):
-            raise FcptsError(
-                f"Learning diverged: the loss is {mean} at step {step} of {self._steps}. "
-                "Lower learning_rate in the recipe (--recipe FILE.toml)."
-            )
-        count = sum(value.numel() for value in masked.values())
-        zeros = sum(value.numel() - int(value.count_nonzero()) for value in masked.values())
+            raise _DivergedError(f"Learning diverged: the loss is {mean} at step {step} of {steps}")
+        zeros = {name: v.numel() - int(v.count_nonzero()) for name, v in masked.items()}
+        sparsity = sum(zeros.values()) / sum(value.numel() for value in masked.values())
+        rates = {name: zeros[name] / value.numel() for name, value in masked.items()}
         seconds = time.monotonic() - self._start
-        self.history.append(Progress(step, self._steps, mean, zeros / count, seconds))
+        self.history.append(Progress(step, steps, mean, sparsity, seconds, rates))
         self._report(self.history[-1])
-
-
-def _gain(weight: Weight, norm: Norm, twin: Network) -> Tensor:
-    """What batch norm multiplies each channel with; never nearly zero, to be divided by."""
-    gain = _exact_gain(norm, twin)
-    least = _LEAST_GAIN * gain.abs().mean()
-    gain = torch.where(gain.abs() < least, torch.where(gain < 0, -least, least), gain)
-    return _along_channels(gain, weight)
-
-
-def _exact_gain(norm: Norm, twin: Network) -> Tensor:
-    variance = twin.constant(norm.variance) + norm.epsilon
-    return twin.constant(norm.scale).detach() / variance.sqrt()
-
-
-def _folded_bias(norm: Norm, twin: Network) -> Tensor:
-    """The bias that a layer has once batch norm is folded into it, less what its own adds."""
-    return twin.constant(norm.shift) - twin.constant(norm.mean) * _exact_gain(norm, twin)
-
-
-def _along_channels(values: Tensor, weight: Weight) -> Tensor:
-    """One value an output channel, in a shape that multiplies the weight."""
-    shape = [size if axis == weight.channel_axis else 1 for axis, size in enumerate(weight.shape)]
-    return values.reshape(shape)
-
-
-def _size(parameter: Tensor) -> float:
-    """The root mean square of a tensor's values."""
-    return float(parameter.detach().square().mean().sqrt())
 
 
 def _steps(samples: int, recipe: Recipe) -> int:
@@ -295,7 +181,7 @@ def _steps(samples: int, recipe: Recipe) -> int:
     return max(recipe.min_steps, round(recipe.epochs * a_pass))
 
 
-def _optimizer(student: _Student, thresholds: Thresholds, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(student: Student, thresholds: Thresholds, recipe: Recipe) -> torch.optim.Optimizer:
     groups = student.groups(recipe)
     if scores := list(thresholds.parameters()):
         groups.append({"params": scores, "weight_decay": 0.0})
@@ -303,6 +189,12 @@ def _optimizer(student: _Student, thresholds: Thresholds, recipe: Recipe) -> tor
         return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, fused=True)
     betas = (recipe.momentum, 0.99)
     return torch.optim.AdamW(groups, recipe.learning_rate, betas=betas, fused=True)
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Scale each group's learning rate from what it was given at first."""
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
 def _rate(progress: float, recipe: Recipe) -> float:

@@ -12,7 +12,6 @@ import torch
 from onnx import numpy_helper
 
 from fcpts_onnx.calibration import Calibration, load_calibration
-from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.model import Model
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.recipe import Recipe
@@ -28,6 +27,7 @@ RECIPE = Recipe(epochs=0, min_steps=120, batch_size=32, interval=2, precision="f
 
 
 HEADS = (Head("scores", "kl"),)
+ONCE_TOO_HIGH = 0.25  # for plain gradient descent: it diverges, half of it does not
 
 
 def met(dense: dict[str, torch.Tensor], sparse: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -227,11 +227,3 @@ def test_a_kept_weight_that_is_zero_is_no_zero_too_many() -> None:
     recipe, budget = replace(RECIPE, min_steps=4), Budget.of(present, 0.3)
     learned = reconstruct(twin, calibration, present, budget, recipe, HEADS).tensors
     assert sum(int((learned[w.name] == 0).sum()) for w in weights) == 96
-
-
-def test_divergence_is_told() -> None:
-    twin, calibration, weights = setting()
-    recipe = replace(RECIPE, optimizer="sgd", learning_rate=1e3)
-    budget = Budget.of(weights, 0.5)
-    with pytest.raises(FcptsError, match=r"Learning diverged: the loss is (nan|inf) at step"):
-        reconstruct(twin, calibration, weights, budget, recipe, HEADS)
