@@ -25,10 +25,11 @@ from fcpts_onnx.options import (
     views_of,
 )
 from fcpts_onnx.preprocess import Preprocess
-from fcpts_onnx.recipe import recipe_names
+from fcpts_onnx.recipe import recipe_names, recipe_text
 from fcpts_onnx.report import show_evaluation, show_inspection, show_pruning, show_validation
 from fcpts_onnx.report.progress import progress_reporter
 from fcpts_onnx.results import to_json
+from fcpts_onnx.team import is_first
 from fcpts_onnx.write import write_text
 
 __all__ = ["main"]
@@ -274,6 +275,23 @@ def demo(json_file: Path | None, quiet: bool, **options: Any) -> None:
     _write_json(json_file, found)
 
 
+@main.group(short_help="Show how the recipes learn.")
+def recipe() -> None:
+    """The recipes that come along, to be read or copied."""
+
+
+@recipe.command(short_help="Print a recipe as TOML.")
+@click.argument("name", type=click.Choice(recipe_names()))
+def show(name: str) -> None:
+    """Print the recipe NAME as TOML, to be changed and given to prune.
+
+    \b
+    Example:
+      fcpts-onnx recipe show default > mine.toml
+    """
+    click.echo(recipe_text(name), nl=False)
+
+
 def _settings(preprocess: str, options: dict[str, Any]) -> Preprocess:
     """The preprocessing of the command line; its options are taken out of `options`."""
     keys = ("mean", "std", "size", "resize", "channels", "layout")
@@ -281,9 +299,9 @@ def _settings(preprocess: str, options: dict[str, Any]) -> Preprocess:
 
 
 def _console(quiet: bool) -> Console:
-    return Console(quiet=quiet, file=sys.stdout)
+    return Console(quiet=quiet or not is_first(), file=sys.stdout)
 
 
 def _write_json(file: Path | None, result: Any) -> None:
-    if file is not None:
+    if file is not None and is_first():
         write_text(file, to_json(result))

@@ -9,35 +9,36 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from fcpts_onnx.calibration import Calibration, Data, load_calibration
-from fcpts_onnx.errors import FcptsError, ModelError, TargetError
+from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.evaluate import evaluate_classifier
-from fcpts_onnx.model import Model, load
-from fcpts_onnx.ops.dtypes import to_torch
+from fcpts_onnx.model import load
+from fcpts_onnx.preparation import (
+    heads_of,
+    heads_tried_out,
+    learning_twin,
+    network_of,
+    weights_to_prune,
+    with_usable_views,
+)
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.publish import publish
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Evaluation, Inspection, Progress, PruneResult, Validation, silent
-from fcpts_onnx.sparsity.augment import AGREEMENT, usable_views
 from fcpts_onnx.sparsity.budget import Budget
-from fcpts_onnx.sparsity.losses import LOSSES, Head, Loss, find_heads
+from fcpts_onnx.sparsity.losses import Loss
 from fcpts_onnx.sparsity.reconstruct import reconstruct
-from fcpts_onnx.sparsity.student import Network
-from fcpts_onnx.twin import Twin
+from fcpts_onnx.team import Team, joined, local_place
 from fcpts_onnx.validate import check_parity, validate_models
-from fcpts_onnx.views import KEEP_THE_CLASS
-from fcpts_onnx.weights import Weight, find_weights, learned_along, select
+from fcpts_onnx.weights import find_weights, learned_along, select
 from fcpts_onnx.write import check_target
 
 __all__ = ["evaluate", "inspect", "prune", "validate"]
 
-_HEAD_SAMPLES = 16
 _FEW_SAMPLES = 64
 _WRITING = 2.0
-_OPEN_SIZE = 64  # of an axis that the graph leaves open, to try it out
 
 PathLike = str | os.PathLike[str]
 
@@ -98,7 +99,7 @@ def prune(
     if augment is not None:
         recipe = replace(recipe, augment=tuple(augment))
     preprocess, torch_device = _preprocess(preprocess), _device(device, engine)
-    with _threads(threads):
+    with _threads(threads), joined() as team:
         with clock("load"):
             dense = load(model)
             reads = [
@@ -106,31 +107,33 @@ def prune(
                 *([Path(calib)] if isinstance(calib, str | os.PathLike) else []),
             ]
             check_target(target_path, dense.path, reads=reads, overwrite=overwrite)
-            weights = _prunable(dense, include, exclude, keep_dense)
+            weights = weights_to_prune(dense, include, exclude, keep_dense)
             budget = Budget.of(weights, target)
-            twin = _twin(dense, weights, exclude)
+            twin = learning_twin(dense, weights, exclude)
         with clock("calibrate"):
             calibration = load_calibration(calib, dense, preprocess, samples=samples, seed=seed)
             _tell(calibration, say)
+            _check_shares(min(len(calibration), recipe.batch_size), team)
         with clock("check"):
             parity = check_parity(twin, dense, calibration, threads)
             say(f"Twin: agrees with onnxruntime within {parity.error:.1e} of the output's scale")
-            heads = _heads(twin, calibration, losses or {})
+            heads = heads_of(twin, calibration, losses or {})
             for head in heads:
                 say(f"Output {head.describe()}")
-            recipe = _with_usable_views(recipe, twin, calibration, say)
-            network = _network(engine, twin, calibration, recipe, threads)
+            recipe = with_usable_views(recipe, twin, calibration, say)
+            network = network_of(engine, twin, calibration, recipe, threads)
         with clock("learn"):
             network.prepare(torch_device)
             learned = reconstruct(
                 network, calibration, weights, budget, recipe, heads,
-                seed=seed, seconds=clock.left(time_budget), say=say, report=report,
+                seed=seed, seconds=clock.left(time_budget), team=team, say=say, report=report,
             )  # fmt: skip
             twin.prepare(torch.device("cpu"))
         with clock("write"):
-            validation = publish(
+            written = team.rank == 0 and publish(
                 dense, target_path, twin, learned.tensors, calibration, weights, budget, threads
             )
+            validation = team.from_first(written or None)
     return PruneResult(
         source=str(model),
         output=str(target_path),
@@ -162,7 +165,7 @@ def inspect(
     """
     loaded = load(model)
     weights = select(find_weights(loaded), include, exclude, keep_dense)
-    heads, obstacle = _tried_out(loaded, weights, exclude)
+    heads, obstacle = heads_tried_out(loaded, weights, exclude)
     return Inspection(
         model=str(model),
         opset=loaded.opsets[""],
@@ -280,50 +283,19 @@ def _device(name: str, engine: str) -> torch.device:
         raise FcptsError("--device cuda: this machine has no usable CUDA device. Use cpu or auto.")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    return torch.device("cuda", local_place()) if name == "cuda" else torch.device(name)
 
 
 def _preprocess(choice: Preprocess | str) -> Preprocess:
     return choice if isinstance(choice, Preprocess) else Preprocess.named(choice)
 
 
-def _prunable(
-    model: Model, include: Sequence[str], exclude: Sequence[str], keep_dense: Sequence[str]
-) -> list[Weight]:
-    found = find_weights(model)
-    chosen = select(found, include, exclude, keep_dense)
-    weights = [weight for weight in chosen if weight.excluded is None]
-    if not weights:
-        reasons = sorted({f"{weight.name} is {weight.excluded}" for weight in chosen})
-        why = (
-            "; ".join(reasons[:5]) or "no Conv, ConvTranspose, Gemm or MatMul has a constant weight"
+def _check_shares(batch: int, team: Team) -> None:
+    if batch < team.size:
+        raise FcptsError(
+            f"{team.size} processes cannot share batches of {batch} samples. Start fewer, or give "
+            "more samples or a larger batch_size in the recipe (--recipe FILE.toml)."
         )
-        raise ModelError(f"{model.path}: has no prunable weight: {why}.")
-    return weights
-
-
-def _twin(model: Model, weights: Sequence[Weight], exclude: Sequence[str]) -> Twin:
-    """The twin that learns the weights, and the biases and norms along with them."""
-    along = learned_along(model, weights, exclude)
-    stored = [*(weight.name for weight in weights), *along]
-    bad = [name for name in stored if not np.isfinite(model.array(name)).all()]
-    if bad:
-        raise ModelError(
-            f"{model.path}: NaN or Inf in the weights {', '.join(bad[:10])}. "
-            "Repair the model first."
-        )
-    return Twin(model, [*(weight.value for weight in weights), *along])
-
-
-def _network(
-    engine: str, twin: Twin, calibration: Calibration, recipe: Recipe, threads: int
-) -> Network:
-    """What computes gradients: the twin itself, or onnxruntime-training in its place."""
-    if engine == "torch":
-        return twin
-    from fcpts_onnx.engine import OrtEngine  # few have what it needs
-
-    return OrtEngine(twin, next(calibration.batches(recipe.batch_size)), threads)
 
 
 def _tell(calibration: Calibration, say: Callable[[str], None]) -> None:
@@ -335,58 +307,3 @@ def _tell(calibration: Calibration, say: Callable[[str], None]) -> None:
         )
     for line in calibration.skipped:
         say(f"Skipped: {line}")
-
-
-def _tried_out(
-    model: Model, weights: Sequence[Weight], exclude: Sequence[str]
-) -> tuple[tuple[str, ...], str | None]:
-    """What would be learned against, found with noise for inputs, and why nothing can be."""
-    pruned = [weight for weight in weights if weight.excluded is None]
-    if not pruned:
-        return (), None
-    try:
-        twin = _twin(model, pruned, exclude)
-    except FcptsError as error:
-        return (), str(error)
-    generator = torch.Generator().manual_seed(0)
-    noise = {}
-    for spec in model.inputs:
-        stated = spec.shape or (None,)
-        # A batch of 1 is written in for good, or only stated; sample by sample is right for both.
-        twin.per_sample |= stated[0] == 1
-        shape = [2, *(size or _OPEN_SIZE for size in stated[1:])]
-        values = torch.rand(shape, generator=generator)
-        noise[spec.name] = values.to(to_torch(np.zeros(0, spec.dtype)).dtype)
-    try:
-        with torch.no_grad():
-            outputs = twin(noise)
-    except RuntimeError:
-        return tuple(twin.output_names), None
-    return tuple(head.describe() for head in find_heads(outputs, noise)), None
-
-
-def _heads(twin: Twin, calibration: Calibration, losses: Mapping[str, Loss]) -> tuple[Head, ...]:
-    """How each output is to be met, by what the dense network gives on some samples."""
-    batch = next(calibration.batches(_HEAD_SAMPLES))
-    with torch.no_grad():
-        outputs = twin(batch)
-    if unknown := sorted(losses.keys() - outputs.keys()):
-        raise TargetError(
-            f"--loss names {', '.join(unknown)}; what is learned against is {', '.join(outputs)}."
-        )
-    if bad := sorted(set(losses.values()) - set(LOSSES)):
-        raise TargetError(f"--loss {', '.join(bad)} is unknown; expected {', '.join(LOSSES)}.")
-    return find_heads(outputs, batch, losses)
-
-
-def _with_usable_views(
-    recipe: Recipe, twin: Twin, calibration: Calibration, say: Callable[[str], None]
-) -> Recipe:
-    """The recipe with the random views that keep the meaning of an image."""
-    tried = [kind for kind in recipe.augment if kind in KEEP_THE_CLASS]
-    agreement = usable_views(twin, calibration, tried)
-    for kind, share in agreement.items():
-        if share < AGREEMENT:
-            say(f"Views: no {kind}, the dense network sees the same class in {share:.0%} only")
-    bad = {kind for kind in tried if agreement.get(kind, 0.0) < AGREEMENT}
-    return replace(recipe, augment=tuple(kind for kind in recipe.augment if kind not in bad))

@@ -11,7 +11,7 @@ from typing import Any
 
 from fcpts_onnx.errors import RecipeError
 
-__all__ = ["AUGMENTATIONS", "Recipe", "recipe_names"]
+__all__ = ["AUGMENTATIONS", "Recipe", "recipe_names", "recipe_text"]
 
 AUGMENTATIONS = ("flip", "crop", "mix")
 """Random views of images: flip, left to right; crop, shifts by up to an eighth of the size."""
@@ -149,15 +149,14 @@ class Recipe:
 
     @classmethod
     def load(cls, name: str | os.PathLike[str]) -> Recipe:
-        """A named recipe, or one from a TOML file.
+        """A named recipe, or one from a TOML file: its entries, and what its `base` says else.
 
         Raises:
             RecipeError: there is no such recipe or file, or an entry is unknown or out of range.
         """
-        stored = files("fcpts_onnx") / "recipes" / f"{name}.toml"
         path = Path(name)
         if str(name) in recipe_names():
-            text = stored.read_text(encoding="utf-8")
+            text = recipe_text(str(name))
         elif path.suffix == ".toml":
             try:
                 text = path.read_text(encoding="utf-8")
@@ -172,7 +171,13 @@ class Recipe:
             entries = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise RecipeError(f"{path}: not valid TOML: {error}") from error
-        return cls._of({"name": path.stem, **entries})
+        base = entries.pop("base", None)
+        if base is not None and base not in recipe_names():
+            raise RecipeError(
+                f"{path}: base is {base!r}; expected one of {', '.join(recipe_names())}."
+            )
+        start = {} if base is None else vars(cls.load(base))
+        return cls._of({**start, "name": path.stem, **entries})
 
     @classmethod
     def _of(cls, entries: dict[str, Any]) -> Recipe:
@@ -185,6 +190,11 @@ class Recipe:
         if isinstance(entries.get("augment"), list):
             entries["augment"] = tuple(entries["augment"])
         return cls(**entries)
+
+
+def recipe_text(name: str) -> str:
+    """The TOML file of a recipe that comes with the package."""
+    return (files("fcpts_onnx") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def recipe_names() -> list[str]:

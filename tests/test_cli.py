@@ -25,6 +25,7 @@ from onnx import helper, numpy_helper
 
 from fcpts_onnx.cli import main
 from fcpts_onnx.model import load
+from fcpts_onnx.recipe import Recipe, recipe_names
 from fcpts_onnx.write import save
 from tests import networks
 from tests.networks import save_images
@@ -166,6 +167,14 @@ def test_a_time_that_is_over_before_learning(place: Path) -> None:
     assert result.exit_code == 1
     assert "The time budget of 0.01 s leaves nothing to learn in" in result.output
     assert not (place / "out.onnx").exists()
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_is_shown_so_that_it_can_be_used(name: str, tmp_path: Path) -> None:
+    result = run("recipe", "show", name)
+    assert result.exit_code == 0
+    (tmp_path / f"{name}.toml").write_text(result.output)
+    assert Recipe.load(tmp_path / f"{name}.toml") == Recipe.load(name)
 
 
 def test_few_samples_are_warned_of(place: Path) -> None:

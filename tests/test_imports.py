@@ -34,23 +34,27 @@ ALLOWED = {
     "sources": {"preprocess"},
     "calibration": {"model", "preprocess", "sources", "views"},
     "runtime": {"model"},
-    "sparsity": {"quantization", "weights", "twin", "calibration"},
+    "sparsity": {"quantization", "weights", "twin", "calibration", "team"},
     "gradient_graph": {"ops", "runtime", "twin"},
     "engine": {"ops", "twin", "gradient_graph"},
     "write": {"model"},
     "validate": {"model", "weights", "runtime", "twin", "calibration", "ops", "sparsity"},
     "evaluate": {"model", "preprocess", "sources", "runtime", "sparsity"},
     "report": set(),
+    "team": set(),
+    "preparation": {
+        "model", "weights", "ops", "twin", "calibration", "sparsity", "views", "engine",
+    },
     "pipeline": {
-        "model", "weights", "ops", "twin", "preprocess", "calibration", "sparsity", "write",
-        "validate", "evaluate", "publish", "engine", "views",
+        "model", "weights", "preparation", "preprocess", "calibration", "sparsity", "write",
+        "validate", "evaluate", "publish", "team",
     },
     "publish": {
         "model", "weights", "ops", "twin", "calibration", "sparsity", "write", "validate",
     },
-    "options": {"preprocess", "write"},
+    "options": {"preprocess", "recipe", "write"},
     "demo": {"pipeline"},
-    "cli": {"demo", "options", "preprocess", "report", "write", "pipeline"},
+    "cli": {"demo", "options", "preprocess", "report", "write", "pipeline", "team"},
 }  # fmt: skip
 WITHOUT_TORCH = {
     "model",

@@ -12,8 +12,18 @@ from fcpts_onnx.recipe import Recipe, recipe_names
 
 
 def test_named_recipes_load() -> None:
-    assert recipe_names() == ["default", "paper"]
-    assert [Recipe.load(name).name for name in recipe_names()] == ["default", "paper"]
+    names = ["best", "default", "fast", "paper"]
+    assert recipe_names() == names
+    assert [Recipe.load(name).name for name in recipe_names()] == names
+
+
+def test_fast_and_best_are_the_default_for_another_time() -> None:
+    default = Recipe.load("default")
+    times = {"epochs", "min_steps", "name"}
+    for name in ("fast", "best"):
+        found = vars(Recipe.load(name))
+        assert {key for key, value in found.items() if value != getattr(default, key)} == times
+    assert Recipe.load("fast").epochs < default.epochs < Recipe.load("best").epochs
 
 
 def test_the_papers_settings() -> None:
@@ -33,9 +43,17 @@ def test_a_file(tmp_path: Path) -> None:
     assert Recipe.load(path) == replace(Recipe(), name="mine", epochs=3, augment=("flip",))
 
 
+def test_a_file_that_starts_from_a_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "paper"\nepochs = 3\n')
+    assert Recipe.load(path) == replace(Recipe.load("paper"), name="mine", epochs=3)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("base = 'worst'", "base is 'worst'; expected one of best, default"),
+        ("base = 3", "base is 3; expected one of"),
         ("epochs = ", "not valid TOML"),
         ("speed = 3", "unknown speed; known are augment"),
         ("epochs = -1", "epochs is -1; expected 0 to"),
@@ -58,7 +76,9 @@ def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_unknown_recipe() -> None:
-    with pytest.raises(RecipeError, match="'fastest' is unknown; expected default, paper"):
+    with pytest.raises(
+        RecipeError, match="'fastest' is unknown; expected best, default, fast, paper"
+    ):
         Recipe.load("fastest")
     with pytest.raises(RecipeError, match="cannot be read"):
         Recipe.load("nowhere.toml")

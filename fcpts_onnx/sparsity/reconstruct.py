@@ -19,10 +19,12 @@ from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Head, reconstruction_loss
 from fcpts_onnx.sparsity.student import Network, Student
 from fcpts_onnx.sparsity.thresholds import Thresholds, start_thresholds
+from fcpts_onnx.team import Team
 from fcpts_onnx.weights import Weight
 
 __all__ = ["Learned", "reconstruct"]
 
+_ALONE = Team()
 _REPORTS = 200  # over a whole run
 _PARTS = (1, 2, 4)  # what the learning rate is divided by, while it proves too high
 
@@ -51,6 +53,7 @@ def reconstruct(
     *,
     seed: int = 0,
     seconds: float | None = None,
+    team: Team = _ALONE,
     say: Callable[[str], None] = silent,
     report: Callable[[Progress], None] = silent,
 ) -> Learned:
@@ -65,15 +68,18 @@ def reconstruct(
         budget: how many zeros they shall have.
         heads: how each output is to be met.
         seconds: how long to learn, instead of the recipe's epochs.
+        team: the processes that share each batch.
 
     Raises:
         FcptsError: the loss becomes NaN or Inf all the same.
     """
-    course = _Course(_steps(len(calibration), recipe), seconds)
+    course = _Course(_steps(len(calibration), recipe), seconds, team)
     trials = [replace(recipe, learning_rate=recipe.learning_rate / part) for part in _PARTS]
     for trial in trials:
         try:
-            return _learn(twin, calibration, weights, budget, trial, heads, seed, course, report)
+            return _learn(
+                twin, calibration, weights, budget, trial, heads, seed, course, team, report
+            )
         except _DivergedError as error:
             failure = f"{error}, with a learning rate of {trial.learning_rate:g}"
             say(failure)
@@ -89,17 +95,19 @@ def _learn(
     heads: Sequence[Head],
     seed: int,
     course: _Course,
+    team: Team,
     report: Callable[[Progress], None],
 ) -> Learned:
     student = Student(twin, weights, recipe)
     dense = student.kept_dense(twin.learned)
-    thresholds = start_thresholds(student.values(), budget, recipe)
+    thresholds = start_thresholds(student.values(), budget, recipe, team)
     optimizer = _optimizer(student, thresholds, recipe)
     batches = _batches(calibration, recipe, seed, student.device)
     precision = _precision(recipe, student.device)
-    meter = _Meter(report)
+    meter = _Meter(team, report)
     for step, progress in course:
-        batch = next(batches)
+        whole = next(batches)
+        batch, part = team.share(whole), team.weight(whole)
         _set_rate(optimizer, _rate(progress, recipe))
         values = student.values()
         thresholds.begin_step({k: v.detach() for k, v in values.items()}, progress)
@@ -110,10 +118,11 @@ def _learn(
             found = twin(batch, student.stored(masked))
         loss = reconstruction_loss(expected, found, heads, recipe.temperature)
         optimizer.zero_grad()
-        (loss + thresholds.control_loss(values)).backward()
+        (loss * part + thresholds.control_loss(values)).backward()
+        team.average(_gradients(optimizer))
         optimizer.step()
         try:
-            meter.add(step + 1, course.length, loss.detach(), masked)
+            meter.add(step + 1, course.length, loss.detach() * part, masked)
         except _DivergedError:
             student.put_back(dense)
             raise
@@ -132,8 +141,8 @@ class _Course:
         length: the number of steps; by time, as many as the pace so far allows.
     """
 
-    def __init__(self, steps: int, seconds: float | None) -> None:
-        self.length, self._seconds = steps, seconds
+    def __init__(self, steps: int, seconds: float | None, team: Team) -> None:
+        self.length, self._seconds, self._team = steps, seconds, team
 
     def __iter__(self) -> Iterator[tuple[int, float]]:
         if self._seconds is None:
@@ -143,14 +152,14 @@ class _Course:
         while elapsed * (step + 1) <= self._seconds * max(1, step):
             self.length = max(step + 1, round(step * self._seconds / elapsed) if elapsed else 1)
             yield step, elapsed / self._seconds
-            step, elapsed = step + 1, time.monotonic() - start
+            step, (elapsed,) = step + 1, self._team.mean([time.monotonic() - start])
 
 
 class _Meter:
     """Averages the loss and reports it some times during a run."""
 
-    def __init__(self, report: Callable[[Progress], None]) -> None:
-        self._report = report
+    def __init__(self, team: Team, report: Callable[[Progress], None]) -> None:
+        self._team, self._report = team, report
         self._losses: list[Tensor] = []
         self.history: list[Progress] = []
         self._start = time.monotonic()
@@ -164,7 +173,7 @@ class _Meter:
         self._losses.append(loss)
         if step % max(1, steps // _REPORTS) and step != steps:
             return
-        mean = torch.stack(self._losses).mean().item()
+        (mean,) = self._team.mean([torch.stack(self._losses).mean().item()])
         self._losses.clear()
         if not math.isfinite(mean):
             raise _DivergedError(f"Learning diverged: the loss is {mean} at step {step} of {steps}")
@@ -189,6 +198,11 @@ def _optimizer(student: Student, thresholds: Thresholds, recipe: Recipe) -> torc
         return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, fused=True)
     betas = (recipe.momentum, 0.99)
     return torch.optim.AdamW(groups, recipe.learning_rate, betas=betas, fused=True)
+
+
+def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    parameters = (value for group in optimizer.param_groups for value in group["params"])
+    return [value.grad for value in parameters if value.grad is not None]
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -22,12 +22,14 @@ from fcpts_onnx.sparsity.bridge import (
 )
 from fcpts_onnx.sparsity.budget import Budget, control_loss, kth_smallest, mask_of_smallest
 from fcpts_onnx.sparsity.mask import apply_threshold
+from fcpts_onnx.team import Team
 
 __all__ = ["CostThresholds", "ScoreThresholds", "Thresholds", "start_thresholds"]
 
 Values = Mapping[str, Tensor]
 """Weight values by initializer name, before any mask."""
 
+_ALONE = Team()
 _LARGEST_RATIO = math.exp(2)  # a layer's cost counts as at most so many times the mean
 _LARGEST_MOVE = 0.25  # of the logarithm of that; costs grow as the square, so half a Newton step
 
@@ -51,11 +53,11 @@ class Thresholds(Protocol):
         """The masks to end with: exactly the budget's zeros."""
 
 
-def start_thresholds(values: Values, budget: Budget, recipe: Recipe) -> Thresholds:
-    """The way that the recipe names."""
+def start_thresholds(values: Values, budget: Budget, recipe: Recipe, team: Team) -> Thresholds:
+    """The way that the recipe names, the same in all processes of a team."""
     if recipe.thresholds == "score":
         return ScoreThresholds(values, budget, recipe)
-    return CostThresholds(values, budget, recipe)
+    return CostThresholds(values, budget, recipe, team)
 
 
 class ScoreThresholds:
@@ -127,8 +129,8 @@ class CostThresholds:
     of zeros onto the budget, which rises along a cubic ramp; when the ramp ends the masks stay.
     """
 
-    def __init__(self, values: Values, budget: Budget, recipe: Recipe) -> None:
-        self._budget, self._recipe = budget, recipe
+    def __init__(self, values: Values, budget: Budget, recipe: Recipe, team: Team = _ALONE) -> None:
+        self._budget, self._recipe, self._team = budget, recipe, team
         self._steps = 0
         self._moved = 0.0
         self._settled = False
@@ -177,6 +179,8 @@ class CostThresholds:
 
     def _move(self, reach: float) -> None:
         """Lower thresholds where a zero costs more than the mean, raise the others."""
+        found = self._team.mean([part for pair in self._costs.values() for part in pair])
+        self._costs = dict(zip(self._costs, zip(found[::2], found[1::2], strict=True), strict=True))
         total, weight = (sum(parts) for parts in zip(*self._costs.values(), strict=True))
         if total <= 0:
             return

@@ -1,0 +1,127 @@
+"""LEARN: what has to be settled before: the twin that learns, its heads, its views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from fcpts_onnx.calibration import Calibration
+from fcpts_onnx.errors import FcptsError, ModelError, TargetError
+from fcpts_onnx.model import Model
+from fcpts_onnx.ops.dtypes import to_torch
+from fcpts_onnx.recipe import Recipe
+from fcpts_onnx.sparsity.augment import AGREEMENT, usable_views
+from fcpts_onnx.sparsity.losses import LOSSES, Head, Loss, find_heads
+from fcpts_onnx.sparsity.student import Network
+from fcpts_onnx.twin import Twin
+from fcpts_onnx.views import KEEP_THE_CLASS
+from fcpts_onnx.weights import Weight, find_weights, learned_along, select
+
+__all__ = [
+    "heads_of",
+    "heads_tried_out",
+    "learning_twin",
+    "network_of",
+    "weights_to_prune",
+    "with_usable_views",
+]
+
+_HEAD_SAMPLES = 16
+_OPEN_SIZE = 64  # of an axis that the graph leaves open, to try it out
+
+
+def weights_to_prune(
+    model: Model, include: Sequence[str], exclude: Sequence[str], keep_dense: Sequence[str]
+) -> list[Weight]:
+    found = find_weights(model)
+    chosen = select(found, include, exclude, keep_dense)
+    weights = [weight for weight in chosen if weight.excluded is None]
+    if not weights:
+        reasons = sorted({f"{weight.name} is {weight.excluded}" for weight in chosen})
+        why = (
+            "; ".join(reasons[:5]) or "no Conv, ConvTranspose, Gemm or MatMul has a constant weight"
+        )
+        raise ModelError(f"{model.path}: has no prunable weight: {why}.")
+    return weights
+
+
+def learning_twin(model: Model, weights: Sequence[Weight], exclude: Sequence[str]) -> Twin:
+    """The twin that learns the weights, and the biases and norms along with them."""
+    along = learned_along(model, weights, exclude)
+    stored = [*(weight.name for weight in weights), *along]
+    bad = [name for name in stored if not np.isfinite(model.array(name)).all()]
+    if bad:
+        raise ModelError(
+            f"{model.path}: NaN or Inf in the weights {', '.join(bad[:10])}. "
+            "Repair the model first."
+        )
+    return Twin(model, [*(weight.value for weight in weights), *along])
+
+
+def network_of(
+    engine: str, twin: Twin, calibration: Calibration, recipe: Recipe, threads: int
+) -> Network:
+    """What computes gradients: the twin itself, or onnxruntime-training in its place."""
+    if engine == "torch":
+        return twin
+    from fcpts_onnx.engine import OrtEngine  # few have what it needs
+
+    return OrtEngine(twin, next(calibration.batches(recipe.batch_size)), threads)
+
+
+def heads_tried_out(
+    model: Model, weights: Sequence[Weight], exclude: Sequence[str]
+) -> tuple[tuple[str, ...], str | None]:
+    """What would be learned against, found with noise for inputs, and why nothing can be."""
+    pruned = [weight for weight in weights if weight.excluded is None]
+    if not pruned:
+        return (), None
+    try:
+        twin = learning_twin(model, pruned, exclude)
+    except FcptsError as error:
+        return (), str(error)
+    generator = torch.Generator().manual_seed(0)
+    noise = {}
+    for spec in model.inputs:
+        stated = spec.shape or (None,)
+        # A batch of 1 is written in for good, or only stated; sample by sample is right for both.
+        twin.per_sample |= stated[0] == 1
+        shape = [2, *(size or _OPEN_SIZE for size in stated[1:])]
+        values = torch.rand(shape, generator=generator)
+        noise[spec.name] = values.to(to_torch(np.zeros(0, spec.dtype)).dtype)
+    try:
+        with torch.no_grad():
+            outputs = twin(noise)
+    except RuntimeError:
+        return tuple(twin.output_names), None
+    return tuple(head.describe() for head in find_heads(outputs, noise)), None
+
+
+def heads_of(twin: Twin, calibration: Calibration, losses: Mapping[str, Loss]) -> tuple[Head, ...]:
+    """How each output is to be met, by what the dense network gives on some samples."""
+    batch = next(calibration.batches(_HEAD_SAMPLES))
+    with torch.no_grad():
+        outputs = twin(batch)
+    if unknown := sorted(losses.keys() - outputs.keys()):
+        raise TargetError(
+            f"--loss names {', '.join(unknown)}; what is learned against is {', '.join(outputs)}."
+        )
+    if bad := sorted(set(losses.values()) - set(LOSSES)):
+        raise TargetError(f"--loss {', '.join(bad)} is unknown; expected {', '.join(LOSSES)}.")
+    return find_heads(outputs, batch, losses)
+
+
+def with_usable_views(
+    recipe: Recipe, twin: Twin, calibration: Calibration, say: Callable[[str], None]
+) -> Recipe:
+    """The recipe with the random views that keep the meaning of an image."""
+    tried = [kind for kind in recipe.augment if kind in KEEP_THE_CLASS]
+    agreement = usable_views(twin, calibration, tried)
+    for kind, share in agreement.items():
+        if share < AGREEMENT:
+            say(f"Views: no {kind}, the dense network sees the same class in {share:.0%} only")
+    bad = {kind for kind in tried if agreement.get(kind, 0.0) < AGREEMENT}
+    return replace(recipe, augment=tuple(kind for kind in recipe.augment if kind not in bad))

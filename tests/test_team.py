@@ -1,0 +1,65 @@
+"""Several processes as one: the same result as one alone, written and told once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from tests import networks
+from tests.networks import save_images
+
+RECIPE = "min_steps = 30\nepochs = 0\nbatch_size = 8\ninterval = 2\nprecision = 'float32'\n"
+
+
+def prune(place: Path, output: str, processes: int, *options: str) -> subprocess.CompletedProcess:
+    """Run prune in so many processes, on one thread each."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+    return subprocess.run(
+        [
+            *(launcher if processes > 1 else [sys.executable]), "-m", "fcpts_onnx", "prune",
+            "in.onnx", output, "--target", "0.5", "--calib", "images", "--recipe", "quick.toml",
+            *options,
+        ],
+        cwd=place, capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    networks.save(networks.cnn(), tmp_path / "in.onnx")
+    save_images(tmp_path / "images", 64)
+    (tmp_path / "quick.toml").write_text(RECIPE)
+    return tmp_path
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    return {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+
+
+def test_two_processes_give_what_one_gives(place: Path) -> None:
+    alone = prune(place, "one.onnx", 1)
+    assert alone.returncode == 0, alone.stderr
+    together = prune(place, "two.onnx", 2, "--json", "two.json")
+    assert together.returncode == 0, together.stderr
+    assert together.stdout.count("weights are zero") == 1
+    assert (place / "two.json").exists()
+    one, two = arrays(place / "one.onnx"), arrays(place / "two.onnx")
+    for name, value in one.items():
+        np.testing.assert_array_equal(value == 0, two[name] == 0)
+        np.testing.assert_allclose(value, two[name], atol=1e-3 * max(1.0, np.abs(value).max()))
+
+
+def test_more_processes_than_samples_in_a_batch(place: Path) -> None:
+    (place / "quick.toml").write_text(RECIPE.replace("batch_size = 8", "batch_size = 1"))
+    found = prune(place, "two.onnx", 2)
+    assert found.returncode != 0
+    assert "2 processes cannot share batches of 1 samples" in found.stderr
+    assert not (place / "two.onnx").exists()
