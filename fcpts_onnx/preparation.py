@@ -17,7 +17,6 @@ from fcpts_onnx.sparsity.augment import AGREEMENT, usable_views
 from fcpts_onnx.sparsity.losses import LOSSES, Head, Loss, find_heads
 from fcpts_onnx.sparsity.student import Network
 from fcpts_onnx.twin import Twin
-from fcpts_onnx.views import KEEP_THE_CLASS
 from fcpts_onnx.weights import Weight, find_weights, learned_along, select
 
 __all__ = [
@@ -118,10 +117,9 @@ def with_usable_views(
     recipe: Recipe, twin: Twin, calibration: Calibration, say: Callable[[str], None]
 ) -> Recipe:
     """The recipe with the random views that keep the meaning of an image."""
-    tried = [kind for kind in recipe.augment if kind in KEEP_THE_CLASS]
-    agreement = usable_views(twin, calibration, tried)
+    agreement = usable_views(twin, calibration, recipe.augment)
     for kind, share in agreement.items():
         if share < AGREEMENT:
             say(f"Views: no {kind}, the dense network sees the same class in {share:.0%} only")
-    bad = {kind for kind in tried if agreement.get(kind, 0.0) < AGREEMENT}
-    return replace(recipe, augment=tuple(kind for kind in recipe.augment if kind not in bad))
+    kept = tuple(kind for kind in recipe.augment if agreement.get(kind, 0.0) >= AGREEMENT)
+    return replace(recipe, augment=kept)

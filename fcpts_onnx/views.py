@@ -7,10 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["KEEP_THE_CLASS", "random_view"]
-
-KEEP_THE_CLASS = ("flip", "crop")
-"""Views that shall show what the image itself shows; a mixture of two images shows neither."""
+__all__ = ["random_view"]
 
 
 def random_view(pixels: Tensor, kinds: Sequence[str], generator: torch.Generator) -> Tensor:

@@ -43,7 +43,7 @@ ALLOWED = {
     "report": set(),
     "team": set(),
     "preparation": {
-        "model", "weights", "ops", "twin", "calibration", "sparsity", "views", "engine",
+        "model", "weights", "ops", "twin", "calibration", "sparsity", "engine",
     },
     "pipeline": {
         "model", "weights", "preparation", "preprocess", "calibration", "sparsity", "write",

@@ -48,27 +48,38 @@ class Student:
     multiplied in, so that weights compare and learn as those of a network with batch norm folded
     in at export do, and each output channel has a scale, which is what batch norm would learn
     there. In the end all that is divided, or multiplied, back into the stored weights.
+
+    For Adam each tensor is learned in units of its root mean square: one learning rate then
+    means the same for all of them, and the optimizer takes them all at once.
+
+    Attributes:
+        dense: the dense network's tensors, by their name in the graph.
     """
 
     def __init__(self, twin: Network, weights: Sequence[Weight], recipe: Recipe) -> None:
         scaled = [weight for weight in weights if recipe.channel_scales and weight.channels]
-        self._gains = {w.name: _gain(w, w.norm, twin) for w in scaled if w.norm is not None}
-        self._weights = {
-            weight.name: nn.Parameter(
-                twin.learned[weight.value].detach() * self._gains.get(weight.name, 1.0)
-            )
-            for weight in weights
-        }
+        self.dense = {name: value.detach() for name, value in twin.learned.items()}
         self._names = {weight.name: weight.value for weight in weights}
+        self._gains = {w.name: _gain(w, w.norm, twin) for w in scaled if w.norm is not None}
         self._grids = {w.name: _Steps(w.grid, self.device) for w in weights if w.grid is not None}
+        acting = {
+            name: self.dense[value] * self._gains.get(name, 1.0)
+            for name, value in self._names.items()
+        }
         norms = [weight.norm for weight in scaled if weight.norm is not None]
-        fixed = {weight.value for weight in weights} | {norm.scale for norm in norms}
-        self._along = {name: v for name, v in twin.learned.items() if name not in fixed}
-        self._sizes = {name: _size(value) for name, value in self._along.items()}
-        self._sizes |= {norm.shift: _size(_folded_bias(norm, twin)) for norm in norms}
+        fixed = {*self._names.values(), *(norm.scale for norm in norms)}
+        along = {name: value for name, value in self.dense.items() if name not in fixed}
+        self._units = dict.fromkeys((*acting, *along), 1.0)
+        if recipe.optimizer == "adam":
+            sizes = {name: _size(value) for name, value in along.items()}
+            sizes |= {norm.shift: _size(_folded_bias(norm, twin)) for norm in norms}
+            self._units = {name: max(size, _LEAST_SIZE) for name, size in sizes.items()}
+            self._units |= {name: _size(value) for name, value in acting.items()}
+        self._weights = {name: self._parameter(name, value) for name, value in acting.items()}
+        self._along = {name: self._parameter(name, value) for name, value in along.items()}
         self._scales = {
             weight.name: nn.Parameter(
-                _along_channels(self._weights[weight.name].new_ones(weight.channels or 1), weight)
+                _along_channels(acting[weight.name].new_ones(weight.channels or 1), weight)
             )
             for weight in scaled
         }
@@ -76,43 +87,51 @@ class Student:
     @property
     def device(self) -> torch.device:
         """Where the parameters lie."""
-        return next(iter(self._weights.values())).device
-
-    def kept_dense(self, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The dense network's tensors; of what is learned in place, copies."""
-        return {
-            name: value.detach().clone() if name in self._along else value.detach()
-            for name, value in learned.items()
-        }
-
-    @torch.no_grad()
-    def put_back(self, dense: Mapping[str, Tensor]) -> None:
-        """Set what is learned in place to what it was."""
-        for name, value in self._along.items():
-            value.copy_(dense[name])
+        return next(iter(self.dense.values())).device
 
     def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
-        """A parameter group for each tensor, with its learning rate; only weights decay."""
-        relative = recipe.optimizer == "adam"
-        rate, channel_rate = recipe.learning_rate, recipe.learning_rate * recipe.channel_rate
-        groups = []
-        for weight in self._weights.values():
-            lr = rate * _size(weight) if relative else rate
-            groups.append({"params": [weight], "lr": lr, "weight_decay": recipe.weight_decay})
-        for name, value in (*self._along.items(), *self._scales.items()):
-            size = max(self._sizes.get(name, 1.0), _LEAST_SIZE) if relative else 1.0
-            groups.append({"params": [value], "lr": channel_rate * size, "weight_decay": 0.0})
-        return groups
+        """The parameters with their learning rates; only weights decay."""
+        others = [*self._along.values(), *self._scales.values()]
+        rate = recipe.learning_rate
+        return [
+            {
+                "params": list(self._weights.values()),
+                "lr": rate,
+                "weight_decay": recipe.weight_decay,
+            },
+            {"params": others, "lr": rate * recipe.channel_rate, "weight_decay": 0.0},
+        ]
 
     def values(self) -> dict[str, Tensor]:
         """The weights as they act, before any mask."""
         return {
-            name: weight * self._scales[name] if name in self._scales else weight
+            name: weight * (self._scales.get(name, 1.0) * self._units[name])
             for name, weight in self._weights.items()
         }
 
-    def stored(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights as the graph has them, from weights as they act, by name of their values."""
+    def tensors(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All tensors that the graph reads, from weights as they act."""
+        along = {name: value * self._units[name] for name, value in self._along.items()}
+        return self.dense | along | self._stored(values)
+
+    @torch.no_grad()
+    def finish(self, thresholds: Thresholds) -> dict[str, Tensor]:
+        """All learned tensors as the graph has them, with exactly the zeros of the budget."""
+        values = self.values()
+        masks = thresholds.settle(values)
+        result = self.tensors({})
+        for name, value in values.items():
+            # A kept weight that happens to be zero would be one zero too many.
+            kept = torch.where(value == 0, torch.finfo(value.dtype).tiny, value)
+            result |= self._stored({name: torch.where(masks[name] != 0, kept, 0.0)})
+        learned = {*self._along, *self._names.values()}
+        return {name: result[name].cpu() for name in self.dense if name in learned}
+
+    def _parameter(self, name: str, value: Tensor) -> nn.Parameter:
+        return nn.Parameter(value / (self._units[name] or 1.0))
+
+    def _stored(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights as the graph has them, by name of their values."""
         result = {}
         for name, value in values.items():
             value = value / self._gains[name] if name in self._gains else value
@@ -120,18 +139,6 @@ class Student:
                 self._grids[name].rounded(value) if name in self._grids else value
             )
         return result
-
-    @torch.no_grad()
-    def finish(self, thresholds: Thresholds) -> dict[str, Tensor]:
-        """All learned tensors as the graph has them, with exactly the zeros of the budget."""
-        values = self.values()
-        masks = thresholds.settle(values)
-        result = {name: value.detach().clone() for name, value in self._along.items()}
-        for name, value in values.items():
-            # A kept weight that happens to be zero would be one zero too many.
-            kept = torch.where(value == 0, torch.finfo(value.dtype).tiny, value)
-            result |= self.stored({name: torch.where(masks[name] != 0, kept, 0.0)})
-        return {name: value.cpu() for name, value in result.items()}
 
 
 class _Steps:

@@ -53,7 +53,9 @@ class Thresholds(Protocol):
         """The masks to end with: exactly the budget's zeros."""
 
 
-def start_thresholds(values: Values, budget: Budget, recipe: Recipe, team: Team) -> Thresholds:
+def start_thresholds(
+    values: Values, budget: Budget, recipe: Recipe, team: Team = _ALONE
+) -> Thresholds:
     """The way that the recipe names, the same in all processes of a team."""
     if recipe.thresholds == "score":
         return ScoreThresholds(values, budget, recipe)

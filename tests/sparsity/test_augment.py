@@ -37,9 +37,9 @@ def test_a_flip_that_changes_the_class_is_seen(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
     model = Model(Path("m.onnx"), side_classifier())
     calibration = load_calibration(tmp_path, model, PRESETS["unit"])
-    found = usable_views(Twin(model), calibration, ["flip", "crop"])
+    found = usable_views(Twin(model), calibration, ["flip", "crop", "mix"])
     assert found["flip"] == pytest.approx(0.5, abs=0.2)
-    assert found["crop"] == 1.0
+    assert found["crop"] == found["mix"] == 1.0
     assert usable_views(Twin(model), calibration, []) == {}
 
 
@@ -52,4 +52,4 @@ def test_nothing_is_said_of_arrays_or_of_outputs_without_classes(tmp_path: Path)
     filter_model = Model(Path("m.onnx"), proto)
     networks.save_images(tmp_path, 4)
     images = load_calibration(tmp_path, filter_model, PRESETS["raw"])
-    assert usable_views(Twin(filter_model), images, ["flip"]) == {}
+    assert usable_views(Twin(filter_model), images, ["flip", "mix"]) == {}
