@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import onnx
-from onnx import GraphProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 __all__ = ["bodies", "branches_taken", "with_branches_inlined"]
 
@@ -21,14 +21,15 @@ def branches_taken(graph: GraphProto) -> dict[int, GraphProto]:
         return {}
     known = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
-            known[node.output[0]] = node.attribute[0].t
+        if node.op_type == "Constant":
+            values = (entry.t for entry in node.attribute if entry.HasField("t"))
+            known.update(zip(node.output, values, strict=False))
     places = Counter(_made(graph))
     for node in graph.node:
         places.update({name for body in bodies(node) for name in _made(body, deep=True)})
     taken = {}
     for place, node in enumerate(graph.node):
-        branch = _branch(node, known.get(node.input[0])) if _is_if(node) else None
+        branch = _branch(node, known) if _is_if(node) else None
         if branch is not None and all(places[name] == 1 for name in _made(branch, deep=True)):
             taken[place] = branch
     return taken
@@ -53,12 +54,17 @@ def _is_if(node: NodeProto) -> bool:
     return node.op_type == "If" and node.domain in ("", "ai.onnx")
 
 
-def _branch(node: NodeProto, condition: TensorProto | None) -> GraphProto | None:
+def _branch(node: NodeProto, known: Mapping[str, TensorProto]) -> GraphProto | None:
+    """The branch that is taken, if that is known; what is wrong with a node is said elsewhere."""
+    condition = known.get(node.input[0]) if node.input else None
     if condition is None or condition.data_location == TensorProto.EXTERNAL:
         return None
-    wanted = "then_branch" if onnx.numpy_helper.to_array(condition).all() else "else_branch"
-    branch: GraphProto = next(entry.g for entry in node.attribute if entry.name == wanted)
-    return None if branch.sparse_initializer else branch
+    try:
+        wanted = "then_branch" if numpy_helper.to_array(condition).all() else "else_branch"
+    except (ValueError, TypeError):
+        return None
+    branch = next((entry.g for entry in node.attribute if entry.name == wanted), None)
+    return None if branch is None or branch.sparse_initializer else branch
 
 
 def _made(graph: GraphProto, *, deep: bool = False) -> Iterator[str]:

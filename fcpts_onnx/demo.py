@@ -10,6 +10,7 @@ from pathlib import Path
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.pipeline import evaluate, prune
 from fcpts_onnx.results import Evaluation, Progress, PruneResult, silent
+from fcpts_onnx.team import started_processes
 
 __all__ = ["DemoResult", "demo_folder", "run"]
 
@@ -35,6 +36,8 @@ def run(
     Raises:
         FcptsError: the demo's files are missing, or the target cannot be reached.
     """
+    if started_processes() > 1:
+        raise FcptsError("The demo runs in one process. Start it without torchrun.")
     folder = demo_folder()
     model = folder / "digits.onnx"
     with tempfile.TemporaryDirectory() as scratch:

@@ -88,7 +88,7 @@ class Model:
         """The onnx-graphsurgeon view: nodes and tensors linked both ways, in the file's order."""
         # graphsurgeon writes its remarks (bfloat16, empty names) to the terminal of the user.
         G_LOGGER.severity = G_LOGGER.CRITICAL
-        return _normalised(gs.import_onnx(self.proto))
+        return _normalised(gs.import_onnx(_with_inner_data(self)))
 
     @cached_property
     def tensors(self) -> dict[str, onnx.TensorProto]:
@@ -237,6 +237,21 @@ def _stored(
             yield from ((None, tensor) for tensor in attribute.tensors)
         for body in bodies(node):
             yield from _stored(body, {}, named=body is taken.get(place))
+
+
+def _with_inner_data(model: Model) -> onnx.ModelProto:
+    """The model with the external data of tensors inside nodes, which have no name to ask for."""
+    if not any(n is None and uses_external_data(t) for n, t in stored_tensors(model.proto.graph)):
+        return model.proto
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for name, tensor in list(stored_tensors(proto.graph)):
+        if name is None and uses_external_data(tensor):
+            content = external_bytes(tensor, model.folder)
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+            tensor.raw_data = content
+    return proto
 
 
 def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

@@ -26,19 +26,28 @@ from fcpts_onnx.preparation import (
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.publish import publish
 from fcpts_onnx.recipe import Recipe
-from fcpts_onnx.results import Evaluation, Inspection, Progress, PruneResult, Validation, silent
+from fcpts_onnx.results import (
+    Evaluation,
+    Inspection,
+    Parity,
+    Progress,
+    PruneResult,
+    Validation,
+    silent,
+)
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Loss
 from fcpts_onnx.sparsity.reconstruct import reconstruct
 from fcpts_onnx.team import Team, joined, local_place
-from fcpts_onnx.validate import check_parity, validate_models
+from fcpts_onnx.validate import COMPARED, check_parity, validate_models
 from fcpts_onnx.weights import find_weights, learned_along, select
 from fcpts_onnx.write import check_target
 
 __all__ = ["evaluate", "inspect", "prune", "validate"]
 
 _FEW_SAMPLES = 64
-_WRITING = 2.0
+_MARGIN = 1.3  # of the time that writing is thought to take
+_LEAST_WRITING = 0.5  # seconds
 
 PathLike = str | os.PathLike[str]
 
@@ -124,9 +133,10 @@ def prune(
             network = network_of(engine, twin, calibration, recipe, threads)
         with clock("learn"):
             network.prepare(torch_device)
+            seconds = clock.left(time_budget, parity, len(calibration), team)
             learned = reconstruct(
                 network, calibration, weights, budget, recipe, heads,
-                seed=seed, seconds=clock.left(time_budget), team=team, say=say, report=report,
+                seed=seed, seconds=seconds, team=team, say=say, report=report,
             )  # fmt: skip
             twin.prepare(torch.device("cpu"))
         with clock("write"):
@@ -187,7 +197,7 @@ def validate(
     *,
     calib: Data,
     preprocess: Preprocess | str = "imagenet",
-    samples: int = 1000,
+    samples: int = COMPARED,
     seed: int = 0,
     threads: int = 0,
 ) -> Validation:
@@ -241,7 +251,7 @@ class _Clock:
         yield
         self.seconds[name] = time.monotonic() - start
 
-    def left(self, budget: float | None) -> float | None:
+    def left(self, budget: float | None, parity: Parity, samples: int, team: Team) -> float | None:
         """Seconds of a budget that are left to learn in, what writing will take put aside.
 
         Raises:
@@ -249,14 +259,16 @@ class _Clock:
         """
         if budget is None:
             return None
-        spent = time.monotonic() - self._start
-        # To write the file and to hold it against the dense one takes about as long as to load
-        # and check, on a thousand samples.
-        left = budget - spent - _WRITING * (self.seconds["load"] + self.seconds["check"])
+        # The file is loaded again, and both models run on what they are compared on.
+        compared = 2 * min(samples, COMPARED) / parity.samples * parity.seconds
+        writing = _MARGIN * (compared + 2 * self.seconds["load"] + _LEAST_WRITING)
+        (spent,) = team.mean([time.monotonic() - self._start])
+        (left,) = team.mean([budget - spent - writing])
         if left <= 0:
             raise FcptsError(
                 f"The time budget of {budget:g} s leaves nothing to learn in: until here it took "
-                f"{spent:.0f} s, and the result has to be written and checked. Give it more."
+                f"{spent:.0f} s, and to write and check the result will take {writing:.0f} s. "
+                "Give it more."
             )
         return left
 
@@ -283,7 +295,14 @@ def _device(name: str, engine: str) -> torch.device:
         raise FcptsError("--device cuda: this machine has no usable CUDA device. Use cpu or auto.")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device("cuda", local_place()) if name == "cuda" else torch.device(name)
+    if name == "cpu":
+        return torch.device(name)
+    if local_place() >= torch.cuda.device_count():
+        raise FcptsError(
+            f"{torch.cuda.device_count()} CUDA device(s) for more processes. Start as many "
+            "processes, or use --device cpu."
+        )
+    return torch.device(name, local_place())
 
 
 def _preprocess(choice: Preprocess | str) -> Preprocess:

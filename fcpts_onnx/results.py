@@ -76,11 +76,13 @@ class Parity:
         error: the worst difference of any output, relative to the largest value of that output.
         per_sample: whether the twin has to run the graph sample by sample, because a batch size
             is written into the graph.
+        seconds: what onnxruntime took for the samples.
     """
 
     samples: int
     error: float
     per_sample: bool
+    seconds: float
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["Team", "is_first", "joined", "local_place"]
+__all__ = ["Team", "is_first", "joined", "local_place", "started_processes"]
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class Team:
 @contextmanager
 def joined() -> Iterator[Team]:
     """The team that torchrun made of this process and others."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if started_processes() == 1:
         yield Team()
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
@@ -79,6 +79,11 @@ def joined() -> Iterator[Team]:
         yield Team(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def started_processes() -> int:
+    """How many processes torchrun started, this one among them; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first() -> bool:

@@ -10,7 +10,7 @@ import pytest
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 import fcpts_onnx
-from fcpts_onnx import Recipe
+from fcpts_onnx import FcptsError, Recipe
 from fcpts_onnx.model import load
 from fcpts_onnx.runtime import Runtime
 from fcpts_onnx.weights import find_weights
@@ -68,6 +68,50 @@ def test_the_branch_that_always_runs_is_pruned(
             np.testing.assert_array_equal(first, second)
     x = values(3, 6, seed=5)
     assert Runtime(load(target)).run({"x": x})["y"].shape == (3, 4)
+
+
+def test_a_condition_among_the_initializers(tmp_path: Path) -> None:
+    proto = model(choice("y", branch("then"), branch("else", seed=2)))
+    del proto.graph.node[0]
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(True), "c"))
+    source, target = networks.save(proto, tmp_path / "in.onnx"), tmp_path / "out.onnx"
+    found = fcpts_onnx.prune(source, target, target=0.5, calib=[values(30, 6)], recipe=QUICK)
+    assert (found.zeros, found.validation.same_graph) == (12, True)
+
+
+@pytest.mark.parametrize("always", [True, False])
+def test_external_data_inside_a_branch(always: bool, tmp_path: Path) -> None:
+    inner = choice("z", branch("then"), branch("else", seed=2), "c" if always else "is_large")
+    proto = model(
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Cast", ["sum"], ["is_large"], to=TensorProto.BOOL),
+        inner,
+        helper.make_node("MatMul", ["z", "last"], ["y"]),
+    )
+    proto.graph.initializer.append(numpy_helper.from_array(values(4, 4, seed=7), "last"))
+    path = tmp_path / "in.onnx"
+    onnx.save(proto, str(path), save_as_external_data=True, size_threshold=0, location="in.data")
+    found = fcpts_onnx.prune(
+        path, tmp_path / "out.onnx", target=0.5, calib=[values(30, 6)], recipe=QUICK
+    )
+    assert found.validation.same_graph
+    assert found.count == (40 if always else 16)
+
+
+def test_broken_branches_are_refused_by_what_checks_models(tmp_path: Path) -> None:
+    for change in ("branch", "input", "condition"):
+        proto = model(choice("y", branch("then"), branch("else")))
+        if change == "branch":
+            del proto.graph.node[1].attribute[:]
+        elif change == "input":
+            del proto.graph.node[1].input[:]
+        else:
+            proto.graph.node[0].attribute[0].t.ClearField("raw_data")
+        networks.save(proto, tmp_path / "m.onnx")
+        with pytest.raises(FcptsError):
+            fcpts_onnx.prune(
+                tmp_path / "m.onnx", tmp_path / "out.onnx", target=0.5, calib=[values(30, 6)]
+            )
 
 
 def test_branches_that_share_names_are_left_alone(tmp_path: Path) -> None:

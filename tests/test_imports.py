@@ -53,7 +53,7 @@ ALLOWED = {
         "model", "weights", "ops", "twin", "calibration", "sparsity", "write", "validate",
     },
     "options": {"preprocess", "recipe", "write"},
-    "demo": {"pipeline"},
+    "demo": {"pipeline", "team"},
     "cli": {"demo", "options", "preprocess", "report", "write", "pipeline", "team"},
 }  # fmt: skip
 WITHOUT_TORCH = {

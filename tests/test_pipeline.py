@@ -79,6 +79,19 @@ def test_a_baked_batch_size(tmp_path: Path) -> None:
     assert result.zeros == 160
 
 
+def test_a_batch_norm_that_is_switched_off(tmp_path: Path) -> None:
+    proto = networks.batch_norm()
+    scale = next(n for n in proto.graph.node if n.op_type == "BatchNormalization").input[1]
+    tensor = next(t for t in proto.graph.initializer if t.name == scale)
+    tensor.CopyFrom(numpy_helper.from_array(np.zeros(tensor.dims, np.float32), scale))
+    path = networks.save(proto, tmp_path / "in.onnx")
+    shape = [dim.dim_value or 16 for dim in proto.graph.input[0].type.tensor_type.shape.dim]
+    result = fcpts_onnx.prune(
+        path, tmp_path / "out.onnx", target=0.5, calib=[values(*shape)], recipe=QUICK
+    )
+    assert result.zeros == round(0.5 * result.count)
+
+
 def test_external_data_and_overwriting_in_place(tmp_path: Path) -> None:
     path = tmp_path / "in.onnx"
     onnx.save(

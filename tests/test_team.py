@@ -57,6 +57,22 @@ def test_two_processes_give_what_one_gives(place: Path) -> None:
         np.testing.assert_allclose(value, two[name], atol=1e-3 * max(1.0, np.abs(value).max()))
 
 
+def test_two_processes_keep_to_one_time(place: Path) -> None:
+    found = prune(place, "two.onnx", 2, "--time-budget", "4s")
+    assert found.returncode == 0, found.stderr
+    zeros = sum(int((value == 0).sum()) for value in arrays(place / "two.onnx").values())
+    assert zeros == 160
+
+
+def test_the_demo_wants_one_process(place: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    found = subprocess.run(
+        [*command, "-m", "fcpts_onnx", "demo"], cwd=place, capture_output=True, text=True,
+        check=False, timeout=120, env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+    )  # fmt: skip
+    assert "The demo runs in one process" in found.stderr
+
+
 def test_more_processes_than_samples_in_a_batch(place: Path) -> None:
     (place / "quick.toml").write_text(RECIPE.replace("batch_size = 8", "batch_size = 1"))
     found = prune(place, "two.onnx", 2)

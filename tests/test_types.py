@@ -72,6 +72,7 @@ def test_a_graph_in_float16(tmp_path: Path) -> None:
 GRIDS = {
     "int8, one scale": (np.int8, np.float32(0.01), None),
     "uint8, a zero point": (np.uint8, np.float32(0.01), np.uint8(131)),
+    "uint8, nothing below zero": (np.uint8, np.float32(0.005), np.uint8(0)),
     "int8, a scale a channel": (np.int8, np.linspace(0.005, 0.02, 16, dtype=np.float32), None),
 }
 

@@ -136,16 +136,20 @@ class _Course:
     """
 
     def __init__(self, steps: int, seconds: float | None, team: Team) -> None:
-        self.length, self._seconds, self._team = steps, seconds, team
+        self.length, self._team = steps, team
+        self._end = None if seconds is None else time.monotonic() + seconds
 
     def __iter__(self) -> Iterator[tuple[int, float]]:
-        if self._seconds is None:
+        if self._end is None:
             yield from ((step, step / self.length) for step in range(self.length))
             return
-        start, step, elapsed = time.monotonic(), 0, 0.0
-        while elapsed * (step + 1) <= self._seconds * max(1, step):
-            self.length = max(step + 1, round(step * self._seconds / elapsed) if elapsed else 1)
-            yield step, elapsed / self._seconds
+        start = time.monotonic()
+        (seconds,) = self._team.mean([self._end - start])
+        step, elapsed = 0, 0.0
+        # Another step has to fit; the first one is taken in any case.
+        while not step or elapsed * (step + 1) <= seconds * step:
+            self.length = max(step + 1, round(step * seconds / elapsed) if elapsed else 1)
+            yield step, min(1.0, elapsed / seconds) if step else 0.0
             step, (elapsed,) = step + 1, self._team.mean([time.monotonic() - start])
 
 

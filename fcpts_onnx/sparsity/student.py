@@ -158,8 +158,8 @@ class _Steps:
         steps = value.detach() / self._scale
         away = torch.where((steps < 0) & (self._low < 0) | (self._high < 1), -1.0, 1.0)
         whole = steps.round()
-        whole = torch.where((whole == 0) & (steps != 0), away, whole)
         whole = torch.minimum(torch.maximum(whole, self._low), self._high)
+        whole = torch.where((whole == 0) & (steps != 0), away, whole)
         return value + (whole * self._scale - value).detach()
 
 
@@ -168,6 +168,7 @@ def _gain(weight: Weight, norm: Norm, twin: Network) -> Tensor:
     gain = _exact_gain(norm, twin)
     least = _LEAST_GAIN * gain.abs().mean()
     gain = torch.where(gain.abs() < least, torch.where(gain < 0, -least, least), gain)
+    gain = torch.where(gain == 0, 1.0, gain)  # a branch that is switched off as a whole
     return _along_channels(gain, weight)
 
 
