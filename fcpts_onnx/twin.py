@@ -65,8 +65,11 @@ class Twin(nn.Module):
         for step in (step for step in steps if not learned_set.isdisjoint(step.outputs)):
             values.update(zip(step.outputs, step.run(values), strict=False))
         steps = [step for step in steps if learned_set.isdisjoint(step.outputs)]
+        # In the order they are named, which is the same in every process of a team.
         self.learned = {
-            name: nn.Parameter(values.pop(name)) for name in list(values) if name in learned_set
+            name: nn.Parameter(values.pop(name))
+            for name in dict.fromkeys(learned)
+            if name in values
         }
         for place, parameter in enumerate(self.learned.values()):
             self.register_parameter(f"learned_{place}", parameter)

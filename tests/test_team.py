@@ -15,7 +15,11 @@ from onnx import numpy_helper
 from tests import networks
 from tests.networks import save_images
 
-RECIPE = "min_steps = 30\nepochs = 0\nbatch_size = 8\ninterval = 2\nprecision = 'float32'\n"
+# Few steps of plain descent: over many, rounding takes weights across their thresholds.
+RECIPE = (
+    "min_steps = 4\nepochs = 0\nbatch_size = 8\ninterval = 1\nprecision = 'float32'\n"
+    "optimizer = 'sgd'\nlearning_rate = 0.05\n"
+)
 
 
 def prune(place: Path, output: str, processes: int, *options: str) -> subprocess.CompletedProcess:
@@ -54,14 +58,14 @@ def test_two_processes_give_what_one_gives(place: Path) -> None:
     one, two = arrays(place / "one.onnx"), arrays(place / "two.onnx")
     for name, value in one.items():
         np.testing.assert_array_equal(value == 0, two[name] == 0)
-        np.testing.assert_allclose(value, two[name], atol=1e-3 * max(1.0, np.abs(value).max()))
+        np.testing.assert_allclose(value, two[name], atol=1e-5)
 
 
 def test_two_processes_keep_to_one_time(place: Path) -> None:
     found = prune(place, "two.onnx", 2, "--time-budget", "4s")
     assert found.returncode == 0, found.stderr
-    zeros = sum(int((value == 0).sum()) for value in arrays(place / "two.onnx").values())
-    assert zeros == 160
+    saved = arrays(place / "two.onnx")
+    assert sum(int((saved[name] == 0).sum()) for name in saved if name.endswith(".w")) == 160
 
 
 def test_the_demo_wants_one_process(place: Path) -> None:
