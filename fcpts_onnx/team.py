@@ -77,6 +77,7 @@ def joined() -> Iterator[Team]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield Team(dist.get_rank(), dist.get_world_size())
+        dist.barrier()  # none leaves while another still talks to it
     finally:
         dist.destroy_process_group()
 
