@@ -15,6 +15,7 @@ from fcpts_onnx.calibration import Calibration, Data, load_calibration
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.evaluate import evaluate_classifier
 from fcpts_onnx.model import load
+from fcpts_onnx.parity import check_parity
 from fcpts_onnx.preparation import (
     heads_of,
     heads_tried_out,
@@ -39,7 +40,7 @@ from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Loss
 from fcpts_onnx.sparsity.reconstruct import reconstruct
 from fcpts_onnx.team import Team, joined, local_place
-from fcpts_onnx.validate import COMPARED, check_parity, validate_models
+from fcpts_onnx.validate import COMPARED, validate_models
 from fcpts_onnx.weights import find_weights, learned_along, select
 from fcpts_onnx.write import check_target
 

@@ -14,10 +14,11 @@ from fcpts_onnx.calibration import Calibration
 from fcpts_onnx.errors import OutputError, ParityError
 from fcpts_onnx.model import Model, load
 from fcpts_onnx.ops.dtypes import promoted, to_numpy, to_torch
+from fcpts_onnx.parity import tolerance
 from fcpts_onnx.results import Validation
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.twin import Twin
-from fcpts_onnx.validate import tolerance, validate_models
+from fcpts_onnx.validate import validate_models
 from fcpts_onnx.weights import Weight
 from fcpts_onnx.write import save, staged, stale_data
 

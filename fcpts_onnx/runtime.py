@@ -11,11 +11,15 @@ import numpy as np
 import onnx
 import onnx.version_converter
 import onnxruntime as ort
+from torch import Tensor
 
 from fcpts_onnx.errors import ModelError
 from fcpts_onnx.model import Model
 
-__all__ = ["Runtime", "check_finite", "converted"]
+__all__ = ["Array", "Arrays", "Runtime", "as_arrays", "check_finite", "converted"]
+
+Array = np.ndarray[Any, Any]
+Arrays = Mapping[str, Array]
 
 # Without this, onnxruntime refuses opsets that the installed onnx knows but has not released.
 os.environ.setdefault("ALLOW_RELEASED_ONNX_OPSET_ONLY", "0")
@@ -65,7 +69,7 @@ class Runtime:
         sizes = [spec.shape[0] for spec in model.inputs if spec.shape]
         self._fixed = next((size for size in sizes if size is not None), None)
 
-    def run(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    def run(self, inputs: Arrays) -> dict[str, Array]:
         """The outputs by name, for any number of samples along axis 0.
 
         A graph with a fixed batch size is run as often as it takes; an output whose size differs
@@ -84,7 +88,7 @@ class Runtime:
         joined = {name: self._join([part[name] for part in parts], count) for name in self.outputs}
         return {name: values for name, values in joined.items() if values is not None}
 
-    def _once(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    def _once(self, inputs: Arrays) -> dict[str, Array]:
         try:
             results = self._session.run(list(self.outputs), dict(inputs))
         except Exception as error:  # onnxruntime's errors share no base class
@@ -93,9 +97,7 @@ class Runtime:
             ) from error
         return dict(zip(self.outputs, results, strict=True))
 
-    def _join(
-        self, parts: Sequence[np.ndarray[Any, Any]], count: int
-    ) -> np.ndarray[Any, Any] | None:
+    def _join(self, parts: Sequence[Array], count: int) -> Array | None:
         """Results of single runs as one: along their batch axis, or a new one if they have none."""
         if len({part.shape for part in parts}) > 1:
             return None
@@ -104,7 +106,12 @@ class Runtime:
         return np.stack(parts)
 
 
-def check_finite(path: Path, outputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
+def as_arrays(batch: Mapping[str, Tensor]) -> dict[str, Array]:
+    """What onnxruntime takes, from tensors on the CPU."""
+    return {name: np.ascontiguousarray(value.numpy()) for name, value in batch.items()}
+
+
+def check_finite(path: Path, outputs: Arrays) -> None:
     """See that a network's outputs are numbers.
 
     Raises:

@@ -11,6 +11,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from fcpts_onnx.calibration import Calibration, load_calibration
+from fcpts_onnx.model import Model, load
+from fcpts_onnx.preprocess import PRESETS
+
 FLOAT = TensorProto.FLOAT
 
 
@@ -124,6 +128,17 @@ def save(proto: onnx.ModelProto, path: Path) -> Path:
     """Write a model to a file."""
     onnx.save(proto, str(path))
     return path
+
+
+def loaded(proto: onnx.ModelProto, path: Path) -> Model:
+    """The model as it is read back from a file."""
+    return load(save(proto, path))
+
+
+def random_images(model: Model, count: int = 24) -> Calibration:
+    """Noise for `cnn` to be calibrated with."""
+    images = values(count, 3, 8, 8, scale=1.0)
+    return load_calibration([images], model, PRESETS["raw"])
 
 
 def save_images(

@@ -38,7 +38,8 @@ ALLOWED = {
     "gradient_graph": {"ops", "runtime", "twin"},
     "engine": {"ops", "twin", "gradient_graph"},
     "write": {"model"},
-    "validate": {"model", "weights", "runtime", "twin", "calibration", "ops", "sparsity"},
+    "parity": {"model", "weights", "runtime", "twin", "calibration", "ops"},
+    "validate": {"model", "weights", "runtime", "twin", "calibration", "sparsity", "parity"},
     "evaluate": {"model", "preprocess", "sources", "runtime", "sparsity"},
     "report": set(),
     "team": set(),
@@ -47,10 +48,11 @@ ALLOWED = {
     },
     "pipeline": {
         "model", "weights", "preparation", "preprocess", "calibration", "sparsity", "write",
-        "validate", "evaluate", "publish", "team",
+        "parity", "validate", "evaluate", "publish", "team",
     },
     "publish": {
-        "model", "weights", "ops", "twin", "calibration", "sparsity", "write", "validate",
+        "model", "weights", "ops", "twin", "calibration", "sparsity", "write",
+        "parity", "validate",
     },
     "options": {"preprocess", "recipe", "write"},
     "demo": {"pipeline", "team"},

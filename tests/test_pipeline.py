@@ -13,7 +13,7 @@ from onnx import numpy_helper
 import fcpts_onnx
 from fcpts_onnx import FcptsError, Progress, PruneResult, Recipe
 from fcpts_onnx.model import load
-from fcpts_onnx.validate import tolerance
+from fcpts_onnx.parity import tolerance
 from tests import networks
 from tests.networks import save_images, values
 from tests.shared import CIFAR10, MODELS, SHARED, model_files, needs_shared
