@@ -52,7 +52,7 @@ class OrtEngine:
             )
         self._twin, self._threads = twin, threads
         self.learned: dict[str, nn.Parameter] = twin.learned
-        self.output_names = twin.output_names
+        self.result_names = twin.result_names
         self._passes: dict[Any, _Passes] = {}
         self._passes_for(example)
 
@@ -83,7 +83,7 @@ class OrtEngine:
         values = {**self.learned, **(replaced or {})}
         learned = [values[name] for name in passes.learned]
         results = _Gradients.apply(passes, inputs, *learned)
-        return dict(zip(self.output_names, results, strict=True))
+        return dict(zip(self.result_names, results, strict=True))
 
     def _passes_for(self, inputs: Values) -> _Passes:
         shapes = tuple((name, value.shape) for name, value in inputs.items())
@@ -105,7 +105,7 @@ class _Passes:
     def __init__(self, twin: Twin, inputs: Values, threads: int) -> None:
         read = set().union(*(step.reads for step in twin.steps))
         self.learned = [name for name in twin.learned if name in read]
-        self._outputs = list(twin.output_names)
+        self._outputs = list(twin.result_names)
         self._seeds = [f"{name}/seed" for name in self._outputs]
         proto = gradient_graph(twin, inputs, self.learned, self._seeds)
         self._gradients = [f"{name}_grad" for name in self.learned]

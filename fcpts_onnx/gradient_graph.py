@@ -92,22 +92,22 @@ def _copy(
         made = [name for step in twin.steps for name in step.outputs if name]
         values = {**twin(inputs, fetch=made), **twin.learned, **twin.constants()}
     values |= {name: promoted(value) for name, value in inputs.items()}
-    values |= {seed: values[name] for seed, name in zip(seeds, twin.output_names, strict=True)}
+    values |= {seed: values[name] for seed, name in zip(seeds, twin.result_names, strict=True)}
     stored = {name: node for node in twin.model.proto.graph.node for name in node.output if name}
     parts = [part for step in twin.steps for part in step.parts or (step,)]
     steps = [(stored[next(filter(None, part.outputs))], part.label) for part in parts]
     nodes = [new for node, label in steps for new in _rewritten(_promoted(node, label), values)]
     graph = helper.make_graph(
-        [*nodes, *_loss(twin.output_names, seeds)],
+        [*nodes, *_loss(twin.result_names, seeds)],
         "gradients",
         [_info(name, values[name]) for name in (*inputs, *learned, *seeds)],
-        [_info(name, values[name]) for name in twin.output_names]
+        [_info(name, values[name]) for name in twin.result_names]
         + [helper.make_tensor_value_info(_LOSS, TensorProto.FLOAT, [])],
         [numpy_helper.from_array(to_numpy(v), name) for name, v in twin.constants().items()],
         value_info=[
             _info(name, values[name])
             for name in made
-            if isinstance(values[name], Tensor) and name not in twin.output_names
+            if isinstance(values[name], Tensor) and name not in twin.result_names
         ],
     )
     opsets = [helper.make_opsetid(*entry) for entry in twin.model.opsets.items()]

@@ -17,6 +17,7 @@ from fcpts_onnx.evaluate import evaluate_classifier
 from fcpts_onnx.model import load
 from fcpts_onnx.parity import check_parity
 from fcpts_onnx.preparation import (
+    features_of,
     heads_of,
     heads_tried_out,
     learning_twin,
@@ -130,13 +131,16 @@ def prune(
             heads = heads_of(twin, calibration, losses or {})
             for head in heads:
                 say(f"Output {head.describe()}")
+            features = features_of(twin, calibration, weights, heads, recipe.feature_weight)
+            for feature in features:
+                say(f"Feature {feature.describe()}")
             recipe = with_usable_views(recipe, twin, calibration, say)
             network = network_of(engine, twin, calibration, recipe, threads)
         with clock("learn"):
             network.prepare(torch_device)
             seconds = clock.left(time_budget, parity, len(calibration), team)
             learned = reconstruct(
-                network, calibration, weights, budget, recipe, heads,
+                network, calibration, weights, budget, recipe, (*heads, *features),
                 seed=seed, seconds=seconds, team=team, say=say, report=report,
             )  # fmt: skip
             twin.prepare(torch.device("cpu"))

@@ -10,6 +10,7 @@ import torch
 
 from fcpts_onnx.calibration import Calibration
 from fcpts_onnx.errors import FcptsError, ModelError, TargetError
+from fcpts_onnx.features import features
 from fcpts_onnx.model import Model
 from fcpts_onnx.ops.dtypes import to_torch
 from fcpts_onnx.recipe import Recipe
@@ -20,6 +21,7 @@ from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import Weight, find_weights, learned_along, select
 
 __all__ = [
+    "features_of",
     "heads_of",
     "heads_tried_out",
     "learning_twin",
@@ -29,12 +31,18 @@ __all__ = [
 ]
 
 _HEAD_SAMPLES = 16
+_SPREAD_SAMPLES = 64
 _OPEN_SIZE = 64  # of an axis that the graph leaves open, to try it out
 
 
 def weights_to_prune(
     model: Model, include: Sequence[str], exclude: Sequence[str], keep_dense: Sequence[str]
 ) -> list[Weight]:
+    """The weights that the user's choice leaves to prune.
+
+    Raises:
+        ModelError: there are none.
+    """
     found = find_weights(model)
     chosen = select(found, include, exclude, keep_dense)
     weights = [weight for weight in chosen if weight.excluded is None]
@@ -111,6 +119,36 @@ def heads_of(twin: Twin, calibration: Calibration, losses: Mapping[str, Loss]) -
     if bad := sorted(set(losses.values()) - set(LOSSES)):
         raise TargetError(f"--loss {', '.join(bad)} is unknown; expected {', '.join(LOSSES)}.")
     return find_heads(outputs, batch, losses)
+
+
+def features_of(
+    twin: Twin,
+    calibration: Calibration,
+    weights: Sequence[Weight],
+    heads: Sequence[Head],
+    part: float,
+) -> tuple[Head, ...]:
+    """What the last layers before class scores read, to be met too: it says more than ten scores.
+
+    The twin gives these values from here on.
+
+    Args:
+        part: what their squared errors, relative to their variances, count in the loss.
+    """
+    scores = [head.name for head in heads if head.loss != "mse"]
+    if not part or not scores:
+        return ()
+    values = [weight.value for weight in weights]
+    names = features(twin.steps, twin.input_names, twin.learned, values, scores)
+    with torch.no_grad():
+        found = twin(next(calibration.batches(_SPREAD_SAMPLES)), fetch=names)
+    spreads = {
+        name: float(found[name].float().var(correction=0))
+        for name in names
+        if name not in twin.output_names and found[name].is_floating_point()
+    }
+    twin.watched = tuple(spreads)
+    return tuple(Head(name, "mse", spread=spread, weight=part) for name, spread in spreads.items())
 
 
 def with_usable_views(

@@ -33,6 +33,7 @@ _RANGES = {
     "warmup": (0.0, 1.0),
     "channel_rate": (0.0, 1e3),
     "temperature": (1e-3, 1e3),
+    "feature_weight": (0.0, 1e6),
     "control_weight": (0.0, 1e6),
     "threshold_start": (-1e3, 1e3),
     "points": (2, 1e6),
@@ -68,6 +69,8 @@ class Recipe:
         channel_rate: learning rate of what there is one of a channel (biases, norms, scales), as
             a multiple.
         temperature: of the KL between class scores (Eq. 4).
+        feature_weight: what the squared error of the values that the last layers before class
+            scores read, relative to their variance, counts beside the KL.
         control_weight: what L_c (Eq. 3) is multiplied with in the loss (Eq. 5); "score" only.
         thresholds: "score": Algorithm 1 to the letter, threshold = sigmoid(score), moved by the
             optimizer; "cost": thresholds move until one more zero costs the same in each layer,
@@ -103,6 +106,7 @@ class Recipe:
     channel_scales: bool = True
     channel_rate: float = 0.25
     temperature: float = 4.0
+    feature_weight: float = 0.0
     control_weight: float = 1.0
     thresholds: str = "cost"
     threshold_start: float = -8.0

@@ -37,6 +37,7 @@ class Twin(nn.Module):
         model: the model with its functions inlined, whose values the twin has by name.
         output_names: the graph's outputs; where something is learned, what gradients reach of
             them, or before them (see `frontier`).
+        watched: names of values inside the graph that every pass gives beside the outputs.
         per_sample: run the graph for each sample on its own, vectorised. Graphs that were
             exported with a batch size written into them give right results only so.
 
@@ -50,6 +51,7 @@ class Twin(nn.Module):
         learned_set = set(learned)
         model = model.inlined(implemented(model.opsets))
         self.per_sample = False
+        self.watched: tuple[str, ...] = ()
         self.input_names = tuple(spec.name for spec in model.inputs)
         self._promotes = bool(learned)
         steps, values = bind(model, promote=self._promotes)
@@ -96,6 +98,11 @@ class Twin(nn.Module):
         learned = self.learned.get(name)
         return self.get_buffer(self._buffer_of[name]) if learned is None else learned
 
+    @property
+    def result_names(self) -> tuple[str, ...]:
+        """What a pass gives."""
+        return (*self.output_names, *self.watched)
+
     def constants(self) -> dict[str, Tensor]:
         """All fixed tensors that the steps read, by name."""
         return self._shapes | {n: self.get_buffer(buffer) for n, buffer in self._buffer_of.items()}
@@ -121,7 +128,7 @@ class Twin(nn.Module):
             fetch: names of values inside the graph to return as well.
 
         Returns:
-            The outputs, and what was asked for, by name.
+            The outputs, what is watched and what was asked for, by name.
         """
         if not self.per_sample:
             return self._run(inputs, replaced, fetch)
@@ -149,7 +156,7 @@ class Twin(nn.Module):
         if self._promotes:
             inputs = {name: promoted(value) for name, value in inputs.items()}
         values |= self._shapes | self.learned | dict(inputs) | dict(replaced or {})
-        wanted = dict.fromkeys((*self.output_names, *fetch))
+        wanted = dict.fromkeys((*self.result_names, *fetch))
         for step in self.steps:
             values.update(zip(step.outputs, step.run(values), strict=False))
             for name in step.frees:

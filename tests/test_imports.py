@@ -28,6 +28,7 @@ ALLOWED = {
     "steps": {"model", "weights", "ops"},
     "frontier": {"steps"},
     "fusion": {"steps"},
+    "features": {"steps"},
     "twin": {"model", "ops", "steps", "frontier", "fusion"},
     "preprocess": {"model"},
     "views": set(),
@@ -44,7 +45,7 @@ ALLOWED = {
     "report": set(),
     "team": set(),
     "preparation": {
-        "model", "weights", "ops", "twin", "calibration", "sparsity", "engine",
+        "model", "weights", "ops", "twin", "features", "calibration", "sparsity", "engine",
     },
     "pipeline": {
         "model", "weights", "preparation", "preprocess", "calibration", "sparsity", "write",

@@ -18,7 +18,7 @@ from tests.networks import save_images
 # Few steps of plain descent: over many, rounding takes weights across their thresholds.
 RECIPE = (
     "min_steps = 4\nepochs = 0\nbatch_size = 8\ninterval = 1\nprecision = 'float32'\n"
-    "optimizer = 'sgd'\nlearning_rate = 0.05\n"
+    "optimizer = 'sgd'\nlearning_rate = 0.05\nfeature_weight = 3.0\n"
 )
 
 

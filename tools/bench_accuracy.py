@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -40,6 +41,7 @@ KEYS = ("network", "target", "recipe")
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--calib", required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--data", required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--labels", type=click.Path(path_type=Path, exists=True), help="CSV of file,label.")
 @click.option("--preprocess", default="imagenet", show_default=True)
 @click.option("--target", "targets", multiple=True, type=float, default=(0.7,), show_default=True)
 @click.option("--recipe", "recipes", multiple=True, default=("default",), show_default=True)
@@ -49,6 +51,7 @@ def main(
     models: tuple[Path, ...],
     calib: Path,
     data: Path,
+    labels: Path | None,
     preprocess: str,
     targets: tuple[float, ...],
     recipes: tuple[str, ...],
@@ -66,7 +69,7 @@ def main(
             continue
         # Each in a process of its own: the peak of memory is one of a process.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            run = pool.submit(measure, model, calib, data, settings, target, recipe, seed)
+            run = pool.submit(measure, model, calib, data, labels, settings, target, recipe, seed)
             row = run.result()
         click.echo(row)
         rows.append(row)
@@ -79,13 +82,15 @@ def measure(
     model: Path,
     calib: Path,
     data: Path,
+    labels: Path | None,
     preprocess: Preprocess,
     target: float,
     recipe: Recipe,
     seed: int,
 ) -> dict[str, Any]:
     """One run: accuracy before and after, time and memory."""
-    dense = fcpts_onnx.evaluate(model, data=data, preprocess=preprocess)
+    of_data = partial(fcpts_onnx.evaluate, data=data, labels=labels, preprocess=preprocess)
+    dense = of_data(model)
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch) / "sparse.onnx"
         start = time.monotonic()
@@ -94,7 +99,7 @@ def measure(
             seed=seed,
         )  # fmt: skip
         seconds = time.monotonic() - start
-        sparse = fcpts_onnx.evaluate(output, data=data, preprocess=preprocess)
+        sparse = of_data(output)
     return {
         "network": model.stem,
         "target": target,
@@ -105,6 +110,7 @@ def measure(
         "kl": [output.kl for output in result.validation.outputs],
         "zeros": result.zeros,
         "asked": round(target * result.count),
+        "images": result.history[-1].step * recipe.batch_size,
         "seconds": round(seconds, 1),
         "machine": machine(),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
@@ -136,8 +142,11 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
     """A line a network, target and recipe; mean and spread over seeds."""
-    yield "| network | target | recipe | dense | sparse | drop, points | zeros too many | minutes |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield (
+        "| network | target | recipe | dense | sparse | drop, points | zeros too many "
+        "| images seen | minutes | GiB |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     for key in dict.fromkeys(tuple(row[k] for k in KEYS) for row in rows):
         runs = [row for row in rows if tuple(row[k] for k in KEYS) == key]
         drops = [100 * (row["dense"] - row["sparse"]) for row in runs]
@@ -147,7 +156,8 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
             f"| {network} | {target:.0%} | {recipe} | {runs[0]['dense']:.2%} "
             f"| {mean(row['sparse'] for row in runs):.2%} | {mean(drops):.2f}{spread} "
             f"| {max(abs(row['zeros'] - row['asked']) for row in runs)} "
-            f"| {mean(row['seconds'] for row in runs) / 60:.1f} |"
+            f"| {runs[0]['images']:,} | {mean(row['seconds'] for row in runs) / 60:.1f} "
+            f"| {max(row['peak_mib'] for row in runs) / 1024:.1f} |"
         )
 
 

@@ -39,12 +39,16 @@ class Head:
         axis: of the classes; "kl" only.
         probabilities: whether the values are probabilities, not what goes into a softmax or
             sigmoid.
+        spread: the variance that "mse" is relative to; that of each batch if None.
+        weight: what the loss is multiplied with in the sum.
     """
 
     name: str
     loss: Loss
     axis: int = 1
     probabilities: bool = False
+    spread: float | None = None
+    weight: float = 1.0
 
     def describe(self) -> str:
         """The head in a few words."""
@@ -124,7 +128,7 @@ def reconstruction_loss(
     heads: Sequence[Head],
     temperature: float = 1.0,
 ) -> Tensor:
-    """L_rec: how far the sparse network's outputs are from the dense one's, summed over heads.
+    """L_rec: how far the sparse network is from the dense one, summed over heads.
 
     Divergences at a temperature count times its square, which keeps the gradient's size (Hinton
     et al. 2015).
@@ -132,7 +136,7 @@ def reconstruction_loss(
     parts = []
     for head in heads:
         target, found = dense[head.name].float(), sparse[head.name].float()
-        parts.append(_LOSSES[head.loss](target, found, head, temperature))
+        parts.append(head.weight * _LOSSES[head.loss](target, found, head, temperature))
     return torch.stack(parts).sum()
 
 
@@ -192,9 +196,9 @@ def _bce(dense: Tensor, sparse: Tensor, head: Head, temperature: float) -> Tenso
 
 
 def _mse(dense: Tensor, sparse: Tensor, head: Head, temperature: float) -> Tensor:
-    del head, temperature
-    spread = dense.var(correction=0).clamp_min(torch.finfo(torch.float32).tiny)
-    return F.mse_loss(sparse, dense) / spread
+    del temperature
+    spread = dense.var(correction=0) if head.spread is None else dense.new_tensor(head.spread)
+    return F.mse_loss(sparse, dense) / spread.clamp_min(torch.finfo(torch.float32).tiny)
 
 
 _LOSSES: dict[Loss, Callable[[Tensor, Tensor, Head, float], Tensor]] = {

@@ -1,0 +1,57 @@
+"""What is settled before learning: here, the values that are to be met beside the outputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fcpts_onnx.model import load
+from fcpts_onnx.pipeline import prune
+from fcpts_onnx.preparation import features_of, heads_of, learning_twin, weights_to_prune
+from fcpts_onnx.recipe import Recipe
+from fcpts_onnx.runtime import Runtime, as_arrays
+from fcpts_onnx.sparsity.losses import Loss
+from tests import networks
+from tests.networks import loaded, random_images
+
+
+@pytest.mark.parametrize(("loss", "expected"), [("kl", ["f"]), ("bce", ["f"]), ("mse", [])])
+def test_features_of_class_scores(loss: Loss, expected: list[str], tmp_path: Path) -> None:
+    model = loaded(networks.cnn(), tmp_path / "m.onnx")
+    weights = weights_to_prune(model, (), (), ())
+    twin, calibration = learning_twin(model, weights, ()), random_images(model)
+    heads = heads_of(twin, calibration, {"scores": loss})
+    features = features_of(twin, calibration, weights, heads, 2.0)
+    assert [feature.name for feature in features] == list(twin.watched) == expected
+    batch = next(calibration.batches(24))
+    found = twin(batch)
+    assert list(found) == ["scores", *expected]
+    for feature in features:
+        seen = Runtime(model, [feature.name]).run(as_arrays(batch))[feature.name]
+        assert (feature.loss, feature.weight) == ("mse", 2.0)
+        assert feature.spread == pytest.approx(seen.var(), rel=1e-4)
+        np.testing.assert_allclose(found[feature.name].detach(), seen, atol=1e-5)
+
+
+def test_features_are_met(tmp_path: Path) -> None:
+    """Scores alone leave the last features free; they are nearer once they count."""
+    source = networks.save(networks.cnn(), tmp_path / "in.onnx")
+    images = torch.from_numpy(networks.values(96, 3, 8, 8, scale=1.0))
+    recipe = Recipe(epochs=0, min_steps=150, batch_size=32, interval=2, precision="float32")
+    errors = {}
+    for part in (0.0, 30.0):
+        output = tmp_path / f"{part}.onnx"
+        prune(
+            source, output, target=0.5, calib=[images.numpy()], preprocess="raw",
+            recipe=replace(recipe, feature_weight=part), seed=0,
+        )  # fmt: skip
+        dense, sparse = (
+            Runtime(load(path), ["f"]).run({"image": images.numpy()})["f"]
+            for path in (source, output)
+        )
+        errors[part] = np.square(dense - sparse).mean()
+    assert errors[30.0] < errors[0.0] / 2
