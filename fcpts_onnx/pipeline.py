@@ -40,6 +40,7 @@ from fcpts_onnx.results import (
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Loss
 from fcpts_onnx.sparsity.reconstruct import reconstruct
+from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.team import Team, joined, local_place
 from fcpts_onnx.validate import COMPARED, validate_models
 from fcpts_onnx.weights import find_weights, learned_along, select
@@ -139,10 +140,10 @@ def prune(
         with clock("learn"):
             network.prepare(torch_device)
             seconds = clock.left(time_budget, parity, len(calibration), team)
-            learned = reconstruct(
-                network, calibration, weights, budget, recipe, (*heads, *features),
-                seed=seed, seconds=seconds, team=team, say=say, report=report,
-            )  # fmt: skip
+            task = Task(
+                network, calibration, weights, budget, recipe, (*heads, *features), seed, team
+            )
+            learned = reconstruct(task, seconds=seconds, say=say, report=report)
             twin.prepare(torch.device("cpu"))
         with clock("write"):
             written = team.rank == 0 and publish(

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["Team", "is_first", "joined", "local_place", "started_processes"]
+__all__ = ["ALONE", "Team", "is_first", "joined", "local_place", "started_processes"]
 
 T = TypeVar("T")
 
@@ -68,11 +68,14 @@ class Team:
         return found
 
 
+ALONE = Team()
+
+
 @contextmanager
 def joined() -> Iterator[Team]:
     """The team that torchrun made of this process and others."""
     if started_processes() == 1:
-        yield Team()
+        yield ALONE
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:

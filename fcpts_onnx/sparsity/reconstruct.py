@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from fcpts_onnx.calibration import Calibration
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Progress, silent
-from fcpts_onnx.sparsity.budget import Budget
-from fcpts_onnx.sparsity.losses import Head, reconstruction_loss
-from fcpts_onnx.sparsity.student import Network, Student
+from fcpts_onnx.sparsity.losses import reconstruction_loss
+from fcpts_onnx.sparsity.student import Student
+from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.sparsity.thresholds import Thresholds, start_thresholds
 from fcpts_onnx.team import Team
-from fcpts_onnx.weights import Weight
 
 __all__ = ["Learned", "reconstruct"]
 
-_ALONE = Team()
 _REPORTS = 200  # over a whole run
 _PARTS = (1, 2, 4)  # what the learning rate is divided by, while it proves too high
 
@@ -44,16 +41,9 @@ class Learned:
 
 
 def reconstruct(
-    twin: Network,
-    calibration: Calibration,
-    weights: Sequence[Weight],
-    budget: Budget,
-    recipe: Recipe,
-    heads: Sequence[Head],
+    task: Task,
     *,
-    seed: int = 0,
     seconds: float | None = None,
-    team: Team = _ALONE,
     say: Callable[[str], None] = silent,
     report: Callable[[Progress], None] = silent,
 ) -> Learned:
@@ -62,45 +52,29 @@ def reconstruct(
     A run that diverges starts anew from the dense network at half the learning rate, twice.
 
     Args:
-        twin: the dense network, or an engine that runs it; it is left as it is.
-        weights: the weights to prune, all learned by the twin.
-        budget: how many zeros they shall have.
-        heads: how each output is to be met.
         seconds: how long to learn, instead of the recipe's epochs.
-        team: the processes that share each batch.
 
     Raises:
         FcptsError: the loss becomes NaN or Inf all the same.
     """
-    course = _Course(_steps(len(calibration), recipe), seconds, team)
-    trials = [replace(recipe, learning_rate=recipe.learning_rate / part) for part in _PARTS]
-    for trial in trials:
+    course = _Course(_steps(len(task.calibration), task.recipe), seconds, task.team)
+    for part in _PARTS:
+        rate = task.recipe.learning_rate / part
+        trial = replace(task, recipe=replace(task.recipe, learning_rate=rate))
         try:
-            return _learn(
-                twin, calibration, weights, budget, trial, heads, seed, course, team, report
-            )
+            return _learn(trial, course, report)
         except _DivergedError as error:
-            failure = f"{error}, with a learning rate of {trial.learning_rate:g}"
+            failure = f"{error}, with a learning rate of {rate:g}"
             say(failure)
     raise FcptsError(f"{failure} too. Lower learning_rate in the recipe (--recipe FILE.toml).")
 
 
-def _learn(
-    twin: Network,
-    calibration: Calibration,
-    weights: Sequence[Weight],
-    budget: Budget,
-    recipe: Recipe,
-    heads: Sequence[Head],
-    seed: int,
-    course: _Course,
-    team: Team,
-    report: Callable[[Progress], None],
-) -> Learned:
-    student = Student(twin, weights, recipe)
-    thresholds = start_thresholds(student.values(), budget, recipe, team)
+def _learn(task: Task, course: _Course, report: Callable[[Progress], None]) -> Learned:
+    network, recipe, team = task.network, task.recipe, task.team
+    student = Student(network, task.weights, recipe)
+    thresholds = start_thresholds(student.values(), task.budget, recipe, team)
     optimizer = _optimizer(student, thresholds, recipe)
-    batches = _batches(calibration, recipe, seed, student.device)
+    batches = _batches(task, student.device)
     precision = _precision(recipe, student.device)
     meter = _Meter(team, report)
     for step, progress in course:
@@ -112,9 +86,9 @@ def _learn(
         masked = thresholds.masked(values)
         with precision():
             with torch.no_grad():
-                expected = twin(batch, student.dense)
-            found = twin(batch, student.tensors(masked))
-        loss = reconstruction_loss(expected, found, heads, recipe.temperature)
+                expected = network(batch, student.dense)
+            found = network(batch, student.tensors(masked))
+        loss = reconstruction_loss(expected, found, task.heads, recipe.temperature)
         optimizer.zero_grad()
         (loss * part + thresholds.control_loss(values)).backward()
         team.average(_gradients(optimizer))
@@ -216,12 +190,10 @@ def _rate(progress: float, recipe: Recipe) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (progress - recipe.warmup) / (1 - recipe.warmup))
 
 
-def _batches(
-    calibration: Calibration, recipe: Recipe, seed: int, device: torch.device
-) -> Iterator[dict[str, Tensor]]:
-    generator = torch.Generator().manual_seed(seed)
-    for indices in calibration.shuffled(recipe.batch_size, generator):
-        batch = calibration.views(indices, recipe.augment, generator)
+def _batches(task: Task, device: torch.device) -> Iterator[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(task.seed)
+    for indices in task.calibration.shuffled(task.recipe.batch_size, generator):
+        batch = task.calibration.views(indices, task.recipe.augment, generator)
         yield {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
 

@@ -22,14 +22,13 @@ from fcpts_onnx.sparsity.bridge import (
 )
 from fcpts_onnx.sparsity.budget import Budget, control_loss, kth_smallest, mask_of_smallest
 from fcpts_onnx.sparsity.mask import apply_threshold
-from fcpts_onnx.team import Team
+from fcpts_onnx.team import ALONE, Team
 
 __all__ = ["CostThresholds", "ScoreThresholds", "Thresholds", "start_thresholds"]
 
 Values = Mapping[str, Tensor]
 """Weight values by initializer name, before any mask."""
 
-_ALONE = Team()
 _LARGEST_RATIO = math.exp(2)  # a layer's cost counts as at most so many times the mean
 _LARGEST_MOVE = 0.25  # of the logarithm of that; costs grow as the square, so half a Newton step
 
@@ -54,7 +53,7 @@ class Thresholds(Protocol):
 
 
 def start_thresholds(
-    values: Values, budget: Budget, recipe: Recipe, team: Team = _ALONE
+    values: Values, budget: Budget, recipe: Recipe, team: Team = ALONE
 ) -> Thresholds:
     """The way that the recipe names, the same in all processes of a team."""
     if recipe.thresholds == "score":
@@ -131,7 +130,7 @@ class CostThresholds:
     of zeros onto the budget, which rises along a cubic ramp; when the ramp ends the masks stay.
     """
 
-    def __init__(self, values: Values, budget: Budget, recipe: Recipe, team: Team = _ALONE) -> None:
+    def __init__(self, values: Values, budget: Budget, recipe: Recipe, team: Team = ALONE) -> None:
         self._budget, self._recipe, self._team = budget, recipe, team
         self._steps = 0
         self._moved = 0.0

@@ -19,6 +19,7 @@ from fcpts_onnx.results import Progress
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Head, reconstruction_loss
 from fcpts_onnx.sparsity.reconstruct import reconstruct
+from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import Weight, find_weights, learned_along
 from tests import networks
@@ -41,6 +42,12 @@ def setting(**options: object) -> tuple[Twin, Calibration, list[Weight]]:
     twin.per_sample = bool(options)
     images = [networks.values(96, 3, 8, 8, scale=1.0)]
     return twin, load_calibration(images, model, PRESETS["raw"]), weights
+
+
+def learned_by(
+    twin: Twin, calibration: Calibration, weights: list[Weight], budget: Budget, recipe: Recipe
+) -> dict[str, torch.Tensor]:
+    return reconstruct(Task(twin, calibration, weights, budget, recipe, HEADS)).tensors
 
 
 def loss_of(calibration: Calibration, learned: dict[str, torch.Tensor]) -> float:
@@ -66,7 +73,7 @@ def test_learning_beats_pruning_at_once(thresholds: str) -> None:
     at_once = loss_of(calibration, one_shot(weights, twin, 0.6))
     recipe = replace(RECIPE, thresholds=thresholds, learning_rate=0.05)
     learned = reconstruct(
-        twin, calibration, weights, Budget.of(weights, 0.6), recipe, HEADS
+        Task(twin, calibration, weights, Budget.of(weights, 0.6), recipe, HEADS)
     ).tensors
     assert sum(int((learned[w.name] == 0).sum()) for w in weights) == round(0.6 * 320)
     assert set(learned) == {"conv.w", "conv.b", "depthwise.w", "fc.w", "fc.b"}
@@ -79,7 +86,7 @@ def test_scales_are_folded_into_the_weights() -> None:
     before = {weight.name: twin.learned[weight.name].detach().clone() for weight in weights}
     recipe = replace(RECIPE, optimizer="sgd", learning_rate=1e-5, channel_rate=1e3)
     budget = Budget.of(weights, 0.5)
-    found = reconstruct(twin, calibration, weights, budget, recipe, HEADS).tensors
+    found = learned_by(twin, calibration, weights, budget, recipe)
     for weight in weights:
         kept = found[weight.name] != 0
         ratio = (found[weight.name] / before[weight.name]).movedim(weight.channel_axis, 0)
@@ -94,7 +101,7 @@ def first_change(recipe: Recipe) -> float:
     twin, calibration, weights = setting()
     before = twin.learned["fc.b"].detach().clone()
     budget = Budget.of(weights, 0.5)
-    found = reconstruct(twin, calibration, weights, budget, recipe, HEADS).tensors
+    found = learned_by(twin, calibration, weights, budget, recipe)
     return float((found["fc.b"] - before).abs().max())
 
 
@@ -114,7 +121,7 @@ def test_weights_decay() -> None:
             RECIPE, optimizer="sgd", learning_rate=0.01, weight_decay=decay, channel_scales=False
         )
         found = reconstruct(
-            twin, calibration, weights, Budget.of(weights, 0.5), recipe, HEADS
+            Task(twin, calibration, weights, Budget.of(weights, 0.5), recipe, HEADS)
         ).tensors
         return float(found["conv.w"].abs().sum())
 
@@ -127,7 +134,7 @@ def test_half_precision_learns_something_else_of_the_same_kind() -> None:
         twin, calibration, weights = setting()
         recipe = replace(RECIPE, min_steps=10, precision=precision)
         learned = reconstruct(
-            twin, calibration, weights, Budget.of(weights, 0.5), recipe, HEADS
+            Task(twin, calibration, weights, Budget.of(weights, 0.5), recipe, HEADS)
         ).tensors
         found[precision] = learned["fc.w"]
     assert found["bfloat16"].dtype == torch.float32
@@ -168,7 +175,7 @@ def test_batch_norm_makes_no_difference() -> None:
             RECIPE, min_steps=40, optimizer="sgd", learning_rate=0.01, channel_rate=0.0
         )
         found = reconstruct(
-            twin, calibration, weights, Budget.of(weights, 0.6), recipe, HEADS
+            Task(twin, calibration, weights, Budget.of(weights, 0.6), recipe, HEADS)
         ).tensors
         assert "bn.scale" not in found
         (batch,) = calibration.batches(96)
@@ -182,7 +189,7 @@ def test_batch_norm_makes_no_difference() -> None:
 def test_the_papers_recipe_runs() -> None:
     twin, calibration, weights = setting()
     recipe = replace(Recipe.load("paper"), epochs=2.0, augment=())
-    found = reconstruct(twin, calibration, weights, Budget.of(weights, 0.5), recipe, HEADS)
+    found = reconstruct(Task(twin, calibration, weights, Budget.of(weights, 0.5), recipe, HEADS))
     assert sum(int((found.tensors[w.name] == 0).sum()) for w in weights) == 160
 
 
@@ -190,7 +197,7 @@ def test_progress_is_reported() -> None:
     seen: list[Progress] = []
     twin, calibration, weights = setting()
     budget = Budget.of(weights, 0.5)
-    found = reconstruct(twin, calibration, weights, budget, RECIPE, HEADS, report=seen.append)
+    found = reconstruct(Task(twin, calibration, weights, budget, RECIPE, HEADS), report=seen.append)
     assert found.history == tuple(seen)
     assert [progress.step for progress in seen] == list(range(1, 121))
     assert seen[0].sparsity < 0.1
@@ -202,7 +209,7 @@ def test_seeds() -> None:
     def run(seed: int) -> np.ndarray:
         twin, calibration, weights = setting()
         budget = Budget.of(weights, 0.5)
-        found = reconstruct(twin, calibration, weights, budget, RECIPE, HEADS, seed=seed)
+        found = reconstruct(Task(twin, calibration, weights, budget, RECIPE, HEADS, seed=seed))
         return found.tensors["conv.w"].numpy()
 
     np.testing.assert_array_equal(run(3), run(3))
@@ -214,7 +221,7 @@ def test_a_baked_batch_size_learns_as_well() -> None:
     at_once = loss_of(calibration, one_shot(weights, twin, 0.6))
     recipe = replace(RECIPE, learning_rate=0.05)
     learned = reconstruct(
-        twin, calibration, weights, Budget.of(weights, 0.6), recipe, HEADS
+        Task(twin, calibration, weights, Budget.of(weights, 0.6), recipe, HEADS)
     ).tensors
     assert loss_of(calibration, learned) < at_once / 2
 
@@ -225,5 +232,5 @@ def test_a_kept_weight_that_is_zero_is_no_zero_too_many() -> None:
         twin.learned["depthwise.w"].zero_()
     present = [replace(w, zeros=w.count if w.name == "depthwise.w" else 0) for w in weights]
     recipe, budget = replace(RECIPE, min_steps=4), Budget.of(present, 0.3)
-    learned = reconstruct(twin, calibration, present, budget, recipe, HEADS).tensors
+    learned = learned_by(twin, calibration, present, budget, recipe)
     assert sum(int((learned[w.name] == 0).sum()) for w in weights) == 96

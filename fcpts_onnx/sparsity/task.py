@@ -1,0 +1,39 @@
+"""LEARN: what there is to learn a sparse network from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fcpts_onnx.calibration import Calibration
+from fcpts_onnx.recipe import Recipe
+from fcpts_onnx.sparsity.budget import Budget
+from fcpts_onnx.sparsity.losses import Head
+from fcpts_onnx.sparsity.student import Network
+from fcpts_onnx.team import ALONE, Team
+from fcpts_onnx.weights import Weight
+
+__all__ = ["Task"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A sparse network to be learned from a dense one and unlabelled samples.
+
+    Attributes:
+        network: the dense network, or an engine that runs it; it is left as it is.
+        weights: the weights to prune, all learned by the network.
+        budget: how many zeros they shall have.
+        heads: how each output is to be met.
+        seed: of the samples' order and views.
+        team: the processes that share each batch.
+    """
+
+    network: Network
+    calibration: Calibration
+    weights: Sequence[Weight]
+    budget: Budget
+    recipe: Recipe
+    heads: Sequence[Head]
+    seed: int = 0
+    team: Team = ALONE
