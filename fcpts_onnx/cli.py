@@ -13,11 +13,13 @@ from rich.console import Console
 import fcpts_onnx
 from fcpts_onnx import demo as demo_run
 from fcpts_onnx.errors import FcptsError
+from fcpts_onnx.methods import ALLOCATIONS, LEARNED
 from fcpts_onnx.options import (
     FILE,
     losses_of,
     output_options,
     preprocess_options,
+    rule_of,
     run_options,
     seconds_of,
     selection_options,
@@ -93,6 +95,14 @@ def main() -> None:
     show_default=True,
     metavar="NAME|FILE.toml",
     help=f"How to learn: {', '.join(recipe_names())}, or a TOML file.",
+)
+@click.option(
+    "--allocate",
+    default=LEARNED,
+    show_default=True,
+    callback=rule_of,
+    metavar="RULE|FILE.json",
+    help=f"How layers share the zeros: {LEARNED}, {', '.join(ALLOCATIONS)}, or rates by weight.",
 )
 @click.option(
     "--augment",

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from fcpts_onnx.methods import ALLOCATIONS, LEARNED
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.recipe import AUGMENTATIONS
 from fcpts_onnx.write import check_json
@@ -18,6 +19,7 @@ __all__ = [
     "losses_of",
     "output_options",
     "preprocess_options",
+    "rule_of",
     "run_options",
     "seconds_of",
     "selection_options",
@@ -75,6 +77,13 @@ def losses_of(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
     if any(value.count("=") < 1 for value in values):
         raise click.BadParameter("expected OUTPUT=LOSS, such as scores=kl")
     return dict(value.rsplit("=", 1) for value in values)
+
+
+def rule_of(_: click.Context, __: click.Parameter, value: str) -> str:
+    known = (LEARNED, *ALLOCATIONS)
+    if value not in known and not value.endswith(".json"):
+        raise click.BadParameter(f"expected {', '.join(known)} or a .json file of rates")
+    return value
 
 
 def _json_target(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:

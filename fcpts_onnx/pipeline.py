@@ -14,6 +14,7 @@ import torch
 from fcpts_onnx.calibration import Calibration, Data, load_calibration
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.evaluate import evaluate_classifier
+from fcpts_onnx.methods import LEARNED, allocated, allocation
 from fcpts_onnx.model import load
 from fcpts_onnx.parity import check_parity
 from fcpts_onnx.preparation import (
@@ -63,6 +64,7 @@ def prune(
     calib: Data,
     preprocess: Preprocess | str = "imagenet",
     recipe: Recipe | str = "default",
+    allocate: str = LEARNED,
     augment: Sequence[str] | None = None,
     time_budget: float | None = None,
     losses: Mapping[str, Loss] | None = None,
@@ -89,6 +91,8 @@ def prune(
             name, a .npy, or an iterable of arrays or of dicts by input name.
         preprocess: a Preprocess, or the name of a preset or TOML file.
         recipe: a Recipe, or the name of one or of a TOML file.
+        allocate: how zeros are shared among layers: "learned" as the recipe says, a rule of
+            `methods.ALLOCATIONS`, or a .json file of rates by weight.
         augment: random views of images, instead of the recipe's: "flip", "crop", "mix".
         time_budget: seconds in all; learns as long as fits, instead of the recipe's epochs. Then
             the result depends on the machine's speed too.
@@ -107,6 +111,7 @@ def prune(
         FcptsError: anything the user can put right; nothing has been written then.
     """
     target_path, clock = Path(output), _Clock()
+    rule = allocation(allocate)
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     if augment is not None:
         recipe = replace(recipe, augment=tuple(augment))
@@ -143,6 +148,7 @@ def prune(
             task = Task(
                 network, calibration, weights, budget, recipe, (*heads, *features), seed, team
             )
+            task = allocated(task, rule)
             learned = reconstruct(task, seconds=seconds, say=say, report=report)
             twin.prepare(torch.device("cpu"))
         with clock("write"):
@@ -157,6 +163,7 @@ def prune(
         count=validation.count,
         zeros=validation.zeros,
         recipe=recipe.name,
+        allocate=allocate,
         seed=seed,
         calibration=calibration.describe(),
         skipped=calibration.skipped,

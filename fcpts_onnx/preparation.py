@@ -16,7 +16,7 @@ from fcpts_onnx.ops.dtypes import to_torch
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.augment import AGREEMENT, usable_views
 from fcpts_onnx.sparsity.losses import LOSSES, Head, Loss, find_heads
-from fcpts_onnx.sparsity.student import Network
+from fcpts_onnx.sparsity.network import Network
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import Weight, find_weights, learned_along, select
 
@@ -140,8 +140,10 @@ def features_of(
         return ()
     values = [weight.value for weight in weights]
     names = features(twin.steps, twin.input_names, twin.learned, values, scores)
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randperm(len(calibration), generator=generator)[:_SPREAD_SAMPLES]
     with torch.no_grad():
-        found = twin(next(calibration.batches(_SPREAD_SAMPLES)), fetch=names)
+        found = twin(calibration.take(drawn), fetch=names)
     spreads = {
         name: float(found[name].float().var(correction=0))
         for name in names

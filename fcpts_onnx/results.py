@@ -162,6 +162,7 @@ class PruneResult:
     Attributes:
         target: the share of zeros asked for.
         zeros: how many zeros that is, of `count` prunable values; the file has exactly these.
+        allocate: how they were shared among layers.
         seconds: time by step of the data flow.
         skipped: calibration files that could not be read.
     """
@@ -172,6 +173,7 @@ class PruneResult:
     count: int
     zeros: int
     recipe: str
+    allocate: str
     seed: int
     calibration: str
     skipped: tuple[str, ...]

@@ -162,6 +162,21 @@ def test_views_and_time_that_are_asked_for(place: Path) -> None:
     assert plain[1] != views[1]
 
 
+def test_zeros_shared_by_a_rule_or_a_file(place: Path) -> None:
+    assert prune(place, "--allocate", "erk", "--json", place / "r.json").exit_code == 0
+    found = json.loads((place / "r.json").read_text())
+    assert found["allocate"] == "erk"
+    rates = {entry["name"]: entry["zeros"] for entry in found["validation"]["weights"]}
+    result = prune(place, "--allocate", place / "r.json", "--json", place / "again.json")
+    assert result.exit_code == 0, result.output
+    again = json.loads((place / "again.json").read_text())
+    assert {e["name"]: e["zeros"] for e in again["validation"]["weights"]} == rates
+    (place / "rates.json").write_text('{"conv.w": 0.5}')
+    result = prune(place, "--allocate", place / "rates.json")
+    assert result.exit_code == 1
+    assert "has no rate for depthwise.w, fc.w" in result.output
+
+
 def test_a_time_that_is_over_before_learning(place: Path) -> None:
     result = prune(place, "--time-budget", "0.01s")
     assert result.exit_code == 1
@@ -257,6 +272,7 @@ def test_help_examples_work(place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", ".5", "--keep-dense", "middle"],
         ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", ".5", "--device", "tpu"],
         ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", ".5", "--augment", "spin"],
+        ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", ".5", "--allocate", "best"],
         ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", ".5", "--time-budget", "soon"],
         ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", ".5", "--time-budget", "0"],
         ["inspect", "a.onnx", "--loud"],

@@ -47,7 +47,9 @@ ALLOWED = {
     "preparation": {
         "model", "weights", "ops", "twin", "features", "calibration", "sparsity", "engine",
     },
+    "methods": {"sparsity"},
     "pipeline": {
+        "methods",
         "model", "weights", "preparation", "preprocess", "calibration", "sparsity", "write",
         "parity", "validate", "evaluate", "publish", "team",
     },
@@ -55,9 +57,9 @@ ALLOWED = {
         "model", "weights", "ops", "twin", "calibration", "sparsity", "write",
         "parity", "validate",
     },
-    "options": {"preprocess", "recipe", "write"},
+    "options": {"methods", "preprocess", "recipe", "write"},
     "demo": {"pipeline", "team"},
-    "cli": {"demo", "options", "preprocess", "report", "write", "pipeline", "team"},
+    "cli": {"demo", "methods", "options", "preprocess", "report", "write", "pipeline", "team"},
 }  # fmt: skip
 WITHOUT_TORCH = {
     "model",
@@ -109,6 +111,11 @@ def test_imports_go_one_way(room: str) -> None:
 def test_some_rooms_do_without_torch(room: str) -> None:
     names = set().union(*(imported(path) for path in sources()[room]))
     assert not any(name.split(".")[0] == "torch" for name in names)
+
+
+def test_methods_do_not_know_each_other() -> None:
+    for path in (path for path in sources()["methods"] if path.name != "__init__.py"):
+        assert not any(name.startswith("fcpts_onnx.methods") for name in imported(path))
 
 
 def test_bridge_mask_and_budget_know_no_graph() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from fcpts_onnx.errors import TargetError
 from fcpts_onnx.weights import Weight
 
-__all__ = ["Budget", "control_loss", "kth_smallest", "mask_of_smallest"]
+__all__ = ["Budget", "control_loss", "counts_by_rank", "kth_smallest", "mask_of_smallest"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,16 @@ def control_loss(rates: Tensor, counts: Tensor, target: float) -> Tensor:
         counts: N_i, the number of weights of each layer.
     """
     return ((rates * counts).sum() / counts.sum() - target).abs()
+
+
+def counts_by_rank(scores: Mapping[str, Tensor], zeros: int) -> dict[str, float]:
+    """How many of the `zeros` smallest scores of all layers together are in each of them."""
+    joint = torch.cat([score.flatten() for score in scores.values()])
+    threshold = kth_smallest(joint, zeros)
+    below = {name: float((score < threshold).sum()) for name, score in scores.items()}
+    ties = {name: float((score == threshold).sum()) for name, score in scores.items()}
+    share = (zeros - sum(below.values())) / sum(ties.values())
+    return {name: below[name] + share * ties[name] for name in scores}
 
 
 def mask_of_smallest(sizes: Tensor, zeros: int) -> Tensor:

@@ -72,7 +72,7 @@ def reconstruct(
 def _learn(task: Task, course: _Course, report: Callable[[Progress], None]) -> Learned:
     network, recipe, team = task.network, task.recipe, task.team
     student = Student(network, task.weights, recipe)
-    thresholds = start_thresholds(student.values(), task.budget, recipe, team)
+    thresholds = start_thresholds(student.values(), task)
     optimizer = _optimizer(student, thresholds, recipe)
     batches = _batches(task, student.device)
     precision = _precision(recipe, student.device)

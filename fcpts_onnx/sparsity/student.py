@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,34 +11,14 @@ from torch import Tensor, nn
 
 from fcpts_onnx.quantization import Grid
 from fcpts_onnx.recipe import Recipe
+from fcpts_onnx.sparsity.network import Network
 from fcpts_onnx.sparsity.thresholds import Thresholds
 from fcpts_onnx.weights import Norm, Weight
 
-__all__ = ["Network", "Student"]
+__all__ = ["Student"]
 
 _LEAST_SIZE = 0.1  # of biases and norms, for their learning rate: some are all zero
 _LEAST_GAIN = 1e-3  # of a channel, relative to the others
-
-
-class Network(Protocol):
-    """What runs the graph and gives gradients: the twin, or an engine in its place.
-
-    Attributes:
-        learned: what may change, by its ONNX name.
-    """
-
-    learned: dict[str, nn.Parameter]
-
-    def constant(self, name: str) -> Tensor:
-        """The value of a constant float tensor that the graph reads."""
-
-    def prepare(self, device: torch.device) -> None:
-        """Make ready to learn on a device."""
-
-    def __call__(
-        self, inputs: Mapping[str, Tensor], replaced: Mapping[str, Tensor], /
-    ) -> dict[str, Tensor]:
-        """The outputs by name, with other tensors for some of those learned."""
 
 
 class Student:

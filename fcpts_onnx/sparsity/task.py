@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Head
-from fcpts_onnx.sparsity.student import Network
+from fcpts_onnx.sparsity.network import Network
 from fcpts_onnx.team import ALONE, Team
 from fcpts_onnx.weights import Weight
 
@@ -23,10 +25,11 @@ class Task:
     Attributes:
         network: the dense network, or an engine that runs it; it is left as it is.
         weights: the weights to prune, all learned by the network.
-        budget: how many zeros they shall have.
+        budget: how many zeros they shall have in all.
         heads: how each output is to be met.
         seed: of the samples' order and views.
         team: the processes that share each batch.
+        zeros: how many each weight shall have, by name; learned if None.
     """
 
     network: Network
@@ -37,3 +40,15 @@ class Task:
     heads: Sequence[Head]
     seed: int = 0
     team: Team = ALONE
+    zeros: Mapping[str, int] | None = None
+
+    def dense(self) -> dict[str, Tensor]:
+        """The dense values of the weights to prune, by their name."""
+        learned = self.network.learned
+        return {weight.name: learned[weight.value].detach() for weight in self.weights}
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        """Samples as they are, on the network's device."""
+        device = next(iter(self.network.learned.values())).device
+        batch = self.calibration.take(indices)
+        return {name: value.to(device) for name, value in batch.items()}

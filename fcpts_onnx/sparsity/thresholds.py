@@ -1,4 +1,4 @@
-"""LEARN: one threshold a layer, and the two ways to learn it: by score or by cost."""
+"""LEARN: one threshold a layer: learned by cost or by score, or set for a given count."""
 
 from __future__ import annotations
 
@@ -22,9 +22,16 @@ from fcpts_onnx.sparsity.bridge import (
 )
 from fcpts_onnx.sparsity.budget import Budget, control_loss, kth_smallest, mask_of_smallest
 from fcpts_onnx.sparsity.mask import apply_threshold
+from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.team import ALONE, Team
 
-__all__ = ["CostThresholds", "ScoreThresholds", "Thresholds", "start_thresholds"]
+__all__ = [
+    "CostThresholds",
+    "FixedThresholds",
+    "ScoreThresholds",
+    "Thresholds",
+    "start_thresholds",
+]
 
 Values = Mapping[str, Tensor]
 """Weight values by initializer name, before any mask."""
@@ -52,13 +59,13 @@ class Thresholds(Protocol):
         """The masks to end with: exactly the budget's zeros."""
 
 
-def start_thresholds(
-    values: Values, budget: Budget, recipe: Recipe, team: Team = ALONE
-) -> Thresholds:
-    """The way that the recipe names, the same in all processes of a team."""
-    if recipe.thresholds == "score":
-        return ScoreThresholds(values, budget, recipe)
-    return CostThresholds(values, budget, recipe, team)
+def start_thresholds(values: Values, task: Task) -> Thresholds:
+    """Thresholds for given counts of zeros, or the way to learn them that the recipe names."""
+    if task.zeros is not None:
+        return FixedThresholds(values, task.zeros, task.recipe)
+    if task.recipe.thresholds == "score":
+        return ScoreThresholds(values, task.budget, task.recipe)
+    return CostThresholds(values, task.budget, task.recipe, task.team)
 
 
 class ScoreThresholds:
@@ -145,11 +152,11 @@ class CostThresholds:
         return []
 
     def begin_step(self, values: Values, progress: float) -> None:
-        ramp = min(1.0, progress / self._recipe.ramp) if self._recipe.ramp else 1.0
+        ramp = _ramp(progress, self._recipe)
         due = self._steps % self._recipe.interval == 0 or ramp == 1.0
         if not self._settled and due:
             self._move(min(_LARGEST_MOVE, self._recipe.reach * (ramp - self._moved)))
-            self._project(values, 1 - (1 - ramp) ** 3)
+            self._project(values, _rise(ramp))
             self._moved, self._settled = ramp, ramp == 1.0
         self._steps += 1
 
@@ -207,6 +214,51 @@ class CostThresholds:
             sizes = values[name].detach().abs()
             self._masks[name] = mask_of_smallest(sizes, count)
             self._thresholds[name] = (sizes * (1 - self._masks[name])).amax()
+
+
+class FixedThresholds:
+    """Thresholds that give each layer a fixed count of zeros, reached along the same cubic ramp."""
+
+    def __init__(self, values: Values, zeros: Mapping[str, int], recipe: Recipe) -> None:
+        self._zeros, self._recipe = zeros, recipe
+        self._steps = 0
+        self._settled = False
+        self._masks = {name: torch.ones_like(value) for name, value in values.items()}
+
+    def parameters(self) -> Sequence[nn.Parameter]:
+        return []
+
+    def begin_step(self, values: Values, progress: float) -> None:
+        ramp = _ramp(progress, self._recipe)
+        if not self._settled and (self._steps % self._recipe.interval == 0 or ramp == 1.0):
+            self._set(values, _rise(ramp))
+            self._settled = ramp == 1.0
+        self._steps += 1
+
+    def masked(self, values: Values) -> dict[str, Tensor]:
+        return {name: value * self._masks[name] for name, value in values.items()}
+
+    def control_loss(self, values: Values) -> Tensor:
+        return torch.zeros((), device=next(iter(values.values())).device)
+
+    def settle(self, values: Values) -> dict[str, Tensor]:
+        if not self._settled:
+            self._set(values, 1.0)
+        return self._masks
+
+    def _set(self, values: Values, share: float) -> None:
+        for name, value in values.items():
+            self._masks[name] = mask_of_smallest(value.abs(), round(share * self._zeros[name]))
+
+
+def _ramp(progress: float, recipe: Recipe) -> float:
+    """How far the ramp has come, 0 to 1."""
+    return min(1.0, progress / recipe.ramp) if recipe.ramp else 1.0
+
+
+def _rise(ramp: float) -> float:
+    """The share of the zeros that is there by then: fast at first (Zhu and Gupta 2017)."""
+    return 1 - (1 - ramp) ** 3
 
 
 def _log_quantile(value: Tensor, share: float) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.budget import Budget
-from fcpts_onnx.sparsity.thresholds import CostThresholds, ScoreThresholds, start_thresholds
+from fcpts_onnx.sparsity.thresholds import CostThresholds, FixedThresholds, ScoreThresholds
 from fcpts_onnx.weights import Weight
 
 RECIPE = Recipe(interval=1, ramp=0.8, memory=0.5)
@@ -103,8 +103,7 @@ def test_without_a_ramp_the_budget_is_met_at_once() -> None:
 def test_scores_move_by_the_gradient_of_the_control_loss(density: str) -> None:
     values = layers(a=0.05, b=0.05)
     recipe = Recipe(thresholds="score", density=density, threshold_start=-4.0)
-    thresholds = start_thresholds(values, budget(values, 0.7), recipe)
-    assert isinstance(thresholds, ScoreThresholds)
+    thresholds = ScoreThresholds(values, budget(values, 0.7), recipe)
     optimizer = torch.optim.SGD(thresholds.parameters(), lr=0.2)
     for _ in range(2000):
         loss = thresholds.control_loss(values)
@@ -119,7 +118,7 @@ def test_scores_move_by_the_gradient_of_the_control_loss(density: str) -> None:
 def test_scores_start_without_zeros_and_settle_on_the_budget_all_the_same() -> None:
     values = layers(a=0.05, b=0.5)
     recipe = Recipe(thresholds="score")
-    thresholds = start_thresholds(values, budget(values, 0.9), recipe)
+    thresholds = ScoreThresholds(values, budget(values, 0.9), recipe)
     assert sum(zeros(thresholds.masked(values)).values()) < 20
     masks = thresholds.settle(values)
     assert sum(int((mask == 0).sum()) for mask in masks.values()) == 1800
@@ -129,9 +128,30 @@ def test_scores_start_without_zeros_and_settle_on_the_budget_all_the_same() -> N
 def test_a_high_score_leaves_a_layer_its_least_weights_and_a_gradient() -> None:
     values = layers(a=0.05)
     recipe = Recipe(thresholds="score", threshold_start=4.0)
-    thresholds = start_thresholds(values, budget(values, 0.5), recipe)
+    thresholds = ScoreThresholds(values, budget(values, 0.5), recipe)
     thresholds.begin_step({name: value.detach() for name, value in values.items()}, 0.0)
     masked = thresholds.masked(values)
     assert int((masked["a"] != 0).sum()) == 20
     (masked["a"].sum() + thresholds.control_loss(values)).backward()
     assert float(thresholds.parameters()[0].grad) != 0.0
+
+
+def test_given_counts_are_reached_along_the_ramp() -> None:
+    values = layers(a=1.0, b=1.0)
+    thresholds = FixedThresholds(values, {"a": 800, "b": 200}, RECIPE)
+    seen = []
+    for step in range(10):
+        thresholds.begin_step(values, step / 10)
+        seen.append(zeros(thresholds.masked(values)))
+    assert seen[0] == {"a": 0, "b": 0}
+    assert seen[4] == {"a": 700, "b": 175}  # half the ramp: 1 - 0.5^3
+    assert seen[8] == seen[9] == {"a": 800, "b": 200}
+    assert zeros(thresholds.settle(values)) == {"a": 800, "b": 200}
+
+
+def test_given_counts_are_settled_where_the_ramp_was_cut_short() -> None:
+    values = layers(a=1.0)
+    thresholds = FixedThresholds(values, {"a": 800}, RECIPE)
+    thresholds.begin_step(values, 0.1)
+    assert 0 < zeros(thresholds.masked(values))["a"] < 800
+    assert zeros(thresholds.settle(values)) == {"a": 800}

@@ -1,0 +1,61 @@
+"""RIVALS: rates from a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fcpts_onnx.errors import TargetError
+from fcpts_onnx.sparsity.task import Task
+
+__all__ = ["stored_rates"]
+
+
+def stored_rates(path: Path) -> Callable[[Task], dict[str, float]]:
+    """Zeros by weight from a JSON file of rates by name, or from what `prune --json` wrote.
+
+    Where their sum misses the target, all give or take in proportion to what they have left.
+
+    Raises:
+        TargetError: the file cannot be read, or does not have a rate of 0 to 1 for each weight.
+    """
+    rates = _read(path)
+
+    def allocate(task: Task) -> dict[str, float]:
+        names = {weight.name for weight in task.weights}
+        missing, unknown = sorted(names - rates.keys()), sorted(rates.keys() - names)
+        if missing or unknown:
+            raise TargetError(
+                f"{path}: has no rate for {', '.join(missing) or 'nothing'}, and rates for "
+                f"{', '.join(unknown) or 'nothing'} that is not pruned. Give one for each weight."
+            )
+        return {weight.name: rates[weight.name] * weight.count for weight in task.weights}
+
+    return allocate
+
+
+def _read(path: Path) -> dict[str, float]:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TargetError(f"{path}: cannot be read as rates: {error}") from error
+    rates = _rates_of(stored)
+    if rates is None:
+        raise TargetError(
+            f'{path}: expected rates by weight, such as {{"conv1.weight": 0.7}}, or what '
+            "prune --json wrote."
+        )
+    if bad := sorted(name for name, rate in rates.items() if not 0 <= rate <= 1):
+        raise TargetError(f"{path}: the rate of {', '.join(bad)} is not between 0 and 1.")
+    return rates
+
+
+def _rates_of(stored: Any) -> dict[str, float] | None:
+    try:
+        if "validation" in stored:
+            return {entry["name"]: entry["rate"] for entry in stored["validation"]["weights"]}
+        return {str(name): float(rate) for name, rate in stored.items()}
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return None
