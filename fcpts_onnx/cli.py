@@ -13,7 +13,7 @@ from rich.console import Console
 import fcpts_onnx
 from fcpts_onnx import demo as demo_run
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.methods import ALLOCATIONS, LEARNED
+from fcpts_onnx.methods import ALLOCATIONS, LAYERWISE, LEARNED, NETWISE
 from fcpts_onnx.options import (
     FILE,
     losses_of,
@@ -103,6 +103,13 @@ def main() -> None:
     callback=rule_of,
     metavar="RULE|FILE.json",
     help=f"How layers share the zeros: {LEARNED}, {', '.join(ALLOCATIONS)}, or rates by weight.",
+)
+@click.option(
+    "--reconstruct",
+    type=click.Choice([NETWISE, *LAYERWISE]),
+    default=NETWISE,
+    show_default=True,
+    help="How to win accuracy back; all but netwise take layer after layer.",
 )
 @click.option(
     "--augment",

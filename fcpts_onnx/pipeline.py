@@ -14,7 +14,14 @@ import torch
 from fcpts_onnx.calibration import Calibration, Data, load_calibration
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.evaluate import evaluate_classifier
-from fcpts_onnx.methods import LEARNED, allocated, allocation
+from fcpts_onnx.methods import (
+    LEARNED,
+    NETWISE,
+    allocated,
+    allocation,
+    check_pair,
+    recovered,
+)
 from fcpts_onnx.model import load
 from fcpts_onnx.parity import check_parity
 from fcpts_onnx.preparation import (
@@ -40,7 +47,6 @@ from fcpts_onnx.results import (
 )
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Loss
-from fcpts_onnx.sparsity.reconstruct import reconstruct
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.team import Team, joined, local_place
 from fcpts_onnx.validate import COMPARED, validate_models
@@ -65,6 +71,7 @@ def prune(
     preprocess: Preprocess | str = "imagenet",
     recipe: Recipe | str = "default",
     allocate: str = LEARNED,
+    reconstruct: str = NETWISE,
     augment: Sequence[str] | None = None,
     time_budget: float | None = None,
     losses: Mapping[str, Loss] | None = None,
@@ -93,6 +100,8 @@ def prune(
         recipe: a Recipe, or the name of one or of a TOML file.
         allocate: how zeros are shared among layers: "learned" as the recipe says, a rule of
             `methods.ALLOCATIONS`, or a .json file of rates by weight.
+        reconstruct: how accuracy is won back: "netwise" by learning, or layer by layer: one of
+            `methods.LAYERWISE`.
         augment: random views of images, instead of the recipe's: "flip", "crop", "mix".
         time_budget: seconds in all; learns as long as fits, instead of the recipe's epochs. Then
             the result depends on the machine's speed too.
@@ -111,6 +120,7 @@ def prune(
         FcptsError: anything the user can put right; nothing has been written then.
     """
     target_path, clock = Path(output), _Clock()
+    check_pair(allocate, reconstruct, time_budget)
     rule = allocation(allocate)
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     if augment is not None:
@@ -149,7 +159,7 @@ def prune(
                 network, calibration, weights, budget, recipe, (*heads, *features), seed, team
             )
             task = allocated(task, rule)
-            learned = reconstruct(task, seconds=seconds, say=say, report=report)
+            learned = recovered(task, reconstruct, seconds=seconds, say=say, report=report)
             twin.prepare(torch.device("cpu"))
         with clock("write"):
             written = team.rank == 0 and publish(
@@ -164,6 +174,7 @@ def prune(
         zeros=validation.zeros,
         recipe=recipe.name,
         allocate=allocate,
+        reconstruct=reconstruct,
         seed=seed,
         calibration=calibration.describe(),
         skipped=calibration.skipped,

@@ -163,6 +163,7 @@ class PruneResult:
         target: the share of zeros asked for.
         zeros: how many zeros that is, of `count` prunable values; the file has exactly these.
         allocate: how they were shared among layers.
+        reconstruct: how accuracy was won back.
         seconds: time by step of the data flow.
         skipped: calibration files that could not be read.
     """
@@ -174,6 +175,7 @@ class PruneResult:
     zeros: int
     recipe: str
     allocate: str
+    reconstruct: str
     seed: int
     calibration: str
     skipped: tuple[str, ...]

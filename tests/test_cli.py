@@ -177,6 +177,27 @@ def test_zeros_shared_by_a_rule_or_a_file(place: Path) -> None:
     assert "has no rate for depthwise.w, fc.w" in result.output
 
 
+@pytest.mark.parametrize("reconstruct", ["layerwise", "sparsegpt", "wanda", "none"])
+def test_layer_by_layer(reconstruct: str, place: Path) -> None:
+    options = ("--allocate", "l2norm", "--reconstruct", reconstruct)
+    result = prune(place, *options, "--json", place / "r.json")
+    assert result.exit_code == 0, result.output
+    found = json.loads((place / "r.json").read_text())
+    assert (found["zeros"], found["reconstruct"]) == (192, reconstruct)
+    assert found["validation"]["twin_error"] < 1e-4
+    changed = {"conv.w", "depthwise.w", "fc.w"}
+    biases = {"conv.b", "fc.b"} if reconstruct == "layerwise" else set()
+    assert set(found["validation"]["changed"]) == changed | biases
+
+
+def test_layer_by_layer_does_not_learn_rates(place: Path) -> None:
+    result = prune(place, "--reconstruct", "wanda")
+    assert result.exit_code == 1
+    assert "wanda does not learn how layers share zeros: say how with --allocate" in result.output
+    result = prune(place, "--reconstruct", "none", "--allocate", "erk", "--time-budget", "9s")
+    assert "--reconstruct none takes as long as it takes; leave out --time-budget" in result.output
+
+
 def test_a_time_that_is_over_before_learning(place: Path) -> None:
     result = prune(place, "--time-budget", "0.01s")
     assert result.exit_code == 1

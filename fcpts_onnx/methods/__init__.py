@@ -1,4 +1,4 @@
-"""RIVALS: rules that share sparsity among layers, one a file; none knows another."""
+"""RIVALS: ways to share zeros among layers and to win accuracy back, one a file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,28 @@ from fcpts_onnx.methods.erk import erk
 from fcpts_onnx.methods.fisher import fisher
 from fcpts_onnx.methods.lamp import lamp
 from fcpts_onnx.methods.magnitude import global_magnitude, l1norm, l2norm
+from fcpts_onnx.methods.pot import least_squares
+from fcpts_onnx.methods.sparsegpt import sparsegpt
 from fcpts_onnx.methods.stored import stored_rates
 from fcpts_onnx.methods.uniform import uniform
+from fcpts_onnx.methods.untouched import untouched
+from fcpts_onnx.methods.wanda import wanda
+from fcpts_onnx.results import Progress, silent
+from fcpts_onnx.sparsity.layerwise import Rule, layer_by_layer
+from fcpts_onnx.sparsity.reconstruct import Learned, reconstruct
 from fcpts_onnx.sparsity.task import Task
 
-__all__ = ["ALLOCATIONS", "LEARNED", "Allocation", "allocated", "allocation"]
+__all__ = [
+    "ALLOCATIONS",
+    "LAYERWISE",
+    "LEARNED",
+    "NETWISE",
+    "Allocation",
+    "allocated",
+    "allocation",
+    "check_pair",
+    "recovered",
+]
 
 Allocation = Callable[[Task], dict[str, float]]
 """Zeros by weight, any real numbers whose sum is about the budget's."""
@@ -29,6 +46,14 @@ ALLOCATIONS: dict[str, Allocation] = {
     "erk": erk,
     "lamp": lamp,
     "fisher": fisher,
+}
+
+NETWISE = "netwise"
+LAYERWISE: dict[str, Rule] = {
+    "layerwise": least_squares,
+    "sparsegpt": sparsegpt,
+    "wanda": wanda,
+    "none": untouched,
 }
 
 
@@ -50,6 +75,42 @@ def allocation(name: str) -> Allocation | None:
     return ALLOCATIONS[name]
 
 
+def check_pair(allocate: str, reconstruct: str, time_budget: float | None) -> None:
+    """See that choices go together.
+
+    Raises:
+        TargetError: there is no such way to reconstruct, it needs zeros that are shared before, or
+            it takes as long as it takes.
+    """
+    if reconstruct not in (NETWISE, *LAYERWISE):
+        raise TargetError(
+            f"--reconstruct {reconstruct} is unknown; expected {', '.join((NETWISE, *LAYERWISE))}."
+        )
+    if allocate == LEARNED and reconstruct != NETWISE:
+        raise TargetError(
+            f"--reconstruct {reconstruct} does not learn how layers share zeros: say how with "
+            f"--allocate {', '.join(ALLOCATIONS)} or a .json file."
+        )
+    if time_budget is not None and reconstruct != NETWISE:
+        raise TargetError(
+            f"--reconstruct {reconstruct} takes as long as it takes; leave out --time-budget."
+        )
+
+
 def allocated(task: Task, rule: Allocation | None) -> Task:
     """The task with as many zeros for each weight as the rule says, on the budget; or as it was."""
     return task if rule is None else replace(task, zeros=task.budget.counts(rule(task)))
+
+
+def recovered(
+    task: Task,
+    name: str,
+    *,
+    seconds: float | None = None,
+    say: Callable[[str], None] = silent,
+    report: Callable[[Progress], None] = silent,
+) -> Learned:
+    """What one of the ways to reconstruct makes of a task."""
+    if name == NETWISE:
+        return reconstruct(task, seconds=seconds, say=say, report=report)
+    return layer_by_layer(task, LAYERWISE[name], report=report)

@@ -12,7 +12,14 @@ from torch import Tensor
 from fcpts_onnx.errors import TargetError
 from fcpts_onnx.weights import Weight
 
-__all__ = ["Budget", "control_loss", "counts_by_rank", "kth_smallest", "mask_of_smallest"]
+__all__ = [
+    "Budget",
+    "control_loss",
+    "counts_by_rank",
+    "kth_smallest",
+    "mask_of_smallest",
+    "nonzero",
+]
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,11 @@ def mask_of_smallest(sizes: Tensor, zeros: int) -> Tensor:
         ties = (flat == threshold).nonzero().flatten()
         mask[ties[-surplus:]] = True
     return mask.to(sizes.dtype).reshape(sizes.shape)
+
+
+def nonzero(values: Tensor) -> Tensor:
+    """Values to be kept: one that happens to be zero would be one zero too many."""
+    return torch.where(values == 0, torch.finfo(values.dtype).tiny, values)
 
 
 def kth_smallest(values: Tensor, k: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fcpts_onnx.quantization import Grid
 from fcpts_onnx.recipe import Recipe
+from fcpts_onnx.sparsity.budget import nonzero
 from fcpts_onnx.sparsity.network import Network
 from fcpts_onnx.sparsity.thresholds import Thresholds
 from fcpts_onnx.weights import Norm, Weight
@@ -101,9 +102,8 @@ class Student:
         masks = thresholds.settle(values)
         result = self.tensors({})
         for name, value in values.items():
-            # A kept weight that happens to be zero would be one zero too many.
-            kept = torch.where(value == 0, torch.finfo(value.dtype).tiny, value)
-            result |= self._stored({name: torch.where(masks[name] != 0, kept, 0.0)})
+            kept = torch.where(masks[name] != 0, nonzero(value), 0.0)
+            result |= self._stored({name: kept})
         learned = {*self._along, *self._names.values()}
         return {name: result[name].cpu() for name in self.dense if name in learned}
 

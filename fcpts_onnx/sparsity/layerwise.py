@@ -1,0 +1,169 @@
+"""LEARN: layer after layer, each from the inputs it gets in the sparse network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fcpts_onnx.errors import UnsupportedError
+from fcpts_onnx.layers import Layer, layers
+from fcpts_onnx.results import Progress, silent
+from fcpts_onnx.sparsity.budget import nonzero
+from fcpts_onnx.sparsity.reconstruct import Learned
+from fcpts_onnx.sparsity.task import Task
+from fcpts_onnx.twin import Twin
+
+__all__ = ["Moments", "Rule", "Sparse", "layer_by_layer"]
+
+_SAMPLES = 2048
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Means over the places of a layer, for its inputs X in the sparse network and dense output Y.
+
+    Attributes:
+        gram: of X^T X, (groups, inputs, inputs).
+        cross: of X^T Y, (groups, inputs, output channels); Y without the layer's bias.
+        inputs: of X, (groups, inputs).
+        outputs: of Y, (groups, output channels).
+        energy: of |Y|^2, over all channels.
+        bias: the layer's own, (groups, output channels), if it may change.
+    """
+
+    gram: Tensor
+    cross: Tensor
+    inputs: Tensor
+    outputs: Tensor
+    energy: float
+    bias: Tensor | None
+
+    def centred(self) -> tuple[Tensor, Tensor]:
+        """`gram` and `cross` as they are to the weights where the bias is free."""
+        if self.bias is None:
+            return self.gram, self.cross
+        gram = self.gram - self.inputs[:, :, None] * self.inputs[:, None]
+        return gram, self.cross - self.inputs[:, :, None] * self.outputs[:, None]
+
+    def bias_for(self, rows: Tensor) -> Tensor | None:
+        """The bias that is best with some rows, if it may change."""
+        if self.bias is None:
+            return None
+        return self.bias + self.outputs - (rows @ self.inputs[:, :, None]).squeeze(-1)
+
+    def error(self, rows: Tensor, bias: Tensor | None) -> float:
+        """|X W + b - Y|^2 relative to |Y|^2."""
+        square = ((rows @ self.gram) * rows).sum() - 2 * (rows.mT * self.cross).sum()
+        if bias is not None and self.bias is not None:
+            moved = bias - self.bias
+            mean = (rows @ self.inputs[:, :, None]).squeeze(-1) - self.outputs
+            square = square + (moved * (moved + 2 * mean)).sum()
+        return float(square + self.energy) / (self.energy or 1.0)
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """What a rule makes of a layer.
+
+    Attributes:
+        rows: the values, (groups, output channels, inputs).
+        mask: 1 where they are kept, of the same shape.
+        bias: the new one, (groups, output channels), None where it stays.
+    """
+
+    rows: Tensor
+    mask: Tensor
+    bias: Tensor | None = None
+
+
+Rule = Callable[[Tensor, Moments, int], Sparse]
+"""Rows of a dense weight (groups, output channels, inputs), moments, and how many zeros to make."""
+
+
+def layer_by_layer(
+    task: Task, rule: Rule, *, report: Callable[[Progress], None] = silent
+) -> Learned:
+    """Make one layer sparse after the other, in the order of the graph.
+
+    Raises:
+        UnsupportedError: the network runs elsewhere than in torch, or sample by sample, or a
+            weight is read by more than one layer or not as it is stored.
+    """
+    twin, counts = _twin(task), task.zeros
+    assert counts is not None, "layer by layer, zeros have to be shared out before"
+    found = layers(twin.steps, task.weights)
+    _see_that_all_are_there(task, found)
+    changed: dict[str, Tensor] = {}
+    history: list[Progress] = []
+    start, rates = time.monotonic(), dict.fromkeys(counts, 0.0)
+    whole = sum(weight.count for weight in task.weights)
+    for step, (name, layer) in enumerate(found.items(), 1):
+        dense = twin.learned[layer.weight.value].detach()
+        moments = _moments(task, twin, layer, changed)
+        sparse = rule(layer.rows(dense).double(), moments, counts[name])
+        rows = torch.where(sparse.mask != 0, nonzero(sparse.rows.to(dense.dtype)), 0.0)
+        changed[layer.weight.value] = layer.stored(rows)
+        if sparse.bias is not None and layer.bias is not None:
+            changed[layer.bias] = sparse.bias.flatten().to(dense.dtype)
+        rates[name] = counts[name] / layer.weight.count
+        sparsity = sum(rates[weight.name] * weight.count for weight in task.weights) / whole
+        seconds = time.monotonic() - start
+        error = moments.error(rows.double(), sparse.bias)
+        history.append(Progress(step, len(found), error, sparsity, seconds, dict(rates)))
+        report(history[-1])
+    return Learned({name: value.cpu() for name, value in changed.items()}, tuple(history))
+
+
+def _twin(task: Task) -> Twin:
+    if not isinstance(task.network, Twin):
+        raise UnsupportedError("Layer by layer needs the inputs of layers: use --engine torch.")
+    if task.network.per_sample:
+        raise UnsupportedError(
+            f"{task.network.model.path}: a batch size is written into the graph, which cannot be "
+            "taken layer by layer. Export it with an open batch size, or reconstruct netwise."
+        )
+    return task.network
+
+
+def _see_that_all_are_there(task: Task, found: Mapping[str, Layer]) -> None:
+    bad = [w.name for w in task.weights if w.name not in found or w.grid is not None]
+    if bad:
+        raise UnsupportedError(
+            f"Layer by layer cannot take {', '.join(bad)}: used by several nodes, stored as whole "
+            "numbers, or changed before use. Exclude them, or reconstruct netwise."
+        )
+
+
+@torch.no_grad()
+def _moments(task: Task, twin: Twin, layer: Layer, changed: Mapping[str, Tensor]) -> Moments:
+    """Over the samples."""
+    sums: list[Tensor] = []
+    places = 0
+    bias = None if layer.bias is None else twin.constant(layer.bias).detach()
+    for batch in _batches(task):
+        dense = twin(batch, fetch=[layer.output])[layer.output]
+        data = twin(batch, changed, fetch=[layer.data])[layer.data]
+        x, y = layer.matrix(data), layer.places(dense)
+        if bias is not None:
+            y = y - bias.reshape(layer.groups, 1, -1)
+        parts = [x.mT @ x, x.mT @ y, x.sum(1), y.sum(1), y.square().sum()]
+        sums = [
+            part.double() if not sums else total + part
+            for part, total in zip(parts, sums or parts, strict=True)
+        ]
+        places += x.shape[1]
+    gram, cross, inputs, outputs, energy = (total / places for total in sums)
+    free = None
+    if bias is not None and layer.bias in twin.learned:
+        free = bias.reshape(layer.groups, -1).double()
+    return Moments(gram, cross, inputs, outputs, float(energy), free)
+
+
+def _batches(task: Task) -> Iterator[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(task.seed)
+    drawn = torch.randperm(len(task.calibration), generator=generator)[:_SAMPLES]
+    return (task.batch(part) for part in drawn.split(task.recipe.batch_size))
