@@ -242,7 +242,16 @@ def validate(
     type=FILE,
     help="Folder with one folder a class; the sorted folders are the classes in order.",
 )
-@click.option("--labels", type=FILE, help="Class names in order, one a line.")
+@click.option(
+    "--labels", type=FILE, help="Class names in order, one a line; or a .csv of file,label."
+)
+@click.option(
+    "--label-offset",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Place of the first class among the scores; 1 where 1000 classes have 1001.",
+)
 @preprocess_options
 @threads_option
 @output_options
@@ -250,6 +259,7 @@ def evaluate(
     model: Path,
     data: Path,
     labels: Path | None,
+    label_offset: int,
     threads: int,
     preprocess: str,
     json_file: Path | None,
@@ -264,7 +274,12 @@ def evaluate(
     """
     settings = _settings(preprocess, options)
     found = fcpts_onnx.evaluate(
-        model, data=data, labels=labels, preprocess=settings, threads=threads
+        model,
+        data=data,
+        labels=labels,
+        label_offset=label_offset,
+        preprocess=settings,
+        threads=threads,
     )
     show_evaluation(_console(quiet), found)
     _write_json(json_file, found)

@@ -246,9 +246,14 @@ def evaluate(
     data: PathLike,
     preprocess: Preprocess | str = "imagenet",
     labels: PathLike | None = None,
+    label_offset: int = 0,
     threads: int = 0,
 ) -> Evaluation:
-    """Top-1 and top-5 accuracy on labelled images in class-named folders.
+    """Top-1 and top-5 accuracy on labelled images, in class-named folders or listed.
+
+    Args:
+        labels: the classes in order, one a line, or a .csv with the columns file and label.
+        label_offset: the place of the first class among the scores.
 
     Raises:
         FcptsError: the model or the images cannot be read, or do not fit each other.
@@ -258,6 +263,7 @@ def evaluate(
         Path(data),
         _preprocess(preprocess),
         labels=None if labels is None else Path(labels),
+        offset=label_offset,
         threads=threads,
     )
 

@@ -92,8 +92,55 @@ def test_data_that_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="there are none"):
         evaluate_classifier(model, tmp_path / "empty", PRESETS["raw"])
     data = labelled(tmp_path / "data", ["a", "b", "c"], [0, 20, 40])
-    with pytest.raises(CalibrationError, match=r"has 3 classes, but output 'scores' .* has 2\."):
+    with pytest.raises(CalibrationError, match=r"has 3 classes, but output 'scores' .* has 2; 2"):
         evaluate_classifier(model, data, PRESETS["raw"])
     Image.new("RGB", (8, 8)).save(data / "loose.png")
     with pytest.raises(CalibrationError, match=r"the image loose\.png lies outside one"):
         evaluate_classifier(model, data, PRESETS["raw"])
+
+
+def test_labels_from_a_table(tmp_path: Path) -> None:
+    model = load(networks.save(brightness_classifier(5), tmp_path / "m.onnx"))
+    for name, level in {"a.png": 0, "b.png": 40, "c.png": 60}.items():
+        Image.new("RGB", (8, 8), (level,) * 3).save(tmp_path / name)
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\na.png,0\nb.png,2\nc.png,1\n")
+    found = evaluate_classifier(model, tmp_path, PRESETS["raw"], labels=table)
+    assert (found.samples, found.classes, found.top1) == (3, 3, 2 / 3)
+    table.write_text("file,label\nb.png,1\nc.png,2\n")
+    assert evaluate_classifier(model, tmp_path, PRESETS["raw"], labels=table, offset=1).top1 == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected a line 'file,label' and one for each image"),
+        ("file,label\n", "expected a line 'file,label' and one for each image"),
+        ("a.png,0\n", "expected a line 'file,label'"),
+        (
+            "file,label\na.png,cat\na.png,-1\n",
+            "2 of 2 lines have no file and label",
+        ),
+        ("file,label\na.png,0\nx.png,1\n", r"1 of 2 images are not there: .*x\.png"),
+        (
+            "file,label\na.png,2\n",
+            "has 3 classes, but .* has 2; 1 images are beyond",
+        ),
+    ],
+)
+def test_bad_tables(text: str, message: str, tmp_path: Path) -> None:
+    model = load(networks.save(brightness_classifier(2), tmp_path / "m.onnx"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(CalibrationError, match=message):
+        evaluate_classifier(model, tmp_path, PRESETS["raw"], labels=tmp_path / "labels.csv")
+
+
+def test_one_class_alone(tmp_path: Path) -> None:
+    model = load(networks.save(brightness_classifier(2), tmp_path / "m.onnx"))
+    data = labelled(tmp_path / "data", ["b"], [20])
+    with pytest.raises(CalibrationError, match="has one class only, b, so that its place"):
+        evaluate_classifier(model, data, PRESETS["raw"])
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    found = evaluate_classifier(model, data, PRESETS["raw"], labels=tmp_path / "labels.txt")
+    assert found.top1 == 1.0

@@ -1,0 +1,109 @@
+"""MEASURE: which class each image shows, by its folder or by a list."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fcpts_onnx.errors import CalibrationError
+from fcpts_onnx.sources import find_images
+
+__all__ = ["Labelled", "class_names", "labelled_images"]
+
+_HEADER = ["file", "label"]
+_NAMED = 5  # of many that are wrong
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images and their classes.
+
+    Attributes:
+        places: the class of each image, as a place from 0 on.
+        classes: how many there are, also such that no image shows.
+    """
+
+    places: Mapping[Path, int]
+    classes: int
+
+
+def labelled_images(folder: Path, labels: Path | None = None) -> Labelled:
+    """Images with their classes.
+
+    Args:
+        folder: one folder a class, named after it, images in it and below; with a .csv any folder.
+        labels: a text file with one class name a line, in the order of the model's scores, by
+            default the folders' names, sorted; or a .csv with the columns file and label, the
+            class as a place from 0 on.
+
+    Raises:
+        CalibrationError: there are no images, folders of two classes or labels, or some are wrong.
+    """
+    if labels is not None and labels.suffix.lower() == ".csv":
+        return _from_table(folder, labels)
+    names = class_names(folder, labels)
+    index = {name: place for place, name in enumerate(names)}
+    return Labelled(
+        {path: index[path.relative_to(folder).parts[0]] for path in find_images(folder)}, len(names)
+    )
+
+
+def class_names(folder: Path, labels: Path | None) -> list[str]:
+    """The class names in the order of the model's outputs.
+
+    Raises:
+        CalibrationError: there are no class folders, the list cannot be read, or it misses one.
+    """
+    if not folder.is_dir():
+        raise CalibrationError(f"{folder}: no such folder of labelled images.")
+    images = find_images(folder)
+    entries = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    folders = sorted(entry.name for entry in entries if entry.is_dir())
+    loose = [entry for entry in images if entry.parent == folder]
+    if not folders or loose:
+        found = f"the image {loose[0].name} lies outside one" if loose else "there are none"
+        raise CalibrationError(f"{folder}: images must lie in a folder a class, but {found}.")
+    if labels is None and len(folders) == 1 and images:
+        raise CalibrationError(
+            f"{folder}: has one class only, {folders[0]}, so that its place among the scores is "
+            "unknown. Give --labels."
+        )
+    if labels is None:
+        return folders
+    try:
+        names = labels.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CalibrationError(f"{labels}: cannot be read as a list of classes: {error}") from error
+    names = [name.strip() for name in names if name.strip()]
+    if missing := sorted(set(folders) - set(names)):
+        raise CalibrationError(f"{labels}: has no class {', '.join(missing)}, which {folder} has.")
+    if twice := sorted(name for name in folders if names.count(name) > 1):
+        raise CalibrationError(f"{labels}: has the class {', '.join(twice)} more than once.")
+    return names
+
+
+def _from_table(folder: Path, labels: Path) -> Labelled:
+    try:
+        with labels.open(encoding="utf-8", newline="") as file:
+            header, *rows = [row for row in csv.reader(file) if row] or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CalibrationError(f"{labels}: cannot be read as a table: {error}") from error
+    if header != _HEADER or not rows:
+        raise CalibrationError(
+            f"{labels}: expected a line 'file,label' and one for each image, such as 'a.png,3'."
+        )
+    bad = [",".join(row) for row in rows if len(row) != len(_HEADER) or not row[1].isdecimal()]
+    if bad:
+        raise CalibrationError(
+            f"{labels}: {len(bad)} of {len(rows)} lines have no file and label from 0 on: "
+            f"{'; '.join(bad[:_NAMED])}."
+        )
+    places = {folder / name: int(label) for name, label in rows}
+    if missing := [str(path) for path in places if not path.is_file()]:
+        raise CalibrationError(
+            f"{labels}: {len(missing)} of {len(rows)} images are not there: "
+            f"{', '.join(missing[:_NAMED])}."
+        )
+    return Labelled(places, max(places.values()) + 1)
