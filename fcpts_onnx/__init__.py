@@ -1,10 +1,12 @@
 """fcpts-onnx: make a trained ONNX model sparse after training."""
 
+from fcpts_onnx.compare import compare
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.pipeline import evaluate, inspect, prune, validate
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import (
+    Comparison,
     Evaluation,
     Inspection,
     Output,
@@ -12,11 +14,13 @@ from fcpts_onnx.results import (
     Progress,
     PruneResult,
     Sparsity,
+    Trial,
     Validation,
     to_json,
 )
 
 __all__ = [
+    "Comparison",
     "Evaluation",
     "FcptsError",
     "Inspection",
@@ -27,7 +31,9 @@ __all__ = [
     "PruneResult",
     "Recipe",
     "Sparsity",
+    "Trial",
     "Validation",
+    "compare",
     "evaluate",
     "inspect",
     "prune",

@@ -13,22 +13,30 @@ from rich.console import Console
 import fcpts_onnx
 from fcpts_onnx import demo as demo_run
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.methods import ALLOCATIONS, LAYERWISE, LEARNED, NETWISE
+from fcpts_onnx.methods import ALLOCATIONS, LAYERWISE, LEARNED, METHODS, NETWISE
 from fcpts_onnx.options import (
     FILE,
     losses_of,
+    methods_of,
     output_options,
     preprocess_options,
     rule_of,
     run_options,
     seconds_of,
     selection_options,
+    targets_of,
     threads_option,
     views_of,
 )
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import recipe_names, recipe_text
-from fcpts_onnx.report import show_evaluation, show_inspection, show_pruning, show_validation
+from fcpts_onnx.report import (
+    show_comparison,
+    show_evaluation,
+    show_inspection,
+    show_pruning,
+    show_validation,
+)
 from fcpts_onnx.report.progress import progress_reporter
 from fcpts_onnx.results import to_json
 from fcpts_onnx.team import is_first
@@ -67,6 +75,7 @@ def main() -> None:
       fcpts-onnx prune model.onnx sparse.onnx --target 0.7 --calib images/
       fcpts-onnx validate model.onnx sparse.onnx --calib images/
       fcpts-onnx eval sparse.onnx --data labelled/
+      fcpts-onnx compare model.onnx --calib images/ --data labelled/ --out results/
     """
 
 
@@ -282,6 +291,73 @@ def evaluate(
         threads=threads,
     )
     show_evaluation(_console(quiet), found)
+    _write_json(json_file, found)
+
+
+@main.command(short_help="Hold methods side by side.")
+@click.argument("model", type=FILE)
+@click.option(
+    "--methods",
+    default="fcpts,pot-l2norm,pot-erk",
+    show_default=True,
+    callback=methods_of,
+    metavar="A,B,...",
+    help=f"Which: {', '.join(METHODS)}.",
+)
+@click.option(
+    "--targets",
+    default="0.5,0.7,0.9",
+    show_default=True,
+    callback=targets_of,
+    metavar="A,B,...",
+    help="Shares of zeros, between 0 and 1.",
+)
+@click.option("--calib", required=True, type=FILE, help="As for prune.")
+@click.option("--data", type=FILE, help="Labelled images, as for eval.")
+@click.option("--labels", type=FILE, help="As for eval.")
+@click.option(
+    "--out",
+    required=True,
+    type=FILE,
+    metavar="FOLDER",
+    help="For the sparse models, results.json and results.md; runs that are there are kept.",
+)
+@click.option(
+    "--samples", type=click.IntRange(1), default=10_000, show_default=True, help="As for prune."
+)
+@click.option("--recipe", metavar="NAME|FILE.toml", help="Instead of each method's own.")
+@click.option(
+    "--seeds", type=click.IntRange(1), default=1, show_default=True, help="How many runs of each."
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Runs at once, each in a process with its part of the processor.",
+)
+@preprocess_options
+@threads_option
+@output_options
+def compare(
+    model: Path, preprocess: str, seeds: int, json_file: Path | None, quiet: bool, **options: Any
+) -> None:
+    """Prune MODEL by several methods to several targets and show what is left of its accuracy.
+
+    \b
+    Example:
+      fcpts-onnx compare in.onnx --calib images/ --data labelled/ --out results/
+    """
+    console = _console(quiet)
+    settings = _settings(preprocess, options)
+    found = fcpts_onnx.compare(
+        model,
+        preprocess=settings,
+        seeds=range(seeds),
+        say=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+        **options,
+    )
+    show_comparison(console, found)
     _write_json(json_file, found)
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from fcpts_onnx.methods import ALLOCATIONS, LEARNED
+from fcpts_onnx.methods import ALLOCATIONS, LEARNED, METHODS
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.recipe import AUGMENTATIONS
 from fcpts_onnx.write import check_json
@@ -17,12 +17,14 @@ from fcpts_onnx.write import check_json
 __all__ = [
     "FILE",
     "losses_of",
+    "methods_of",
     "output_options",
     "preprocess_options",
     "rule_of",
     "run_options",
     "seconds_of",
     "selection_options",
+    "targets_of",
     "threads_option",
     "views_of",
 ]
@@ -84,6 +86,23 @@ def rule_of(_: click.Context, __: click.Parameter, value: str) -> str:
     if value not in known and not value.endswith(".json"):
         raise click.BadParameter(f"expected {', '.join(known)} or a .json file of rates")
     return value
+
+
+def methods_of(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+    if not names or set(names) - METHODS.keys():
+        raise click.BadParameter(f"expected some of {', '.join(METHODS)}, with commas")
+    return names
+
+
+def targets_of(_: click.Context, __: click.Parameter, value: str) -> tuple[float, ...]:
+    try:
+        targets = tuple(dict.fromkeys(float(part) for part in value.split(",")))
+    except ValueError as error:
+        raise click.BadParameter("expected shares with commas, such as 0.5,0.7,0.9") from error
+    if not all(0 < target < 1 for target in targets):
+        raise click.BadParameter("expected shares between 0 and 1, such as 0.5,0.7,0.9")
+    return targets
 
 
 def _json_target(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:

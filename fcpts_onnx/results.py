@@ -10,6 +10,7 @@ from typing import Any
 from fcpts_onnx.weights import Weight
 
 __all__ = [
+    "Comparison",
     "Evaluation",
     "Inspection",
     "Output",
@@ -17,6 +18,7 @@ __all__ = [
     "Progress",
     "PruneResult",
     "Sparsity",
+    "Trial",
     "Validation",
     "silent",
     "to_json",
@@ -196,6 +198,46 @@ class Evaluation:
     top1: float
     top5: float
     skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One method at one target, in a comparison.
+
+    Attributes:
+        output: the sparse file; None if there is none.
+        zeros: how many of `count` prunable values are zero in it.
+        kl, agreement: of the first output that has them, against the dense model.
+        top1, top5: on the labelled images, where there are any.
+        seconds: of the whole run.
+        error: why the method could not take the model.
+    """
+
+    method: str
+    target: float
+    seed: int
+    output: str | None = None
+    zeros: int = 0
+    count: int = 0
+    kl: float | None = None
+    agreement: float | None = None
+    top1: float | None = None
+    top5: float | None = None
+    seconds: float = 0.0
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods side by side on one model.
+
+    Attributes:
+        dense: the dense model on the labelled images, if there are any.
+    """
+
+    source: str
+    dense: Evaluation | None
+    trials: tuple[Trial, ...]
 
 
 def silent(_: object) -> None:

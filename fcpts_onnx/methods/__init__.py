@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fcpts_onnx.errors import TargetError
@@ -26,8 +26,10 @@ __all__ = [
     "ALLOCATIONS",
     "LAYERWISE",
     "LEARNED",
+    "METHODS",
     "NETWISE",
     "Allocation",
+    "Method",
     "allocated",
     "allocation",
     "check_pair",
@@ -54,6 +56,35 @@ LAYERWISE: dict[str, Rule] = {
     "sparsegpt": sparsegpt,
     "wanda": wanda,
     "none": untouched,
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A pair of choices under a name of its own.
+
+    Attributes:
+        source: where it is published.
+    """
+
+    allocate: str
+    reconstruct: str
+    source: str
+    recipe: str = "default"
+
+
+_POT = "Lazarevich, Kozlov and Malinin, Post-training deep neural network pruning, 2021"
+METHODS = {
+    "fcpts": Method(LEARNED, NETWISE, "Gong et al., FCPTS, AAAI 2024, as this tool learns it"),
+    "fcpts-paper": Method(LEARNED, NETWISE, "Gong et al., Algorithm 1", "paper"),
+    "fcpts-erk": Method("erk", NETWISE, "Gong et al., Figure 4: the rates of ERK, fixed"),
+    "fcpts-fisher": Method("fisher", NETWISE, "Theis et al., 2018, for the rates"),
+    "pot-l2norm": Method("l2norm", "layerwise", _POT),
+    "pot-erk": Method("erk", "layerwise", f"{_POT}; Evci et al., RigL, 2020"),
+    "sparsegpt": Method("uniform", "sparsegpt", "Frantar and Alistarh, SparseGPT, ICML 2023"),
+    "wanda": Method("uniform", "wanda", "Sun et al., Wanda, ICLR 2024"),
+    "lamp": Method("lamp", "none", "Lee et al., LAMP, ICLR 2021, nothing learned"),
+    "magnitude": Method("global", "none", "Han et al., 2015, nothing learned"),
 }
 
 

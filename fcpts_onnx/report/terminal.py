@@ -9,9 +9,15 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from fcpts_onnx.results import Evaluation, Inspection, PruneResult, Validation
+from fcpts_onnx.results import Comparison, Evaluation, Inspection, PruneResult, Validation
 
-__all__ = ["show_evaluation", "show_inspection", "show_pruning", "show_validation"]
+__all__ = [
+    "show_comparison",
+    "show_evaluation",
+    "show_inspection",
+    "show_pruning",
+    "show_validation",
+]
 
 
 _WIDEST = 1000  # columns
@@ -84,6 +90,28 @@ def show_evaluation(console: Console, found: Evaluation, title: str = "") -> Non
         f"{title or found.model}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%} "
         f"on {found.samples:,} images of {found.classes} classes in {found.data}",
     )
+
+
+def show_comparison(console: Console, found: Comparison) -> None:
+    """Methods side by side, by target; what went wrong below."""
+    if found.dense is not None:
+        show_evaluation(console, found.dense, "dense")
+    table = _table(
+        "zeros", "method", "seed", "top-1", "top-5", "KL", "same top-1", "seconds",
+        right=(0, 2, 3, 4, 5, 6, 7),
+    )  # fmt: skip
+    for trial in found.trials:
+        shares = (trial.top1, trial.top5, trial.agreement)
+        top1, top5, agreement = ("" if s is None else f"{s:.2%}" for s in shares)
+        kl = "" if trial.kl is None else f"{trial.kl:.3f}"
+        _row(
+            table, f"{trial.target:.1%}", trial.method, str(trial.seed), top1, top5, kl, agreement,
+            f"{trial.seconds:.0f}",
+        )  # fmt: skip
+    _whole(console, table)
+    for trial in found.trials:
+        if trial.error is not None:
+            _line(console, f"{trial.method} at {trial.target:.1%}: {trial.error}")
 
 
 def _zeros(console: Console, found: Validation) -> None:

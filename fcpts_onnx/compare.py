@@ -1,0 +1,266 @@
+"""MEASURE: methods side by side on one model, run by run, resumed where it was stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from fcpts_onnx.errors import FcptsError, OutputError, TargetError
+from fcpts_onnx.methods import METHODS, Method
+from fcpts_onnx.pipeline import PathLike, evaluate, prune
+from fcpts_onnx.preprocess import Preprocess
+from fcpts_onnx.recipe import Recipe
+from fcpts_onnx.results import Comparison, Evaluation, Trial, silent
+from fcpts_onnx.write import check_json, write_text
+
+__all__ = ["compare", "markdown"]
+
+_RESULTS, _TABLE = "results.json", "results.md"
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What all runs of a comparison have in common; results of another are never mixed in."""
+
+    model: Path
+    calib: Path
+    data: Path | None
+    labels: Path | None
+    preprocess: Preprocess
+    samples: int
+    threads: int
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What results depend on, to know them again by."""
+        return {
+            "model": hashlib.sha256(self.model.read_bytes()).hexdigest(),
+            "calib": str(self.calib.resolve()),
+            "data": None if self.data is None else str(self.data.resolve()),
+            "preprocess": json.loads(json.dumps(asdict(self.preprocess))),
+            "samples": self.samples,
+        }
+
+
+def compare(
+    model: PathLike,
+    *,
+    methods: Sequence[str],
+    targets: Sequence[float],
+    calib: PathLike,
+    out: PathLike,
+    data: PathLike | None = None,
+    labels: PathLike | None = None,
+    preprocess: Preprocess | str = "imagenet",
+    recipe: Recipe | str | None = None,
+    samples: int = 10_000,
+    seeds: Sequence[int] = (0,),
+    jobs: int = 1,
+    threads: int = 0,
+    say: Callable[[str], None] = silent,
+) -> Comparison:
+    """Prune a model by several methods to several targets and hold the results side by side.
+
+    Every sparse model, results.json and results.md lie in `out`; they are written after each run,
+    and runs whose results are there are not repeated.
+
+    Args:
+        methods: names of `methods.METHODS`.
+        targets: shares of zeros, 0 to 1.
+        data, labels: labelled images, as `evaluate` takes them.
+        recipe: instead of the methods' own; what learns nothing is not changed by it.
+        jobs: how many runs at once, each in a process with its part of the processor.
+        threads: of each run, 0 for its part of what is there.
+
+    Raises:
+        FcptsError: a method is unknown, or the model or the data cannot be read at all. A method
+            that cannot take the model is a row that says why.
+    """
+    if unknown := sorted(set(methods) - METHODS.keys()):
+        raise TargetError(f"Unknown: {', '.join(unknown)}; methods are {', '.join(METHODS)}.")
+    folder = Path(out)
+    settings = preprocess if isinstance(preprocess, Preprocess) else Preprocess.named(preprocess)
+    setting = _Setting(
+        Path(model), Path(calib), None if data is None else Path(data),
+        None if labels is None else Path(labels), settings, samples,
+        threads or max(1, (os.cpu_count() or 1) // jobs),
+    )  # fmt: skip
+    dense = _evaluated(setting, setting.model)
+    book = _Book(folder, setting, dense)
+    wanted = [
+        (name, _chosen(name, recipe), target, seed)
+        for target in targets
+        for name in methods
+        for seed in seeds
+    ]
+    left = [run for run in wanted if not book.has(*run)]
+    say(f"{len(wanted)} runs, {len(wanted) - len(left)} of them done before")
+    for name, method, trial in _all_run(setting, folder, left, jobs):
+        book.add(name, method, trial)
+        say(_line(trial))
+    return book.comparison(wanted)
+
+
+Run = tuple[str, dict[str, Any], float, int]
+"""Name of the method, what it stands for, target and seed."""
+
+
+def _chosen(name: str, recipe: Recipe | str | None) -> dict[str, Any]:
+    method: Method = METHODS[name]
+    found = Recipe.load(method.recipe) if recipe is None else recipe
+    found = found if isinstance(found, Recipe) else Recipe.load(found)
+    chosen = {"allocate": method.allocate, "reconstruct": method.reconstruct}
+    return {**chosen, "recipe": json.loads(json.dumps(asdict(found)))}
+
+
+class _Book:
+    """The results of a folder, written anew after each run."""
+
+    def __init__(self, folder: Path, setting: _Setting, dense: Evaluation | None) -> None:
+        self._folder, self._setting, self._dense = folder, setting, dense
+        self._path = folder / _RESULTS
+        self._same = setting.fingerprint()
+        self._entries: list[dict[str, Any]] = []
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            check_json(self._path)
+            stored = json.loads(self._path.read_text(encoding="utf-8") or "{}")
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{folder}: results cannot be kept there: {error}") from error
+        if stored.get("setting") != self._same:
+            raise OutputError(
+                f"{self._path}: holds results of another model, data or preprocessing. Name "
+                "another folder with --out."
+            )
+        self._entries = stored["runs"]
+
+    def has(self, name: str, method: dict[str, Any], target: float, seed: int) -> bool:
+        """Whether a run was done with just these settings, and its file is there."""
+        return self._find(name, method, target, seed) is not None
+
+    def add(self, name: str, method: dict[str, Any], trial: Trial) -> None:
+        """Note a run and write all that is known."""
+        self._entries = [
+            entry
+            for entry in self._entries
+            if (entry["trial"]["method"], entry["trial"]["target"], entry["trial"]["seed"])
+            != (name, trial.target, trial.seed)
+        ]
+        self._entries.append({"settings": method, "trial": asdict(trial)})
+        stored = {"setting": self._same, "runs": self._entries}
+        write_text(self._path, json.dumps(stored, indent=2) + "\n")
+        trials = tuple(Trial(**entry["trial"]) for entry in self._entries)
+        found = Comparison(str(self._setting.model), self._dense, trials)
+        write_text(self._folder / _TABLE, markdown(found))
+
+    def comparison(self, wanted: Sequence[Run]) -> Comparison:
+        """What the runs gave, in the order they were asked for."""
+        trials = tuple(found for run in wanted if (found := self._find(*run)) is not None)
+        return Comparison(str(self._setting.model), self._dense, trials)
+
+    def _find(self, name: str, method: dict[str, Any], target: float, seed: int) -> Trial | None:
+        for entry in self._entries:
+            trial = Trial(**entry["trial"])
+            if (trial.method, trial.target, trial.seed) == (name, target, seed):
+                is_there = trial.output is None or (self._folder / trial.output).is_file()
+                return trial if entry["settings"] == method and is_there else None
+        return None
+
+
+def _all_run(
+    setting: _Setting, folder: Path, runs: Sequence[Run], jobs: int
+) -> Iterator[tuple[str, dict[str, Any], Trial]]:
+    """The runs, as they end; at once in processes of their own where there are several jobs."""
+    if jobs == 1:
+        for run in runs:
+            yield run[0], run[1], _run(setting, folder, *run)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        pending = {pool.submit(_run, setting, folder, *run): run for run in runs}
+        while pending:
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                name, method, *_ = pending.pop(future)
+                yield name, method, future.result()
+
+
+def _run(
+    setting: _Setting, folder: Path, name: str, method: dict[str, Any], target: float, seed: int
+) -> Trial:
+    output = folder / f"{name}-{target:g}{f'-seed{seed}' if seed else ''}.onnx"
+    start = time.monotonic()
+    trial = Trial(name, target, seed)
+    try:
+        recipe = {**method["recipe"], "augment": tuple(method["recipe"]["augment"])}
+        result = prune(
+            setting.model, output, target=target, calib=setting.calib, seed=seed,
+            preprocess=setting.preprocess, recipe=Recipe(**recipe), allocate=method["allocate"],
+            reconstruct=method["reconstruct"], samples=setting.samples, threads=setting.threads,
+        )  # fmt: skip
+    except FcptsError as error:
+        return replace(trial, seconds=time.monotonic() - start, error=str(error))
+    seconds = time.monotonic() - start
+    compared = next((o for o in result.validation.outputs if o.kl is not None), None)
+    found = _evaluated(setting, output)
+    return replace(
+        trial,
+        output=output.name,
+        zeros=result.zeros,
+        count=result.count,
+        kl=None if compared is None else compared.kl,
+        agreement=None if compared is None else compared.agreement,
+        top1=None if found is None else found.top1,
+        top5=None if found is None else found.top5,
+        seconds=seconds,
+    )
+
+
+def _evaluated(setting: _Setting, model: Path) -> Evaluation | None:
+    if setting.data is None:
+        return None
+    return evaluate(
+        model, data=setting.data, labels=setting.labels, preprocess=setting.preprocess,
+        threads=setting.threads,
+    )  # fmt: skip
+
+
+def _line(trial: Trial) -> str:
+    start = f"{trial.method} at {trial.target:g}"
+    if trial.error is not None:
+        return f"{start}: {trial.error}"
+    accuracy = "" if trial.top1 is None else f"top-1 {trial.top1:.2%}, "
+    agreement = "" if trial.agreement is None else f"same top-1 {trial.agreement:.2%}, "
+    return f"{start}: {accuracy}{agreement}{trial.seconds:.0f} s"
+
+
+def markdown(found: Comparison) -> str:
+    """A line a run: what it reached, and how long it took."""
+    lines = [f"# {Path(found.source).name}", ""]
+    if found.dense is not None:
+        dense = f"top-1 {found.dense.top1:.2%}, top-5 {found.dense.top5:.2%}"
+        lines += [f"Dense: {dense} on {found.dense.samples:,} images.", ""]
+    lines += [
+        "| zeros | method | top-1 | top-5 | KL | same top-1 | seconds | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for trial in sorted(found.trials, key=lambda trial: (trial.target, -(trial.top1 or 0.0))):
+        shares = (trial.top1, trial.top5)
+        cells = ["" if share is None else f"{share:.2%}" for share in shares]
+        cells.append("" if trial.kl is None else f"{trial.kl:.3f}")
+        cells.append("" if trial.agreement is None else f"{trial.agreement:.2%}")
+        note = (trial.error or "").replace("|", "/")
+        seed = f", seed {trial.seed}" if trial.seed else ""
+        lines.append(
+            f"| {trial.target:.4g} | {trial.method}{seed} | {' | '.join(cells)} "
+            f"| {trial.seconds:.0f} | {note} |"
+        )
+    return "\n".join(lines) + "\n"

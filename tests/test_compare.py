@@ -1,0 +1,125 @@
+"""Methods side by side: what is run, kept, resumed and said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+
+import fcpts_onnx
+from fcpts_onnx import FcptsError
+from fcpts_onnx.cli import main
+from fcpts_onnx.methods import METHODS
+from tests import networks
+from tests.networks import save_images
+
+QUICK = "epochs = 0\nmin_steps = 6\nbatch_size = 8\ninterval = 1\n"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    networks.save(networks.cnn(), tmp_path / "in.onnx")
+    save_images(tmp_path / "images", 32)
+    for name in ("ant", "bee", "cat", "dog"):
+        save_images(tmp_path / "labelled" / name, 3, seed=ord(name[0]))
+    (tmp_path / "quick.toml").write_text(QUICK)
+    return tmp_path
+
+
+def compare(place: Path, *options: str) -> Result:
+    return CliRunner().invoke(
+        main,
+        [
+            "compare", str(place / "in.onnx"), "--calib", str(place / "images"),
+            "--data", str(place / "labelled"), "--out", str(place / "out"),
+            "--recipe", str(place / "quick.toml"), *options,
+        ],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_every_method(jobs: str, place: Path) -> None:
+    """The contract of a method: a file with just the zeros asked for, and a row."""
+    names = METHODS if jobs == "1" else ["fcpts", "wanda", "magnitude"]
+    result = compare(place, "--methods", ",".join(names), "--targets", "0.5,0.7", "--jobs", jobs)
+    assert result.exit_code == 0, result.output
+    stored = json.loads((place / "out" / "results.json").read_text())
+    trials = [run["trial"] for run in stored["runs"]]
+    assert {(t["method"], t["target"]) for t in trials} == {
+        (n, s) for n in names for s in (0.5, 0.7)
+    }
+    for trial in trials:
+        assert trial["error"] is None
+        assert (trial["zeros"], trial["count"]) == (round(trial["target"] * 320), 320)
+        graph = onnx.load(place / "out" / trial["output"]).graph
+        arrays = [onnx.numpy_helper.to_array(t) for t in graph.initializer if t.name[-2:] == ".w"]
+        assert sum(int((array == 0).sum()) for array in arrays) == trial["zeros"]
+        assert 0 <= trial["top1"] <= 1
+    table = (place / "out" / "results.md").read_text()
+    assert all(f"| {name} |" in table for name in names)
+    assert "dense: top-1" in result.output
+
+
+def test_it_goes_on_where_it_was_stopped(place: Path) -> None:
+    methods = ("--methods", "magnitude,wanda", "--targets")
+    assert "2 runs, 0 of them done before" in compare(place, *methods, "0.5").output
+    before = (place / "out" / "wanda-0.5.onnx").stat().st_mtime_ns
+    result = compare(place, *methods, "0.5,0.6")
+    assert "4 runs, 2 of them done before" in result.output
+    assert (place / "out" / "wanda-0.5.onnx").stat().st_mtime_ns == before
+    (place / "out" / "wanda-0.5.onnx").unlink()
+    assert "4 runs, 3 of them done before" in compare(place, *methods, "0.5,0.6").output
+    (place / "quick.toml").write_text(QUICK + "warmup = 0.1\n")
+    assert "4 runs, 0 of them done before" in compare(place, *methods, "0.5,0.6").output
+
+
+def test_results_of_another_model_are_not_mixed_in(place: Path) -> None:
+    assert compare(place, "--methods", "magnitude", "--targets", "0.5").exit_code == 0
+    networks.save(networks.cnn(opset=16), place / "in.onnx")
+    result = compare(place, "--methods", "magnitude", "--targets", "0.5")
+    assert result.exit_code == 1
+    assert "holds results of another model, data or preprocessing" in result.output
+
+
+def test_a_method_that_cannot_take_a_model_is_a_row(place: Path) -> None:
+    networks.save(networks.cnn(batch=1, baked=True), place / "in.onnx")
+    result = compare(place, "--methods", "wanda,fcpts", "--targets", "0.5")
+    assert result.exit_code == 0, result.output
+    assert "wanda at 50.0%: " in result.output
+    assert "cannot be taken layer by layer" in result.output
+    found = json.loads((place / "out" / "results.json").read_text())["runs"]
+    assert [bool(run["trial"]["output"]) for run in found] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--methods", "best"), "expected some of fcpts,"),
+        (("--methods", ""), "expected some of fcpts,"),
+        (("--targets", "lots"), "expected shares with commas"),
+        (("--targets", "0.5,1"), "expected shares between 0 and 1"),
+    ],
+)
+def test_wrong_usage(options: tuple[str, ...], message: str, place: Path) -> None:
+    result = compare(place, *options)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+    assert not (place / "out").exists()
+
+
+def test_from_python(place: Path) -> None:
+    with pytest.raises(FcptsError, match="Unknown: best; methods are fcpts,"):
+        fcpts_onnx.compare(
+            place / "in.onnx", methods=["best"], targets=[0.5], calib=place / "images",
+            out=place / "out",
+        )  # fmt: skip
+    found = fcpts_onnx.compare(
+        place / "in.onnx", methods=["lamp"], targets=[0.5], calib=place / "images",
+        out=place / "out", seeds=(0, 3),
+    )  # fmt: skip
+    assert found.dense is None
+    assert [(trial.seed, trial.top1) for trial in found.trials] == [(0, None), (3, None)]
+    assert (place / "out" / "lamp-0.5-seed3.onnx").is_file()
