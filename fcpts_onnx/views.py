@@ -22,15 +22,34 @@ def random_view(pixels: Tensor, kinds: Sequence[str], generator: torch.Generator
     if "crop" in kinds:
         pixels = _shift(pixels, generator)
     if "mix" in kinds:
-        pixels = _mixed(pixels, generator)
+        is_blend = torch.rand((), generator=generator) < 0.5
+        pixels = (_blended if is_blend else _patched)(pixels, generator)
     return pixels
 
 
-def _mixed(pixels: Tensor, generator: torch.Generator) -> Tensor:
+def _blended(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Each image with up to half of another one of the batch (mixup, Zhang et al. 2018)."""
     others = pixels[torch.randperm(len(pixels), generator=generator)]
     shares = torch.rand(len(pixels), generator=generator)[:, None, None, None] / 2
     return torch.lerp(pixels.float(), others.float(), shares).round().to(pixels.dtype)
+
+
+def _patched(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image with a rectangle, up to half of it, of another one (CutMix, Yun et al. 2019)."""
+    count, height, width, _ = pixels.shape
+    others = pixels[torch.randperm(count, generator=generator)]
+    side = (torch.rand(count, generator=generator) / 2).sqrt()
+    rows = _within(height, side, generator)[:, :, None, None]
+    columns = _within(width, side, generator)[:, None, :, None]
+    return torch.where(rows & columns, others, pixels)
+
+
+def _within(length: int, share: Tensor, generator: torch.Generator) -> Tensor:
+    """For each image, which places along an axis a stretch of that share of it covers."""
+    covered = (share * length).round()
+    start = (torch.rand(len(share), generator=generator) * (length - covered + 1)).floor()
+    places = torch.arange(length)
+    return (places >= start[:, None]) & (places < (start + covered)[:, None])
 
 
 def _shift(pixels: Tensor, generator: torch.Generator) -> Tensor:
