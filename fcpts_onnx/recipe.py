@@ -14,8 +14,8 @@ from fcpts_onnx.errors import RecipeError
 __all__ = ["AUGMENTATIONS", "Recipe", "recipe_names", "recipe_text"]
 
 AUGMENTATIONS = ("flip", "crop", "mix")
-"""Random views of images: flip, left to right; crop, shifts by up to an eighth of the size; mix, with
-up to half of another image, blended over it or as a piece of it."""
+"""Random views of images: flip, left to right; crop, shifts by up to an eighth of the size; mix,
+with up to half of another image, blended over it or as a piece of it."""
 
 _CHOICES = {
     "optimizer": ("adam", "sgd"),
