@@ -348,15 +348,22 @@ def compare(
     Example:
       fcpts-onnx compare in.onnx --calib images/ --data labelled/ --out results/
     """
+    out: Path = options["out"]
+    if json_file is not None and json_file.resolve().parent == out.resolve():
+        raise click.UsageError("--json names a file in --out, which has results.json already.")
     console = _console(quiet)
     settings = _settings(preprocess, options)
-    found = fcpts_onnx.compare(
-        model,
-        preprocess=settings,
-        seeds=range(seeds),
-        say=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
-        **options,
-    )
+    try:
+        found = fcpts_onnx.compare(
+            model,
+            preprocess=settings,
+            seeds=range(seeds),
+            say=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+            **options,
+        )
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted; the runs that ended are in {out}.", err=True)
+        click.get_current_context().exit(_INTERRUPTED)
     show_comparison(console, found)
     _write_json(json_file, found)
 

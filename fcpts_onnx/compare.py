@@ -13,8 +13,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from fcpts_onnx.calibration import load_calibration
 from fcpts_onnx.errors import FcptsError, OutputError, TargetError
 from fcpts_onnx.methods import METHODS, Method
+from fcpts_onnx.model import load
 from fcpts_onnx.pipeline import PathLike, evaluate, prune
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
@@ -41,12 +43,18 @@ class _Setting:
     def fingerprint(self) -> dict[str, Any]:
         """What results depend on, to know them again by."""
         return {
-            "model": hashlib.sha256(self.model.read_bytes()).hexdigest(),
+            "model": [_hash(file) for file in load(self.model).files],
             "calib": str(self.calib.resolve()),
             "data": None if self.data is None else str(self.data.resolve()),
+            "labels": None if self.labels is None else _hash(self.labels),
             "preprocess": json.loads(json.dumps(asdict(self.preprocess))),
             "samples": self.samples,
         }
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def compare(
@@ -92,6 +100,7 @@ def compare(
         None if labels is None else Path(labels), settings, samples,
         threads or max(1, (os.cpu_count() or 1) // jobs),
     )  # fmt: skip
+    load_calibration(calib, load(model), settings, samples=1)  # what no method could read
     dense = _evaluated(setting, setting.model)
     book = _Book(folder, setting, dense)
     wanted = [
@@ -145,7 +154,8 @@ class _Book:
 
     def has(self, name: str, method: dict[str, Any], target: float, seed: int) -> bool:
         """Whether a run was done with just these settings, and its file is there."""
-        return self._find(name, method, target, seed) is not None
+        found = self._find(name, method, target, seed)
+        return found is not None and found.error is None
 
     def add(self, name: str, method: dict[str, Any], trial: Trial) -> None:
         """Note a run and write all that is known."""
@@ -184,35 +194,45 @@ def _all_run(
         for run in runs:
             yield run[0], run[1], _run(setting, folder, *run)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    try:
         pending = {pool.submit(_run, setting, folder, *run): run for run in runs}
         while pending:
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 name, method, *_ = pending.pop(future)
                 yield name, method, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _run(
     setting: _Setting, folder: Path, name: str, method: dict[str, Any], target: float, seed: int
 ) -> Trial:
-    output = folder / f"{name}-{target:g}{f'-seed{seed}' if seed else ''}.onnx"
     start = time.monotonic()
-    trial = Trial(name, target, seed)
     try:
-        recipe = {**method["recipe"], "augment": tuple(method["recipe"]["augment"])}
-        result = prune(
-            setting.model, output, target=target, calib=setting.calib, seed=seed,
-            preprocess=setting.preprocess, recipe=Recipe(**recipe), allocate=method["allocate"],
-            reconstruct=method["reconstruct"], samples=setting.samples, threads=setting.threads,
-        )  # fmt: skip
-    except FcptsError as error:
-        return replace(trial, seconds=time.monotonic() - start, error=str(error))
-    seconds = time.monotonic() - start
+        trial = _trial(setting, folder, name, method, target, seed)
+    except (FcptsError, RuntimeError, MemoryError) as error:
+        trial = Trial(name, target, seed, error=str(error) or type(error).__name__)
+    return replace(trial, seconds=time.monotonic() - start)
+
+
+def _trial(
+    setting: _Setting, folder: Path, name: str, method: dict[str, Any], target: float, seed: int
+) -> Trial:
+    output = folder / f"{name}-{target:g}{f'-seed{seed}' if seed else ''}.onnx"
+    recipe = {**method["recipe"], "augment": tuple(method["recipe"]["augment"])}
+    result = prune(
+        setting.model, output, target=target, calib=setting.calib, seed=seed,
+        preprocess=setting.preprocess, recipe=Recipe(**recipe), allocate=method["allocate"],
+        reconstruct=method["reconstruct"], samples=setting.samples, threads=setting.threads,
+    )  # fmt: skip
     compared = next((o for o in result.validation.outputs if o.kl is not None), None)
     found = _evaluated(setting, output)
-    return replace(
-        trial,
+    return Trial(
+        name,
+        target,
+        seed,
         output=output.name,
         zeros=result.zeros,
         count=result.count,
@@ -220,7 +240,6 @@ def _run(
         agreement=None if compared is None else compared.agreement,
         top1=None if found is None else found.top1,
         top5=None if found is None else found.top5,
-        seconds=seconds,
     )
 
 
@@ -257,7 +276,7 @@ def markdown(found: Comparison) -> str:
         cells = ["" if share is None else f"{share:.2%}" for share in shares]
         cells.append("" if trial.kl is None else f"{trial.kl:.3f}")
         cells.append("" if trial.agreement is None else f"{trial.agreement:.2%}")
-        note = (trial.error or "").replace("|", "/")
+        note = " ".join((trial.error or "").replace("|", "/").split())
         seed = f", seed {trial.seed}" if trial.seed else ""
         lines.append(
             f"| {trial.target:.4g} | {trial.method}{seed} | {' | '.join(cells)} "

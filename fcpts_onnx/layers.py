@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,6 +16,7 @@ __all__ = ["Layer", "layers"]
 
 _DATA, _WEIGHT, _BIAS = 0, 1, 2
 _CHANNELS_SECOND = ("Conv", "ConvTranspose")
+_OPERATORS = (*_CHANNELS_SECOND, "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,12 @@ class Layer:
     Attributes:
         weight: its weight.
         data: the name of what it multiplies.
-        output: the name of what it gives, its bias added.
-        bias: the name of that bias, if it has one.
+        bias: the name of the bias that it adds and nothing else reads, one value a channel.
         product: the step without the bias.
     """
 
     weight: Weight
     data: str
-    output: str
     bias: str | None
     product: Step
 
@@ -67,33 +66,47 @@ class Layer:
         count = int(torch.Size(inner).numel())
         units = torch.eye(count, dtype=data.dtype, device=data.device).reshape(count, *inner)
         units = units.repeat(self.groups, *[1] * len(inner)).movedim(0, axis)
-        (name,) = self.product.inputs[_WEIGHT : _WEIGHT + 1]
-        assert name is not None
-        (found,) = self.product.run({self.data: data, name: units})
-        return self.places(found)
+        return self.times(data, units)
 
-    def places(self, output: Tensor) -> Tensor:
-        """What the layer gives, as (groups, places, output channels of one)."""
+    def times(self, data: Tensor, weight: Tensor) -> Tensor:
+        """Data times a stored weight: (groups, places, output channels of one)."""
+        name = self.product.inputs[_WEIGHT]
+        assert name is not None
+        (output,) = self.product.run({self.data: data, name: weight})
         axis = 1 if self.product.op in _CHANNELS_SECOND else -1
         flat = output.movedim(axis, -1).flatten(0, -2)
         return flat.reshape(len(flat), self.groups, -1).movedim(1, 0)
 
 
-def layers(steps: Sequence[Step], weights: Sequence[Weight]) -> dict[str, Layer]:
-    """The layers whose weights are read as they are stored, and once, by weight, in graph order."""
+def layers(
+    steps: Sequence[Step], weights: Sequence[Weight], biases: Mapping[str, int]
+) -> dict[str, Layer]:
+    """The layers whose weights are read as they are stored, and once, by weight, in graph order.
+
+    Args:
+        biases: the lengths of what may change, where it is a bias.
+    """
     known = {weight.value: weight for weight in weights}
     readers: dict[str, list[Step]] = {}
     for step in steps:
-        for name in step.reads & known.keys():
-            readers.setdefault(name, []).append(step)
+        for read in step.reads:
+            readers.setdefault(read, []).append(step)
     found = {}
-    for name, (step, *others) in readers.items():
+    for step in steps:
         product = step.parts[0] if step.parts else step
-        is_second = len(product.inputs) > _WEIGHT and product.inputs[_WEIGHT] == name
-        data = product.inputs[_DATA]
-        if others or not is_second or data is None or known[name].channel_axis is None:
+        if product.op not in _OPERATORS:
+            continue
+        data, name = product.inputs[_DATA], product.inputs[_WEIGHT]
+        if name is None or name not in known or data is None or len(readers[name]) > 1:
+            continue
+        if known[name].channel_axis is None:
             continue
         bias = step.inputs[_BIAS] if len(step.inputs) > _BIAS else None
+        # One that several layers share, or that is scaled, stays as it is.
+        is_own = bias is not None and len(readers[bias]) == 1
+        is_own &= product.attributes.get("beta", 1.0) == 1.0
+        if bias is not None and not (is_own and biases.get(bias) == known[name].channels):
+            bias = None
         plain = replace(product, inputs=product.inputs[: _WEIGHT + 1])
-        found[known[name].name] = Layer(known[name], data, step.outputs[0], bias, plain)
+        found[known[name].name] = Layer(known[name], data, bias, plain)
     return found

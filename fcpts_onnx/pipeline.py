@@ -154,11 +154,11 @@ def prune(
             network = network_of(engine, twin, calibration, recipe, threads)
         with clock("learn"):
             network.prepare(torch_device)
-            seconds = clock.left(time_budget, parity, len(calibration), team)
             task = Task(
-                network, calibration, weights, budget, recipe, (*heads, *features), seed, team
+                network, calibration, weights, budget, recipe, heads, seed, team, features=features
             )
             task = allocated(task, rule)
+            seconds = clock.left(time_budget, parity, len(calibration), team)
             learned = recovered(task, reconstruct, seconds=seconds, say=say, report=report)
             twin.prepare(torch.device("cpu"))
         with clock("write"):

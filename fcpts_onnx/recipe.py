@@ -81,8 +81,8 @@ class Recipe:
             "score" only.
         points: n of Eq. 12.
         bandwidth: h of Eq. 12 in units of the weights; 0 follows the data.
-        ramp: share of the run over which the sparsity rises to the target; "cost" only.
-        interval: steps between two updates of the masks ("cost"), or of the largest thresholds
+        ramp: share of the run over which the sparsity rises to the target; not with "score".
+        interval: steps between two updates of the masks, or with "score" of the largest thresholds
             that leave each layer its least number of weights ("score").
         reach: how far thresholds move over the ramp: by a factor of exp(reach) if a layer's cost
             were e times the mean all along; "cost" only.

@@ -271,12 +271,12 @@ def test_help_examples_work(place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (place / name).write_bytes((place / "in.onnx").read_bytes())
     np.savez(place / "inputs.npz", image=networks.values(8, 3, 8, 8))
     examples = help_examples()
-    assert len(examples) == 11
+    assert len(examples) == 13
     for line in sorted(examples, key=lambda line: "prune" not in line):
         arguments = shlex.split(line)[1:]
         if arguments[0] == "demo":
             continue
-        if arguments[0] == "prune":
+        if arguments[0] in ("prune", "compare"):
             arguments += ["--recipe", "quick.toml"]
         result = run(*arguments)
         assert result.exit_code == 0, f"{line}: {result.output}"

@@ -92,6 +92,30 @@ def test_a_method_that_cannot_take_a_model_is_a_row(place: Path) -> None:
     assert "cannot be taken layer by layer" in result.output
     found = json.loads((place / "out" / "results.json").read_text())["runs"]
     assert [bool(run["trial"]["output"]) for run in found] == [False, True]
+    again = compare(place, "--methods", "wanda,fcpts", "--targets", "0.5")
+    assert "2 runs, 1 of them done before" in again.output  # a failure is tried again
+
+
+def test_other_labels_are_other_results(place: Path) -> None:
+    options = ("--methods", "magnitude", "--targets", "0.5", "--labels", str(place / "names.txt"))
+    (place / "names.txt").write_text("ant\nbee\ncat\ndog\n")
+    assert compare(place, *options).exit_code == 0
+    (place / "names.txt").write_text("dog\nbee\ncat\nant\n")
+    assert "holds results of another model" in compare(place, *options).output
+
+
+def test_what_cannot_be_read_at_all(place: Path) -> None:
+    (place / "in.onnx").unlink()
+    result = compare(place, "--methods", "magnitude", "--targets", "0.5")
+    assert result.exit_code == 1
+    assert "in.onnx" in result.output
+    assert not (place / "out").exists()
+    networks.save(networks.cnn(), place / "in.onnx")
+    for file in (place / "images").iterdir():
+        file.unlink()
+    result = compare(place, "--methods", "magnitude", "--targets", "0.5")
+    assert result.exit_code == 1
+    assert "no images" in result.output
 
 
 @pytest.mark.parametrize(

@@ -54,14 +54,16 @@ def test_the_matrix_times_the_rows(name: str) -> None:
     op, data, shape, attributes = CASES[name]
     model = network(op, data, shape, **attributes)
     twin = Twin(model, ["w", "b"])
-    (layer,) = layers(twin.steps, find_weights(model)).values()
-    assert (layer.data, layer.output, layer.bias) == ("x", "y", "b")
+    (layer,) = layers(twin.steps, find_weights(model), {"b": len(twin.learned["b"])}).values()
+    assert (layer.data, layer.bias) == ("x", "b")
     x, weight = torch.from_numpy(values(*data, scale=1.0)), torch.from_numpy(values(*shape))
     rows = layer.rows(weight)
     assert rows.shape[0] == layer.groups == attributes.get("group", 1)
     with torch.no_grad():
         found = layer.matrix(x) @ rows.mT + twin.learned["b"].reshape(layer.groups, 1, -1)
-        torch.testing.assert_close(found, layer.places(twin({"x": x})["y"]))
+        whole = layer.times(x, weight) + twin.learned["b"].reshape(layer.groups, 1, -1)
+        torch.testing.assert_close(found, whole)
+        assert whole.sum() == pytest.approx(float(twin({"x": x})["y"].sum()), rel=1e-3)
     torch.testing.assert_close(layer.stored(rows), weight, rtol=0, atol=0)
 
 
@@ -78,4 +80,35 @@ def test_what_is_no_plain_layer_is_left_out() -> None:
     model = Model(Path("m.onnx"), proto)
     weights = find_weights(model)
     assert {weight.name for weight in weights} == set(constants)
-    assert layers(Twin(model, list(constants)).steps, weights) == {}
+    assert layers(Twin(model, list(constants)).steps, weights, {}) == {}
+
+
+BIASES = {
+    "its own": ([helper.make_node("Gemm", ["x", "w", "b"], ["y"])], "b"),
+    "scaled": ([helper.make_node("Gemm", ["x", "w", "b"], ["y"], beta=0.5)], None),
+    "shared": (
+        [
+            helper.make_node("Gemm", ["x", "w", "b"], ["a"]),
+            helper.make_node("Add", ["a", "b"], ["y"]),
+        ],
+        None,
+    ),
+    "passed on": (
+        [
+            helper.make_node("Identity", ["b"], ["i"]),
+            helper.make_node("Gemm", ["x", "w", "i"], ["y"]),
+        ],
+        None,
+    ),
+    "one for all channels": ([helper.make_node("Gemm", ["x", "w", "one"], ["y"])], None),
+}
+
+
+@pytest.mark.parametrize("name", BIASES)
+def test_which_bias_may_move(name: str) -> None:
+    nodes, expected = BIASES[name]
+    constants = {"w": values(4, 6), "b": values(6), "one": values(1)}
+    model = Model(Path("m.onnx"), networks.make(nodes, constants, {"x": ["N", 4]}, {"y": ["N", 6]}))
+    twin = Twin(model, ["w", "b", "one"])
+    lengths = {key: value.numel() for key, value in twin.learned.items()}
+    assert layers(twin.steps, find_weights(model), lengths)["w"].bias == expected

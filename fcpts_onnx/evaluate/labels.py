@@ -86,7 +86,7 @@ def class_names(folder: Path, labels: Path | None) -> list[str]:
 
 def _from_table(folder: Path, labels: Path) -> Labelled:
     try:
-        with labels.open(encoding="utf-8", newline="") as file:
+        with labels.open(encoding="utf-8-sig", newline="") as file:
             header, *rows = [row for row in csv.reader(file) if row] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CalibrationError(f"{labels}: cannot be read as a table: {error}") from error
@@ -101,6 +101,8 @@ def _from_table(folder: Path, labels: Path) -> Labelled:
             f"{'; '.join(bad[:_NAMED])}."
         )
     places = {folder / name: int(label) for name, label in rows}
+    if len(places) < len(rows):
+        raise CalibrationError(f"{labels}: names {len(rows) - len(places)} images more than once.")
     if missing := [str(path) for path in places if not path.is_file()]:
         raise CalibrationError(
             f"{labels}: {len(missing)} of {len(rows)} images are not there: "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +15,7 @@ from fcpts_onnx.sparsity.task import Task
 __all__ = ["fisher"]
 
 _SAMPLES = 256
+_SPREAD_SAMPLES = 64
 
 
 def fisher(task: Task) -> dict[str, float]:
@@ -29,9 +32,12 @@ def fisher(task: Task) -> dict[str, float]:
     generator = torch.Generator().manual_seed(task.seed)
     total = dict.fromkeys(values, 0.0)
     order = torch.randperm(len(task.calibration), generator=generator)[:_SAMPLES]
+    with torch.no_grad():
+        some = task.network(task.batch(order[:_SPREAD_SAMPLES]), {})
+    heads = [replace(head, spread=_spread(some[head.name])) for head in task.heads]
     for place in order.split(1):
         found = task.network(task.batch(place), stored)
-        loss = torch.stack([_surprise(found[h.name].float(), h, generator) for h in task.heads])
+        loss = torch.stack([_surprise(found[h.name].float(), h, generator) for h in heads])
         gradients = torch.autograd.grad(loss.sum(), list(values.values()), allow_unused=True)
         for name, gradient in zip(values, gradients, strict=True):
             if gradient is not None:
@@ -40,13 +46,17 @@ def fisher(task: Task) -> dict[str, float]:
     return counts_by_rank(scores, task.budget.zeros)
 
 
+def _spread(output: Tensor) -> float:
+    """The variance that a squared error counts against."""
+    return float(output.float().var(correction=0).clamp_min(1e-12))
+
+
 def _surprise(found: Tensor, head: Head, generator: torch.Generator) -> Tensor:
     """-log p of an outcome that is drawn from what the network gives."""
-    if head.loss == "mse":
-        spread = found.detach().var(correction=0) if head.spread is None else head.spread
+    if head.loss == "mse" and head.spread is not None:
         noise = torch.randn(found.shape, generator=generator).to(found.device)
-        target = found.detach() + noise * spread**0.5
-        return (found - target).square().sum() / (2 * spread)
+        target = found.detach() + noise * head.spread**0.5
+        return (found - target).square().sum() / (2 * head.spread)
     if head.loss == "bce":
         scores = torch.logit(found, eps=1e-6) if head.probabilities else found
         chance = torch.rand(scores.shape, generator=generator).to(scores.device)

@@ -33,4 +33,4 @@ def least_squares(rows: Tensor, moments: Moments, zeros: int) -> Sparse:
             system = system + torch.diag_embed(damping * mask + (1 - mask))
             solved = torch.linalg.solve(system, (wanted[part] * mask)[..., None])
             result[group, part] = solved.squeeze(-1)
-    return Sparse(result, masks, moments.bias_for(result))
+    return Sparse(result, masks, moments.best_shift(result))

@@ -33,7 +33,7 @@ def _group(rows: Tensor, gram: Tensor, zeros: int) -> tuple[Tensor, Tensor]:
     values, masks = rows.clone(), torch.ones_like(rows)
     count = rows.shape[1]
     damping = _DAMPING * gram.diagonal().mean().clamp_min(1e-12)
-    inverse = torch.linalg.inv(gram + damping * torch.eye(count, dtype=gram.dtype))
+    inverse = torch.linalg.inv(gram + damping * torch.eye(count).to(gram))
     factor = torch.linalg.cholesky(inverse, upper=True)
     done = 0
     for start in range(0, count, _BLOCK):

@@ -17,7 +17,13 @@ def wanda(rows: Tensor, moments: Moments, zeros: int) -> Sparse:
     Sun et al. (2024), Eq. 1; |x|_2 is an input's norm over all places. A `layerwise.Rule`.
     """
     norms = moments.gram.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
-    scores = (rows.abs() * norms[:, None]).flatten(0, 1)
-    each, more = divmod(zeros, len(scores))
-    masks = [mask_of_smallest(row, each + (place < more)) for place, row in enumerate(scores)]
-    return Sparse(rows, torch.stack(masks).reshape(rows.shape))
+    flat = rows.flatten(0, 1)
+    scores = (rows.abs() * norms[:, None]).flatten(0, 1).masked_fill(flat == 0, -1.0)
+    present = (flat == 0).sum(1).tolist()
+    masks, left = torch.empty_like(scores), zeros
+    # Each row has the same count, but for what is zero already.
+    for done, row in enumerate(sorted(range(len(scores)), key=lambda row: -present[row])):
+        count = max(present[row], left // (len(scores) - done))
+        masks[row] = mask_of_smallest(scores[row], count)
+        left -= count
+    return Sparse(rows, masks.reshape(rows.shape))

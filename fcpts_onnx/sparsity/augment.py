@@ -35,8 +35,8 @@ def usable_views(twin: Twin, calibration: Calibration, kinds: Sequence[str]) -> 
         plain = twin(calibration.take(chosen))
         for kind in kinds:
             viewed = twin(calibration.views(chosen, [kind], generator))
-            for name, output in plain.items():
-                before, after = class_scores(output), class_scores(viewed[name])
+            for name in twin.output_names:
+                before, after = class_scores(plain[name]), class_scores(viewed[name])
                 if before is not None and after is not None:
                     same = (before.argmax(1) == after.argmax(1)) | (kind == "mix")
                     agreement.setdefault(kind, []).append(same.float())

@@ -100,7 +100,13 @@ def control_loss(rates: Tensor, counts: Tensor, target: float) -> Tensor:
 
 
 def counts_by_rank(scores: Mapping[str, Tensor], zeros: int) -> dict[str, float]:
-    """How many of the `zeros` smallest scores of all layers together are in each of them."""
+    """How many of the `zeros` smallest scores of all layers together are in each of them.
+
+    What is no number counts as zero, as the scores of a layer that is all zeros.
+    """
+    if not zeros:
+        return dict.fromkeys(scores, 0.0)
+    scores = {name: score.nan_to_num(0.0) for name, score in scores.items()}
     joint = torch.cat([score.flatten() for score in scores.values()])
     threshold = kth_smallest(joint, zeros)
     below = {name: float((score < threshold).sum()) for name, score in scores.items()}

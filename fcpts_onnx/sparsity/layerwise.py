@@ -24,15 +24,15 @@ _SAMPLES = 2048
 
 @dataclass(frozen=True)
 class Moments:
-    """Means over the places of a layer, for its inputs X in the sparse network and dense output Y.
+    """Means over the places of a layer, of its inputs X in the sparse network and dense Y = X' W.
 
     Attributes:
         gram: of X^T X, (groups, inputs, inputs).
-        cross: of X^T Y, (groups, inputs, output channels); Y without the layer's bias.
+        cross: of X^T Y, (groups, inputs, output channels).
         inputs: of X, (groups, inputs).
         outputs: of Y, (groups, output channels).
         energy: of |Y|^2, over all channels.
-        bias: the layer's own, (groups, output channels), if it may change.
+        has_bias: whether the layer has a bias of its own, which may move.
     """
 
     gram: Tensor
@@ -40,28 +40,27 @@ class Moments:
     inputs: Tensor
     outputs: Tensor
     energy: float
-    bias: Tensor | None
+    has_bias: bool
 
     def centred(self) -> tuple[Tensor, Tensor]:
         """`gram` and `cross` as they are to the weights where the bias is free."""
-        if self.bias is None:
+        if not self.has_bias:
             return self.gram, self.cross
         gram = self.gram - self.inputs[:, :, None] * self.inputs[:, None]
         return gram, self.cross - self.inputs[:, :, None] * self.outputs[:, None]
 
-    def bias_for(self, rows: Tensor) -> Tensor | None:
-        """The bias that is best with some rows, if it may change."""
-        if self.bias is None:
+    def best_shift(self, rows: Tensor) -> Tensor | None:
+        """What is best added to the bias with some rows, if it may move."""
+        if not self.has_bias:
             return None
-        return self.bias + self.outputs - (rows @ self.inputs[:, :, None]).squeeze(-1)
+        return self.outputs - (rows @ self.inputs[:, :, None]).squeeze(-1)
 
-    def error(self, rows: Tensor, bias: Tensor | None) -> float:
-        """|X W + b - Y|^2 relative to |Y|^2."""
+    def error(self, rows: Tensor, shift: Tensor | None) -> float:
+        """|X W + shift - Y|^2 relative to |Y|^2."""
         square = ((rows @ self.gram) * rows).sum() - 2 * (rows.mT * self.cross).sum()
-        if bias is not None and self.bias is not None:
-            moved = bias - self.bias
+        if shift is not None:
             mean = (rows @ self.inputs[:, :, None]).squeeze(-1) - self.outputs
-            square = square + (moved * (moved + 2 * mean)).sum()
+            square = square + (shift * (shift + 2 * mean)).sum()
         return float(square + self.energy) / (self.energy or 1.0)
 
 
@@ -72,12 +71,12 @@ class Sparse:
     Attributes:
         rows: the values, (groups, output channels, inputs).
         mask: 1 where they are kept, of the same shape.
-        bias: the new one, (groups, output channels), None where it stays.
+        shift: what the bias moves by, (groups, output channels); None where it stays.
     """
 
     rows: Tensor
     mask: Tensor
-    bias: Tensor | None = None
+    shift: Tensor | None = None
 
 
 Rule = Callable[[Tensor, Moments, int], Sparse]
@@ -95,7 +94,7 @@ def layer_by_layer(
     """
     twin, counts = _twin(task), task.zeros
     assert counts is not None, "layer by layer, zeros have to be shared out before"
-    found = layers(twin.steps, task.weights)
+    found = layers(twin.steps, task.weights, _biases(twin))
     _see_that_all_are_there(task, found)
     changed: dict[str, Tensor] = {}
     history: list[Progress] = []
@@ -107,12 +106,13 @@ def layer_by_layer(
         sparse = rule(layer.rows(dense).double(), moments, counts[name])
         rows = torch.where(sparse.mask != 0, nonzero(sparse.rows.to(dense.dtype)), 0.0)
         changed[layer.weight.value] = layer.stored(rows)
-        if sparse.bias is not None and layer.bias is not None:
-            changed[layer.bias] = sparse.bias.flatten().to(dense.dtype)
+        if sparse.shift is not None and layer.bias is not None:
+            bias = twin.learned[layer.bias].detach()
+            changed[layer.bias] = bias + sparse.shift.reshape(bias.shape).to(bias.dtype)
         rates[name] = counts[name] / layer.weight.count
         sparsity = sum(rates[weight.name] * weight.count for weight in task.weights) / whole
         seconds = time.monotonic() - start
-        error = moments.error(rows.double(), sparse.bias)
+        error = moments.error(rows.double(), sparse.shift)
         history.append(Progress(step, len(found), error, sparsity, seconds, dict(rates)))
         report(history[-1])
     return Learned({name: value.cpu() for name, value in changed.items()}, tuple(history))
@@ -129,6 +129,11 @@ def _twin(task: Task) -> Twin:
     return task.network
 
 
+def _biases(twin: Twin) -> dict[str, int]:
+    """The lengths of what is a bias if a layer adds it."""
+    return {name: len(value) for name, value in twin.learned.items() if value.ndim == 1}
+
+
 def _see_that_all_are_there(task: Task, found: Mapping[str, Layer]) -> None:
     bad = [w.name for w in task.weights if w.name not in found or w.grid is not None]
     if bad:
@@ -143,13 +148,11 @@ def _moments(task: Task, twin: Twin, layer: Layer, changed: Mapping[str, Tensor]
     """Over the samples."""
     sums: list[Tensor] = []
     places = 0
-    bias = None if layer.bias is None else twin.constant(layer.bias).detach()
+    dense = twin.learned[layer.weight.value]
     for batch in _batches(task):
-        dense = twin(batch, fetch=[layer.output])[layer.output]
-        data = twin(batch, changed, fetch=[layer.data])[layer.data]
-        x, y = layer.matrix(data), layer.places(dense)
-        if bias is not None:
-            y = y - bias.reshape(layer.groups, 1, -1)
+        before = twin(batch, fetch=[layer.data])[layer.data]
+        after = twin(batch, changed, fetch=[layer.data])[layer.data]
+        x, y = layer.matrix(after), layer.times(before, dense)
         parts = [x.mT @ x, x.mT @ y, x.sum(1), y.sum(1), y.square().sum()]
         sums = [
             part.double() if not sums else total + part
@@ -157,10 +160,7 @@ def _moments(task: Task, twin: Twin, layer: Layer, changed: Mapping[str, Tensor]
         ]
         places += x.shape[1]
     gram, cross, inputs, outputs, energy = (total / places for total in sums)
-    free = None
-    if bias is not None and layer.bias in twin.learned:
-        free = bias.reshape(layer.groups, -1).double()
-    return Moments(gram, cross, inputs, outputs, float(energy), free)
+    return Moments(gram, cross, inputs, outputs, float(energy), layer.bias is not None)
 
 
 def _batches(task: Task) -> Iterator[dict[str, Tensor]]:

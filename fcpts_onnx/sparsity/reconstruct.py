@@ -77,6 +77,7 @@ def _learn(task: Task, course: _Course, report: Callable[[Progress], None]) -> L
     batches = _batches(task, student.device)
     precision = _precision(recipe, student.device)
     meter = _Meter(team, report)
+    heads = (*task.heads, *task.features)
     for step, progress in course:
         whole = next(batches)
         batch, part = team.share(whole), team.weight(whole)
@@ -88,7 +89,7 @@ def _learn(task: Task, course: _Course, report: Callable[[Progress], None]) -> L
             with torch.no_grad():
                 expected = network(batch, student.dense)
             found = network(batch, student.tensors(masked))
-        loss = reconstruction_loss(expected, found, task.heads, recipe.temperature)
+        loss = reconstruction_loss(expected, found, heads, recipe.temperature)
         optimizer.zero_grad()
         (loss * part + thresholds.control_loss(values)).backward()
         team.average(_gradients(optimizer))

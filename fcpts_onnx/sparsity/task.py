@@ -30,6 +30,7 @@ class Task:
         seed: of the samples' order and views.
         team: the processes that share each batch.
         zeros: how many each weight shall have, by name; learned if None.
+        features: how values inside the network are to be met, beside the outputs.
     """
 
     network: Network
@@ -41,6 +42,7 @@ class Task:
     seed: int = 0
     team: Team = ALONE
     zeros: Mapping[str, int] | None = None
+    features: Sequence[Head] = ()
 
     def dense(self) -> dict[str, Tensor]:
         """The dense values of the weights to prune, by their name."""

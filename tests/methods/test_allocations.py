@@ -70,6 +70,11 @@ def test_ties_are_shared(tmp_path: Path) -> None:
     assert found("global", task_of(tmp_path, 0.5, equal, equal)) == [2, 2]
 
 
+def test_a_layer_of_zeros(tmp_path: Path) -> None:
+    task = task_of(tmp_path, 0.6, np.zeros((4, 2), np.float32), values(2, 16))
+    assert found("l2norm", task)[0] == 8
+
+
 def test_lamp(tmp_path: Path) -> None:
     """Scores are 1/30, 4/29, 9/25, 1 and 1/91, 4/90, 9/86, 16/77, 25/61, 1."""
     np.testing.assert_allclose(lamp_score(torch.from_numpy(SMALL)), [[1 / 30, 4 / 29], [9 / 25, 1]])
@@ -98,14 +103,16 @@ def test_fisher_sees_through_scales(loss: str, tmp_path: Path) -> None:
     assert found("global", plain) != found("global", scaled)
 
 
-def test_fisher_by_hand(tmp_path: Path) -> None:
-    """Of y = x W at variance v the information is E[x^2] / v everywhere: magnitudes decide."""
-    wide = values(8, 8) * np.linspace(0.1, 2, 8, dtype=np.float32)
-    task = task_of(tmp_path, 0.5, wide, np.eye(8, dtype=np.float32))
-    zeros = ALLOCATIONS["fisher"](task)
-    kept = 128 - 64
-    assert zeros["w1"] >= 56  # what is zero already comes first
-    assert zeros["w0"] == pytest.approx(kept - zeros["w1"])
+def test_fisher_of_a_number_a_sample(tmp_path: Path) -> None:
+    """The variance is that over samples; within one there is none."""
+    zeros = found("fisher", task_of(tmp_path, 0.5, values(8, 8), values(8, 1)))
+    assert sum(zeros) == pytest.approx(36)
+
+
+def test_fisher_asks_the_outputs_alone(tmp_path: Path) -> None:
+    task = task_of(tmp_path, 0.5, values(8, 8), values(8, 8, seed=1))
+    watching = replace(task, features=(Head("h1", "mse", weight=10.0, spread=1.0),))
+    assert found("fisher", watching) == found("fisher", task)
 
 
 @pytest.mark.parametrize("name", ALLOCATIONS)

@@ -22,11 +22,11 @@ def data(inputs: int = 6, outputs: int = 4, groups: int = 1) -> tuple[Tensor, Te
     return x, rows, x @ rows.mT
 
 
-def moments(x: Tensor, y: Tensor, bias: Tensor | None = None) -> Moments:
+def moments(x: Tensor, y: Tensor, *, has_bias: bool = False) -> Moments:
     count = x.shape[1]
     return Moments(
         x.mT @ x / count, x.mT @ y / count, x.mean(1), y.mean(1), float(y.square().sum()) / count,
-        bias,
+        has_bias,
     )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def test_counts_are_exact(rule: Rule, zeros: int) -> None:
 def test_the_error_is_that_of_the_outputs() -> None:
     x, rows, y = data()
     other, bias = rows + 0.1, torch.full((1, 4), 0.3, dtype=torch.float64)
-    dense = moments(x, y, torch.zeros(1, 4, dtype=torch.float64))
+    dense = moments(x, y, has_bias=True)
     expected = float((x @ other.mT + bias - y).square().sum() / y.square().sum())
     assert dense.error(other, bias) == pytest.approx(expected)
     assert dense.error(rows, None) == pytest.approx(0.0, abs=1e-9)
@@ -54,8 +54,8 @@ def test_the_error_is_that_of_the_outputs() -> None:
 def test_least_squares() -> None:
     """Each row is what torch's solver finds with the inputs that are left and a mean on top."""
     x, rows, y = data()
-    found = least_squares(rows, moments(x, y + 2.0, torch.zeros(1, 4, dtype=torch.float64)), 12)
-    assert found.bias is not None
+    found = least_squares(rows, moments(x, y + 2.0, has_bias=True), 12)
+    assert found.shift is not None
     values = found.rows * found.mask
     centred = x[0] - x[0].mean(0)
     pull = (0.001 * 500 * centred.var(0, correction=0).mean()).sqrt()  # towards the dense weights
@@ -68,7 +68,7 @@ def test_least_squares() -> None:
         solved = torch.linalg.lstsq(design, wanted[:, None]).solution[:, 0]
         torch.testing.assert_close(values[0, row, left], solved)
         mean = y[0][:, row].mean() + 2.0 - x[0].mean(0) @ values[0, row]
-        torch.testing.assert_close(found.bias[0, row], mean)
+        torch.testing.assert_close(found.shift[0, row], mean)
 
 
 def test_least_squares_beats_the_others() -> None:
@@ -77,7 +77,7 @@ def test_least_squares_beats_the_others() -> None:
     errors = {}
     for rule in (least_squares, untouched):
         found = rule(rows, dense, 30)
-        errors[rule] = dense.error(found.rows * found.mask, found.bias)
+        errors[rule] = dense.error(found.rows * found.mask, found.shift)
     assert errors[least_squares] < 0.8 * errors[untouched]
 
 
@@ -88,6 +88,14 @@ def test_wanda() -> None:
     found = wanda(rows, moments(x, x @ rows.mT), 4)  # scores 4 3 6 5 and 1 1 3 5
     assert found.mask.tolist() == [[[0, 0, 1, 1], [0, 0, 1, 1]]]
     torch.testing.assert_close(found.rows, rows)
+
+
+def test_wanda_keeps_the_zeros_that_are_there() -> None:
+    x, rows, y = data()
+    rows[0, 1] = 0.0
+    found = wanda(rows, moments(x, y), 12)
+    assert (found.mask[0] == 0).sum(1).tolist() == [2, 6, 2, 2]
+    assert int((rows[found.mask != 0] == 0).sum()) == 0
 
 
 def test_sparsegpt_makes_up_for_a_lost_column() -> None:

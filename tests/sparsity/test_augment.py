@@ -41,6 +41,9 @@ def test_a_flip_that_changes_the_class_is_seen(tmp_path: Path) -> None:
     assert found["flip"] == pytest.approx(0.5, abs=0.2)
     assert found["crop"] == found["mix"] == 1.0
     assert usable_views(Twin(model), calibration, []) == {}
+    watching = Twin(model)
+    watching.watched = tuple(step.outputs[0] for step in watching.steps[:-1])
+    assert usable_views(watching, calibration, ["flip", "crop", "mix"]) == found
 
 
 def test_nothing_is_said_of_arrays_or_of_outputs_without_classes(tmp_path: Path) -> None:
