@@ -13,7 +13,7 @@ from rich.console import Console
 import fcpts_onnx
 from fcpts_onnx import demo as demo_run
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.methods import ALLOCATIONS, LAYERWISE, LEARNED, METHODS, NETWISE
+from fcpts_onnx.methods import ALLOCATIONS, LEARNED, METHODS, NETWISE, RECONSTRUCTIONS
 from fcpts_onnx.options import (
     FILE,
     losses_of,
@@ -115,10 +115,10 @@ def main() -> None:
 )
 @click.option(
     "--reconstruct",
-    type=click.Choice([NETWISE, *LAYERWISE]),
+    type=click.Choice(RECONSTRUCTIONS),
     default=NETWISE,
     show_default=True,
-    help="How to win accuracy back; all but netwise take layer after layer.",
+    help="How to win accuracy back; all but netwise and none take layer after layer.",
 )
 @click.option(
     "--augment",

@@ -60,6 +60,8 @@ class Layer:
         The operator itself gives it, with unit vectors for weights, so that padding, strides and
         the like are its own.
         """
+        if self.product.op == "MatMul":
+            return data.flatten(0, -2)[None]
         axis = self.weight.channel_axis
         assert axis is not None
         inner = [size for place, size in enumerate(self.weight.shape) if place != axis]

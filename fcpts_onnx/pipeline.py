@@ -100,8 +100,8 @@ def prune(
         recipe: a Recipe, or the name of one or of a TOML file.
         allocate: how zeros are shared among layers: "learned" as the recipe says, a rule of
             `methods.ALLOCATIONS`, or a .json file of rates by weight.
-        reconstruct: how accuracy is won back: "netwise" by learning, or layer by layer: one of
-            `methods.LAYERWISE`.
+        reconstruct: how accuracy is won back: "netwise" by learning, or another of
+            `methods.RECONSTRUCTIONS`.
         augment: random views of images, instead of the recipe's: "flip", "crop", "mix".
         time_budget: seconds in all; learns as long as fits, instead of the recipe's epochs. Then
             the result depends on the machine's speed too.

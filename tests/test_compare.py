@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
@@ -57,6 +58,7 @@ def test_every_method(jobs: str, place: Path) -> None:
         graph = onnx.load(place / "out" / trial["output"]).graph
         arrays = [onnx.numpy_helper.to_array(t) for t in graph.initializer if t.name[-2:] == ".w"]
         assert sum(int((array == 0).sum()) for array in arrays) == trial["zeros"]
+        assert not any(np.signbit(array[array == 0]).any() for array in arrays)
         assert 0 <= trial["top1"] <= 1
     table = (place / "out" / "results.md").read_text()
     assert all(f"| {name} |" in table for name in names)

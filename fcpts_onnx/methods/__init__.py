@@ -24,10 +24,10 @@ from fcpts_onnx.sparsity.task import Task
 
 __all__ = [
     "ALLOCATIONS",
-    "LAYERWISE",
     "LEARNED",
     "METHODS",
     "NETWISE",
+    "RECONSTRUCTIONS",
     "Allocation",
     "Method",
     "allocated",
@@ -55,8 +55,9 @@ LAYERWISE: dict[str, Rule] = {
     "layerwise": least_squares,
     "sparsegpt": sparsegpt,
     "wanda": wanda,
-    "none": untouched,
 }
+NONE = "none"
+RECONSTRUCTIONS = (NETWISE, *LAYERWISE, NONE)
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ METHODS = {
     "pot-erk": Method("erk", "layerwise", f"{_POT}; Evci et al., RigL, 2020"),
     "sparsegpt": Method("uniform", "sparsegpt", "Frantar and Alistarh, SparseGPT, ICML 2023"),
     "wanda": Method("uniform", "wanda", "Sun et al., Wanda, ICLR 2024"),
-    "lamp": Method("lamp", "none", "Lee et al., LAMP, ICLR 2021, nothing learned"),
-    "magnitude": Method("global", "none", "Han et al., 2015, nothing learned"),
+    "lamp": Method("lamp", NONE, "Lee et al., LAMP, ICLR 2021, nothing learned"),
+    "magnitude": Method("global", NONE, "Han et al., 2015, nothing learned"),
 }
 
 
@@ -113,9 +114,9 @@ def check_pair(allocate: str, reconstruct: str, time_budget: float | None) -> No
         TargetError: there is no such way to reconstruct, it needs zeros that are shared before, or
             it takes as long as it takes.
     """
-    if reconstruct not in (NETWISE, *LAYERWISE):
+    if reconstruct not in RECONSTRUCTIONS:
         raise TargetError(
-            f"--reconstruct {reconstruct} is unknown; expected {', '.join((NETWISE, *LAYERWISE))}."
+            f"--reconstruct {reconstruct} is unknown; expected {', '.join(RECONSTRUCTIONS)}."
         )
     if allocate == LEARNED and reconstruct != NETWISE:
         raise TargetError(
@@ -144,4 +145,6 @@ def recovered(
     """What one of the ways to reconstruct makes of a task."""
     if name == NETWISE:
         return reconstruct(task, seconds=seconds, say=say, report=report)
+    if name == NONE:
+        return untouched(task)
     return layer_by_layer(task, LAYERWISE[name], report=report)

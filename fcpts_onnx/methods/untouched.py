@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
 
 from fcpts_onnx.sparsity.budget import mask_of_smallest
-from fcpts_onnx.sparsity.layerwise import Moments, Sparse
+from fcpts_onnx.sparsity.reconstruct import Learned
+from fcpts_onnx.sparsity.task import Task
 
 __all__ = ["untouched"]
 
 
-def untouched(rows: Tensor, moments: Moments, zeros: int) -> Sparse:
-    """No reconstruction: what the others are held against. A `layerwise.Rule`."""
-    del moments
-    return Sparse(rows, mask_of_smallest(rows.abs(), zeros))
+def untouched(task: Task) -> Learned:
+    """No reconstruction: what the others are held against."""
+    counts = task.zeros
+    assert counts is not None, "zeros have to be shared out before"
+    stored = {weight.name: weight.value for weight in task.weights}
+    dense = task.dense()
+    masks = {name: mask_of_smallest(value.abs(), counts[name]) for name, value in dense.items()}
+    sparse = {name: torch.where(masks[name] != 0, value, 0.0) for name, value in dense.items()}
+    return Learned({stored[name]: value.cpu() for name, value in sparse.items()}, ())
