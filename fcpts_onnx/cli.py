@@ -13,31 +13,26 @@ from rich.console import Console
 import fcpts_onnx
 from fcpts_onnx import demo as demo_run
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.methods import ALLOCATIONS, LEARNED, METHODS, NETWISE, RECONSTRUCTIONS
 from fcpts_onnx.options import (
     FILE,
-    losses_of,
-    methods_of,
+    comparing_options,
+    learning_options,
     output_options,
     preprocess_options,
-    rule_of,
     run_options,
-    seconds_of,
     selection_options,
-    targets_of,
     threads_option,
-    views_of,
 )
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import recipe_names, recipe_text
-from fcpts_onnx.report import (
+from fcpts_onnx.report.progress import progress_reporter
+from fcpts_onnx.report.terminal import (
     show_comparison,
     show_evaluation,
     show_inspection,
     show_pruning,
     show_validation,
 )
-from fcpts_onnx.report.progress import progress_reporter
 from fcpts_onnx.results import to_json
 from fcpts_onnx.team import is_first
 from fcpts_onnx.write import write_text
@@ -98,62 +93,7 @@ def main() -> None:
 )
 @preprocess_options
 @selection_options
-@click.option(
-    "--recipe",
-    default="default",
-    show_default=True,
-    metavar="NAME|FILE.toml",
-    help=f"How to learn: {', '.join(recipe_names())}, or a TOML file.",
-)
-@click.option(
-    "--allocate",
-    default=LEARNED,
-    show_default=True,
-    callback=rule_of,
-    metavar="RULE|FILE.json",
-    help=f"How layers share the zeros: {LEARNED}, {', '.join(ALLOCATIONS)}, or rates by weight.",
-)
-@click.option(
-    "--reconstruct",
-    type=click.Choice(RECONSTRUCTIONS),
-    default=NETWISE,
-    show_default=True,
-    help="How to win accuracy back; all but netwise and none take layer after layer.",
-)
-@click.option(
-    "--augment",
-    callback=views_of,
-    metavar="none|flip,crop,mix",
-    help="Random views of images to learn from, instead of the recipe's.",
-)
-@click.option(
-    "--time-budget",
-    callback=seconds_of,
-    metavar="TIME",
-    help="Learn as long as fits into 90s, 5m or 1.5h in all, instead of the recipe's epochs.",
-)
-@click.option(
-    "--loss",
-    "losses",
-    multiple=True,
-    callback=losses_of,
-    metavar="OUTPUT=kl|bce|mse",
-    help="How an output is met, instead of what is chosen for it; repeatable.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to learn; auto takes CUDA where it is.",
-)
-@click.option(
-    "--engine",
-    type=click.Choice(["torch", "ort"]),
-    default="torch",
-    show_default=True,
-    help="What computes gradients; ort is onnxruntime-training, in an environment of its own.",
-)
+@learning_options
 @run_options
 @click.option("--overwrite", is_flag=True, help="Allow OUTPUT to be MODEL itself.")
 @output_options
@@ -296,46 +236,7 @@ def evaluate(
 
 @main.command(short_help="Hold methods side by side.")
 @click.argument("model", type=FILE)
-@click.option(
-    "--methods",
-    default="fcpts,pot-l2norm,pot-erk",
-    show_default=True,
-    callback=methods_of,
-    metavar="A,B,...",
-    help=f"Which: {', '.join(METHODS)}.",
-)
-@click.option(
-    "--targets",
-    default="0.5,0.7,0.9",
-    show_default=True,
-    callback=targets_of,
-    metavar="A,B,...",
-    help="Shares of zeros, between 0 and 1.",
-)
-@click.option("--calib", required=True, type=FILE, help="As for prune.")
-@click.option("--data", type=FILE, help="Labelled images, as for eval.")
-@click.option("--labels", type=FILE, help="As for eval.")
-@click.option(
-    "--out",
-    required=True,
-    type=FILE,
-    metavar="FOLDER",
-    help="For the sparse models, results.json and results.md; runs that are there are kept.",
-)
-@click.option(
-    "--samples", type=click.IntRange(1), default=10_000, show_default=True, help="As for prune."
-)
-@click.option("--recipe", metavar="NAME|FILE.toml", help="Instead of each method's own.")
-@click.option(
-    "--seeds", type=click.IntRange(1), default=1, show_default=True, help="How many runs of each."
-)
-@click.option(
-    "--jobs",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Runs at once, each in a process with its part of the processor.",
-)
+@comparing_options
 @preprocess_options
 @threads_option
 @output_options

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from fcpts_onnx.calibration import load_calibration
 from fcpts_onnx.errors import FcptsError, OutputError, TargetError
-from fcpts_onnx.methods import METHODS, Method
+from fcpts_onnx.methods import METHODS
 from fcpts_onnx.model import load
 from fcpts_onnx.pipeline import PathLike, evaluate, prune
 from fcpts_onnx.preprocess import Preprocess
@@ -47,9 +47,37 @@ class _Setting:
             "calib": str(self.calib.resolve()),
             "data": None if self.data is None else str(self.data.resolve()),
             "labels": None if self.labels is None else _hash(self.labels),
-            "preprocess": json.loads(json.dumps(asdict(self.preprocess))),
+            "preprocess": _as_stored(self.preprocess),
             "samples": self.samples,
         }
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A method at a target, with the recipe it learns by."""
+
+    method: str
+    recipe: Recipe
+    target: float
+    seed: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the name stands for, to know it again by."""
+        method = METHODS[self.method]
+        chosen = {"allocate": method.allocate, "reconstruct": method.reconstruct}
+        return {**chosen, "recipe": _as_stored(self.recipe)}
+
+    def is_of(self, trial: Trial) -> bool:
+        """Whether a result is that of this run."""
+        found = (trial.method, trial.target, trial.seed)
+        return found == (self.method, self.target, self.seed)
+
+
+def _as_stored(settings: Recipe | Preprocess) -> dict[str, Any]:
+    """As they read once they were written as JSON."""
+    found: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    return found
 
 
 def _hash(file: Path) -> str:
@@ -103,30 +131,23 @@ def compare(
     load_calibration(calib, load(model), settings, samples=1)  # what no method could read
     dense = _evaluated(setting, setting.model)
     book = _Book(folder, setting, dense)
+    recipes = {name: _recipe(recipe or METHODS[name].recipe) for name in methods}
     wanted = [
-        (name, _chosen(name, recipe), target, seed)
+        _Run(name, recipes[name], target, seed)
         for target in targets
         for name in methods
         for seed in seeds
     ]
-    left = [run for run in wanted if not book.has(*run)]
+    left = [run for run in wanted if not book.has(run)]
     say(f"{len(wanted)} runs, {len(wanted) - len(left)} of them done before")
-    for name, method, trial in _all_run(setting, folder, left, jobs):
-        book.add(name, method, trial)
+    for run, trial in _all_run(setting, folder, left, jobs):
+        book.add(run, trial)
         say(_line(trial))
     return book.comparison(wanted)
 
 
-Run = tuple[str, dict[str, Any], float, int]
-"""Name of the method, what it stands for, target and seed."""
-
-
-def _chosen(name: str, recipe: Recipe | str | None) -> dict[str, Any]:
-    method: Method = METHODS[name]
-    found = Recipe.load(method.recipe) if recipe is None else recipe
-    found = found if isinstance(found, Recipe) else Recipe.load(found)
-    chosen = {"allocate": method.allocate, "reconstruct": method.reconstruct}
-    return {**chosen, "recipe": json.loads(json.dumps(asdict(found)))}
+def _recipe(choice: Recipe | str) -> Recipe:
+    return choice if isinstance(choice, Recipe) else Recipe.load(choice)
 
 
 class _Book:
@@ -152,87 +173,76 @@ class _Book:
             )
         self._entries = stored["runs"]
 
-    def has(self, name: str, method: dict[str, Any], target: float, seed: int) -> bool:
+    def has(self, run: _Run) -> bool:
         """Whether a run was done with just these settings, and its file is there."""
-        found = self._find(name, method, target, seed)
+        found = self._find(run)
         return found is not None and found.error is None
 
-    def add(self, name: str, method: dict[str, Any], trial: Trial) -> None:
+    def add(self, run: _Run, trial: Trial) -> None:
         """Note a run and write all that is known."""
-        self._entries = [
-            entry
-            for entry in self._entries
-            if (entry["trial"]["method"], entry["trial"]["target"], entry["trial"]["seed"])
-            != (name, trial.target, trial.seed)
-        ]
-        self._entries.append({"settings": method, "trial": asdict(trial)})
+        self._entries = [e for e in self._entries if not run.is_of(Trial(**e["trial"]))]
+        self._entries.append({"settings": run.settings, "trial": asdict(trial)})
         stored = {"setting": self._same, "runs": self._entries}
         write_text(self._path, json.dumps(stored, indent=2) + "\n")
         trials = tuple(Trial(**entry["trial"]) for entry in self._entries)
         found = Comparison(str(self._setting.model), self._dense, trials)
         write_text(self._folder / _TABLE, markdown(found))
 
-    def comparison(self, wanted: Sequence[Run]) -> Comparison:
+    def comparison(self, wanted: Sequence[_Run]) -> Comparison:
         """What the runs gave, in the order they were asked for."""
-        trials = tuple(found for run in wanted if (found := self._find(*run)) is not None)
+        trials = tuple(found for run in wanted if (found := self._find(run)) is not None)
         return Comparison(str(self._setting.model), self._dense, trials)
 
-    def _find(self, name: str, method: dict[str, Any], target: float, seed: int) -> Trial | None:
+    def _find(self, run: _Run) -> Trial | None:
         for entry in self._entries:
             trial = Trial(**entry["trial"])
-            if (trial.method, trial.target, trial.seed) == (name, target, seed):
+            if run.is_of(trial):
                 is_there = trial.output is None or (self._folder / trial.output).is_file()
-                return trial if entry["settings"] == method and is_there else None
+                return trial if entry["settings"] == run.settings and is_there else None
         return None
 
 
 def _all_run(
-    setting: _Setting, folder: Path, runs: Sequence[Run], jobs: int
-) -> Iterator[tuple[str, dict[str, Any], Trial]]:
+    setting: _Setting, folder: Path, runs: Sequence[_Run], jobs: int
+) -> Iterator[tuple[_Run, Trial]]:
     """The runs, as they end; at once in processes of their own where there are several jobs."""
     if jobs == 1:
         for run in runs:
-            yield run[0], run[1], _run(setting, folder, *run)
+            yield run, _timed(setting, folder, run)
         return
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
     try:
-        pending = {pool.submit(_run, setting, folder, *run): run for run in runs}
-        while pending:
-            done, _ = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                name, method, *_ = pending.pop(future)
-                yield name, method, future.result()
+        pending = {pool.submit(_timed, setting, folder, run): run for run in runs}
+        for future in as_completed(pending):
+            yield pending[future], future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _run(
-    setting: _Setting, folder: Path, name: str, method: dict[str, Any], target: float, seed: int
-) -> Trial:
+def _timed(setting: _Setting, folder: Path, run: _Run) -> Trial:
     start = time.monotonic()
     try:
-        trial = _trial(setting, folder, name, method, target, seed)
+        trial = _trial(setting, folder, run)
     except (FcptsError, RuntimeError, MemoryError) as error:
-        trial = Trial(name, target, seed, error=str(error) or type(error).__name__)
+        reason = str(error) or type(error).__name__
+        trial = Trial(run.method, run.target, run.seed, error=reason)
     return replace(trial, seconds=time.monotonic() - start)
 
 
-def _trial(
-    setting: _Setting, folder: Path, name: str, method: dict[str, Any], target: float, seed: int
-) -> Trial:
-    output = folder / f"{name}-{target:g}{f'-seed{seed}' if seed else ''}.onnx"
-    recipe = {**method["recipe"], "augment": tuple(method["recipe"]["augment"])}
+def _trial(setting: _Setting, folder: Path, run: _Run) -> Trial:
+    method = METHODS[run.method]
+    output = folder / f"{run.method}-{run.target:g}{f'-seed{run.seed}' if run.seed else ''}.onnx"
     result = prune(
-        setting.model, output, target=target, calib=setting.calib, seed=seed,
-        preprocess=setting.preprocess, recipe=Recipe(**recipe), allocate=method["allocate"],
-        reconstruct=method["reconstruct"], samples=setting.samples, threads=setting.threads,
+        setting.model, output, target=run.target, calib=setting.calib, seed=run.seed,
+        preprocess=setting.preprocess, recipe=run.recipe, allocate=method.allocate,
+        reconstruct=method.reconstruct, samples=setting.samples, threads=setting.threads,
     )  # fmt: skip
     compared = next((o for o in result.validation.outputs if o.kl is not None), None)
     found = _evaluated(setting, output)
     return Trial(
-        name,
-        target,
-        seed,
+        run.method,
+        run.target,
+        run.seed,
         output=output.name,
         zeros=result.zeros,
         count=result.count,

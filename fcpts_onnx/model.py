@@ -29,6 +29,7 @@ __all__ = [
     "external_bytes",
     "load",
     "stored_tensors",
+    "take_in",
     "tensor_array",
 ]
 
@@ -239,6 +240,18 @@ def _stored(
             yield from _stored(body, {}, named=body is taken.get(place))
 
 
+def take_in(tensor: onnx.TensorProto, folder: str) -> None:
+    """Bring the external data of a tensor into itself.
+
+    Raises:
+        ModelError: the file is shorter than the tensor says.
+    """
+    content = external_bytes(tensor, folder)
+    tensor.ClearField("data_location")
+    tensor.ClearField("external_data")
+    tensor.raw_data = content
+
+
 def _with_inner_data(model: Model) -> onnx.ModelProto:
     """The model with the external data of tensors inside nodes, which have no name to ask for."""
     if not any(n is None and uses_external_data(t) for n, t in stored_tensors(model.proto.graph)):
@@ -247,10 +260,7 @@ def _with_inner_data(model: Model) -> onnx.ModelProto:
     proto.CopyFrom(model.proto)
     for name, tensor in list(stored_tensors(proto.graph)):
         if name is None and uses_external_data(tensor):
-            content = external_bytes(tensor, model.folder)
-            tensor.ClearField("data_location")
-            tensor.ClearField("external_data")
-            tensor.raw_data = content
+            take_in(tensor, model.folder)
     return proto
 
 

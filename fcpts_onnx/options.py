@@ -1,4 +1,4 @@
-"""The options that several commands share, and how their values are read."""
+"""The options of the commands, by what they say, and how their values are read."""
 
 from __future__ import annotations
 
@@ -9,24 +9,20 @@ from typing import Any, TypeVar
 
 import click
 
-from fcpts_onnx.methods import ALLOCATIONS, LEARNED, METHODS
+from fcpts_onnx.methods import ALLOCATIONS, LEARNED, METHODS, NETWISE, RECONSTRUCTIONS
 from fcpts_onnx.preprocess import PRESETS
-from fcpts_onnx.recipe import AUGMENTATIONS
+from fcpts_onnx.recipe import AUGMENTATIONS, recipe_names
 from fcpts_onnx.write import check_json
 
 __all__ = [
     "FILE",
-    "losses_of",
-    "methods_of",
+    "comparing_options",
+    "learning_options",
     "output_options",
     "preprocess_options",
-    "rule_of",
     "run_options",
-    "seconds_of",
     "selection_options",
-    "targets_of",
     "threads_option",
-    "views_of",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -57,7 +53,7 @@ def _places(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...
     return places
 
 
-def views_of(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+def _views(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     if value is None:
         return None
     kinds = tuple(part.strip() for part in value.split(",") if part.strip() != "none")
@@ -66,7 +62,7 @@ def views_of(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
     return kinds
 
 
-def seconds_of(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+def _seconds(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
     if value is None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip())
@@ -75,27 +71,27 @@ def seconds_of(_: click.Context, __: click.Parameter, value: str | None) -> floa
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
-def losses_of(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+def _losses(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     if any(value.count("=") < 1 for value in values):
         raise click.BadParameter("expected OUTPUT=LOSS, such as scores=kl")
     return dict(value.rsplit("=", 1) for value in values)
 
 
-def rule_of(_: click.Context, __: click.Parameter, value: str) -> str:
+def _rule(_: click.Context, __: click.Parameter, value: str) -> str:
     known = (LEARNED, *ALLOCATIONS)
     if value not in known and not value.endswith(".json"):
         raise click.BadParameter(f"expected {', '.join(known)} or a .json file of rates")
     return value
 
 
-def methods_of(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+def _methods(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
     if not names or set(names) - METHODS.keys():
         raise click.BadParameter(f"expected some of {', '.join(METHODS)}, with commas")
     return names
 
 
-def targets_of(_: click.Context, __: click.Parameter, value: str) -> tuple[float, ...]:
+def _targets(_: click.Context, __: click.Parameter, value: str) -> tuple[float, ...]:
     try:
         targets = tuple(dict.fromkeys(float(part) for part in value.split(",")))
     except ValueError as error:
@@ -207,4 +203,108 @@ output_options = _options(
         help="Write the result as JSON too.",
     ),
     click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors."),
+)
+learning_options = _options(
+    click.option(
+        "--recipe",
+        default="default",
+        show_default=True,
+        metavar="NAME|FILE.toml",
+        help=f"How to learn: {', '.join(recipe_names())}, or a TOML file.",
+    ),
+    click.option(
+        "--allocate",
+        default=LEARNED,
+        show_default=True,
+        callback=_rule,
+        metavar="RULE|FILE.json",
+        help=f"How layers share zeros: {LEARNED}, {', '.join(ALLOCATIONS)}, or rates by weight.",
+    ),
+    click.option(
+        "--reconstruct",
+        type=click.Choice(RECONSTRUCTIONS),
+        default=NETWISE,
+        show_default=True,
+        help="How to win accuracy back; all but netwise and none take layer after layer.",
+    ),
+    click.option(
+        "--augment",
+        callback=_views,
+        metavar="none|flip,crop,mix",
+        help="Random views of images to learn from, instead of the recipe's.",
+    ),
+    click.option(
+        "--time-budget",
+        callback=_seconds,
+        metavar="TIME",
+        help="Learn as long as fits into 90s, 5m or 1.5h in all, instead of the recipe's epochs.",
+    ),
+    click.option(
+        "--loss",
+        "losses",
+        multiple=True,
+        callback=_losses,
+        metavar="OUTPUT=kl|bce|mse",
+        help="How an output is met, instead of what is chosen for it; repeatable.",
+    ),
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where to learn; auto takes CUDA where it is.",
+    ),
+    click.option(
+        "--engine",
+        type=click.Choice(["torch", "ort"]),
+        default="torch",
+        show_default=True,
+        help="What computes gradients; ort is onnxruntime-training, in an environment of its own.",
+    ),
+)
+comparing_options = _options(
+    click.option(
+        "--methods",
+        default="fcpts,pot-l2norm,pot-erk",
+        show_default=True,
+        callback=_methods,
+        metavar="A,B,...",
+        help=f"Which: {', '.join(METHODS)}.",
+    ),
+    click.option(
+        "--targets",
+        default="0.5,0.7,0.9",
+        show_default=True,
+        callback=_targets,
+        metavar="A,B,...",
+        help="Shares of zeros, between 0 and 1.",
+    ),
+    click.option("--calib", required=True, type=FILE, help="As for prune."),
+    click.option("--data", type=FILE, help="Labelled images, as for eval."),
+    click.option("--labels", type=FILE, help="As for eval."),
+    click.option(
+        "--out",
+        required=True,
+        type=FILE,
+        metavar="FOLDER",
+        help="For the sparse models, results.json and results.md; runs that are there are kept.",
+    ),
+    click.option(
+        "--samples", type=click.IntRange(1), default=10_000, show_default=True, help="As for prune."
+    ),
+    click.option("--recipe", metavar="NAME|FILE.toml", help="Instead of each method's own."),
+    click.option(
+        "--seeds",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="How many runs of each.",
+    ),
+    click.option(
+        "--jobs",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Runs at once, each in a process with its part of the processor.",
+    ),
 )

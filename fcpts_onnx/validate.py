@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration
 from fcpts_onnx.errors import OutputError
-from fcpts_onnx.model import Model, external_bytes, stored_tensors
+from fcpts_onnx.model import Model, stored_tensors, take_in
 from fcpts_onnx.parity import written_error
 from fcpts_onnx.results import Output, Sparsity, Validation
 from fcpts_onnx.runtime import Runtime, as_arrays, check_finite
@@ -120,9 +120,7 @@ def _bare(model: Model) -> onnx.ModelProto:
         if name is not None:
             tensor.CopyFrom(_stripped(tensor))
         elif uses_external_data(tensor):
-            content = external_bytes(tensor, model.folder)
-            tensor.CopyFrom(_stripped(tensor))
-            tensor.raw_data = content
+            take_in(tensor, model.folder)
     return bare
 
 

@@ -17,6 +17,9 @@ from fcpts_onnx.preprocess import PRESETS
 
 FLOAT = TensorProto.FLOAT
 
+QUICK = "epochs = 0\nmin_steps = 6\nbatch_size = 4\ninterval = 1\n"
+"""A recipe of a few steps."""
+
 
 def values(*shape: int, seed: int = 0, scale: float = 0.3) -> np.ndarray:
     """Random float32 values, always the same."""

@@ -28,20 +28,7 @@ from fcpts_onnx.model import load
 from fcpts_onnx.recipe import Recipe, recipe_names
 from fcpts_onnx.write import save
 from tests import networks
-from tests.networks import save_images
-
-QUICK = "epochs = 0\nmin_steps = 6\nbatch_size = 4\ninterval = 1\n"
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A folder with a model, images, labelled images and a quick recipe."""
-    networks.save(networks.cnn(), tmp_path / "in.onnx")
-    save_images(tmp_path / "images", 16)
-    for name in ("ant", "bee", "cat", "dog"):
-        save_images(tmp_path / "labelled" / name, 3, seed=ord(name[0]))
-    (tmp_path / "quick.toml").write_text(QUICK)
-    return tmp_path
+from tests.networks import QUICK, save_images
 
 
 def run(*arguments: str | Path) -> Result:

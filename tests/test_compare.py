@@ -15,19 +15,7 @@ from fcpts_onnx import FcptsError
 from fcpts_onnx.cli import main
 from fcpts_onnx.methods import METHODS
 from tests import networks
-from tests.networks import save_images
-
-QUICK = "epochs = 0\nmin_steps = 6\nbatch_size = 8\ninterval = 1\n"
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    networks.save(networks.cnn(), tmp_path / "in.onnx")
-    save_images(tmp_path / "images", 32)
-    for name in ("ant", "bee", "cat", "dog"):
-        save_images(tmp_path / "labelled" / name, 3, seed=ord(name[0]))
-    (tmp_path / "quick.toml").write_text(QUICK)
-    return tmp_path
+from tests.networks import QUICK
 
 
 def compare(place: Path, *options: str) -> Result:

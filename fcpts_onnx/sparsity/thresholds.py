@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Protocol
@@ -124,7 +125,47 @@ class ScoreThresholds:
         return free if limit is None else free - (free - limit).clamp_min(0).detach()
 
 
-class CostThresholds:
+class _Ramped(ABC):
+    """Masks that are set anew now and then while the sparsity rises, and then stay."""
+
+    def __init__(self, values: Values, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._steps = 0
+        self._settled = False
+        self._masks = {name: torch.ones_like(value) for name, value in values.items()}
+
+    def parameters(self) -> Sequence[nn.Parameter]:
+        return []
+
+    def begin_step(self, values: Values, progress: float) -> None:
+        ramp = min(1.0, progress / self._recipe.ramp) if self._recipe.ramp else 1.0
+        due = self._steps % self._recipe.interval == 0 or ramp == 1.0
+        if not self._settled and due:
+            self._advance(values, ramp)
+            self._settled = ramp == 1.0
+        self._steps += 1
+
+    def masked(self, values: Values) -> dict[str, Tensor]:
+        return {name: value * self._masks[name] for name, value in values.items()}
+
+    def control_loss(self, values: Values) -> Tensor:
+        return torch.zeros((), device=next(iter(values.values())).device)
+
+    def settle(self, values: Values) -> dict[str, Tensor]:
+        if not self._settled:
+            self._set_masks(values, 1.0)
+        return self._masks
+
+    def _advance(self, values: Values, ramp: float) -> None:
+        """Go on to a share of the ramp."""
+        self._set_masks(values, _rise(ramp))
+
+    @abstractmethod
+    def _set_masks(self, values: Values, share: float) -> None:
+        """Set masks with this share of all zeros."""
+
+
+class CostThresholds(_Ramped):
     """Thresholds that move until one more zero costs the same loss in every layer.
 
     That is where no shift of zeros between layers helps, the optimum under the constraint of
@@ -138,42 +179,25 @@ class CostThresholds:
     """
 
     def __init__(self, values: Values, budget: Budget, recipe: Recipe, team: Team = ALONE) -> None:
-        self._budget, self._recipe, self._team = budget, recipe, team
-        self._steps = 0
+        super().__init__(values, recipe)
+        self._budget, self._team = budget, team
         self._moved = 0.0
-        self._settled = False
         share = budget.zeros / sum(value.numel() for value in values.values())
         self._logs = {name: _log_quantile(value, share) for name, value in values.items()}
         self._costs = dict.fromkeys(values, (0.0, 0.0))
-        self._masks = {name: torch.ones_like(value) for name, value in values.items()}
         self._thresholds: dict[str, Tensor] = {}
 
-    def parameters(self) -> Sequence[nn.Parameter]:
-        return []
-
-    def begin_step(self, values: Values, progress: float) -> None:
-        ramp = _ramp(progress, self._recipe)
-        due = self._steps % self._recipe.interval == 0 or ramp == 1.0
-        if not self._settled and due:
-            self._move(min(_LARGEST_MOVE, self._recipe.reach * (ramp - self._moved)))
-            self._project(values, _rise(ramp))
-            self._moved, self._settled = ramp, ramp == 1.0
-        self._steps += 1
-
     def masked(self, values: Values) -> dict[str, Tensor]:
-        masked = {name: value * self._masks[name] for name, value in values.items()}
+        masked = super().masked(values)
         if not self._settled:
             for name, value in masked.items():
                 value.register_hook(partial(self._observe, name, values[name].detach()))
         return masked
 
-    def control_loss(self, values: Values) -> Tensor:
-        return torch.zeros((), device=next(iter(values.values())).device)
-
-    def settle(self, values: Values) -> dict[str, Tensor]:
-        if not self._settled:
-            self._project(values, 1.0)
-        return self._masks
+    def _advance(self, values: Values, ramp: float) -> None:
+        self._move(min(_LARGEST_MOVE, self._recipe.reach * (ramp - self._moved)))
+        self._set_masks(values, _rise(ramp))
+        self._moved = ramp
 
     def _observe(self, name: str, value: Tensor, gradient: Tensor) -> None:
         """Take what a layer's zeros cost into its running mean, while its gradient is there."""
@@ -197,8 +221,8 @@ class CostThresholds:
             bounded = max(1 / _LARGEST_RATIO, min(_LARGEST_RATIO, ratio))
             self._logs[name] -= reach * math.log(bounded)
 
-    def _project(self, values: Values, share: float) -> None:
-        """Set masks with exactly a share of the budget's zeros, by one factor on all thresholds."""
+    def _set_masks(self, values: Values, share: float) -> None:
+        """Exactly a share of the budget's zeros, by one factor on all thresholds."""
         zeros = max(round(share * self._budget.zeros), sum(self._budget.least.values()))
         counts = [value.numel() for value in values.values()]
         scaled = torch.empty(sum(counts), device=next(iter(values.values())).device)
@@ -216,44 +240,16 @@ class CostThresholds:
             self._thresholds[name] = (sizes * (1 - self._masks[name])).amax()
 
 
-class FixedThresholds:
+class FixedThresholds(_Ramped):
     """Thresholds that give each layer a fixed count of zeros, reached along the same cubic ramp."""
 
     def __init__(self, values: Values, zeros: Mapping[str, int], recipe: Recipe) -> None:
-        self._zeros, self._recipe = zeros, recipe
-        self._steps = 0
-        self._settled = False
-        self._masks = {name: torch.ones_like(value) for name, value in values.items()}
+        super().__init__(values, recipe)
+        self._zeros = zeros
 
-    def parameters(self) -> Sequence[nn.Parameter]:
-        return []
-
-    def begin_step(self, values: Values, progress: float) -> None:
-        ramp = _ramp(progress, self._recipe)
-        if not self._settled and (self._steps % self._recipe.interval == 0 or ramp == 1.0):
-            self._set(values, _rise(ramp))
-            self._settled = ramp == 1.0
-        self._steps += 1
-
-    def masked(self, values: Values) -> dict[str, Tensor]:
-        return {name: value * self._masks[name] for name, value in values.items()}
-
-    def control_loss(self, values: Values) -> Tensor:
-        return torch.zeros((), device=next(iter(values.values())).device)
-
-    def settle(self, values: Values) -> dict[str, Tensor]:
-        if not self._settled:
-            self._set(values, 1.0)
-        return self._masks
-
-    def _set(self, values: Values, share: float) -> None:
+    def _set_masks(self, values: Values, share: float) -> None:
         for name, value in values.items():
             self._masks[name] = mask_of_smallest(value.abs(), round(share * self._zeros[name]))
-
-
-def _ramp(progress: float, recipe: Recipe) -> float:
-    """How far the ramp has come, 0 to 1."""
-    return min(1.0, progress / recipe.ramp) if recipe.ramp else 1.0
 
 
 def _rise(ramp: float) -> float:

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from fcpts_onnx.report import show_evaluation, show_inspection, show_validation
+from fcpts_onnx.report.terminal import show_evaluation, show_inspection, show_validation
 from fcpts_onnx.results import Evaluation, Inspection, Output, Sparsity, Validation
 from fcpts_onnx.weights import Weight
 

@@ -1,0 +1,21 @@
+"""What several test files start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import networks
+from tests.networks import QUICK, save_images
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with a model, images, labelled images and a quick recipe."""
+    networks.save(networks.cnn(), tmp_path / "in.onnx")
+    save_images(tmp_path / "images", 16)
+    for name in ("ant", "bee", "cat", "dog"):
+        save_images(tmp_path / "labelled" / name, 3, seed=ord(name[0]))
+    (tmp_path / "quick.toml").write_text(QUICK)
+    return tmp_path
