@@ -268,7 +268,8 @@ def _line(trial: Trial) -> str:
         return f"{start}: {trial.error}"
     accuracy = "" if trial.top1 is None else f"top-1 {trial.top1:.2%}, "
     agreement = "" if trial.agreement is None else f"same top-1 {trial.agreement:.2%}, "
-    return f"{start}: {accuracy}{agreement}{trial.seconds:.0f} s"
+    note = f"; {trial.note}" if trial.note else ""
+    return f"{start}: {accuracy}{agreement}{trial.seconds:.0f} s{note}"
 
 
 def markdown(found: Comparison) -> str:
@@ -286,7 +287,7 @@ def markdown(found: Comparison) -> str:
         cells = ["" if share is None else f"{share:.2%}" for share in shares]
         cells.append("" if trial.kl is None else f"{trial.kl:.3f}")
         cells.append("" if trial.agreement is None else f"{trial.agreement:.2%}")
-        note = " ".join((trial.error or "").replace("|", "/").split())
+        note = " ".join(trial.note.replace("|", "/").split())
         seed = f", seed {trial.seed}" if trial.seed else ""
         lines.append(
             f"| {trial.target:.4g} | {trial.method}{seed} | {' | '.join(cells)} "

@@ -47,6 +47,7 @@ from fcpts_onnx.results import (
 )
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Loss
+from fcpts_onnx.sparsity.reconstruct import Learned
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.team import Team, joined, local_place
 from fcpts_onnx.validate import COMPARED, validate_models
@@ -160,16 +161,21 @@ def prune(
             task = allocated(task, rule)
             seconds = clock.left(time_budget, parity, len(calibration), team)
             learned = recovered(task, reconstruct, seconds=seconds, say=say, report=report)
+            zeros = _zeros(learned, task)
+            if not learned.holds_target:
+                reached = f"{zeros / sum(weight.count for weight in weights):.2%}"
+                say(f"Recipe {recipe.name} cannot hold a target: it ends with {reached} zeros")
             twin.prepare(torch.device("cpu"))
         with clock("write"):
             written = team.rank == 0 and publish(
-                dense, target_path, twin, learned.tensors, calibration, weights, budget, threads
+                dense, target_path, twin, learned.tensors, calibration, weights, zeros, threads
             )
             validation = team.from_first(written or None)
     return PruneResult(
         source=str(model),
         output=str(target_path),
         target=target,
+        holds_target=learned.holds_target,
         count=validation.count,
         zeros=validation.zeros,
         recipe=recipe.name,
@@ -183,6 +189,14 @@ def prune(
         history=learned.history,
         seconds=clock.seconds,
     )
+
+
+def _zeros(learned: Learned, task: Task) -> int:
+    """How many zeros the file is to have: the budget's, or what a method without one came to."""
+    if learned.holds_target:
+        return task.budget.zeros
+    found = [learned.tensors[weight.value] for weight in task.weights]
+    return sum(value.numel() - int(value.count_nonzero()) for value in found)
 
 
 def inspect(

@@ -16,7 +16,6 @@ from fcpts_onnx.model import Model, load
 from fcpts_onnx.ops.dtypes import promoted, to_numpy, to_torch
 from fcpts_onnx.parity import tolerance
 from fcpts_onnx.results import Validation
-from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.validate import validate_models
 from fcpts_onnx.weights import Weight
@@ -32,10 +31,10 @@ def publish(
     learned: Mapping[str, Tensor],
     calibration: Calibration,
     weights: Sequence[Weight],
-    budget: Budget,
+    zeros: int,
     threads: int,
 ) -> Validation:
-    """Write the sparse file, check it, and only then let it take its place."""
+    """Write the sparse file, check that it has its zeros, and only then let it take its place."""
     stale = stale_data(target, dense)
     grids = {weight.value: weight for weight in weights if weight.grid is not None}
     with staged(target) as stage:
@@ -45,7 +44,7 @@ def publish(
             dense, saved, calibration, weights, twin=twin,
             replaced=dict(_as_read(saved, learned, grids)), threads=threads,
         )  # fmt: skip
-        _accept(found, budget, tolerance(dense))
+        _accept(found, zeros, tolerance(dense))
     for file in stale:
         file.unlink(missing_ok=True)
     return replace(found, model=str(target))
@@ -75,11 +74,11 @@ def _as_read(
             yield name, promoted(to_torch(saved.array(name)))
 
 
-def _accept(validation: Validation, budget: Budget, most: float) -> None:
+def _accept(validation: Validation, zeros: int, most: float) -> None:
     """The promises of the tool, checked on the file before it takes its place."""
-    if validation.zeros != budget.zeros:
+    if validation.zeros != zeros:
         raise OutputError(
-            f"The saved file has {validation.zeros} zeros instead of {budget.zeros}; "
+            f"The saved file has {validation.zeros} zeros instead of {zeros}; "
             "this is a fault of fcpts-onnx, please report it. Nothing was written."
         )
     if not validation.same_graph:

@@ -20,7 +20,7 @@ with up to half of another image, blended over it or as a piece of it."""
 _CHOICES = {
     "optimizer": ("adam", "sgd"),
     "precision": ("auto", "float32", "bfloat16"),
-    "thresholds": ("cost", "score"),
+    "thresholds": ("cost", "score", "str", "ltp", "probmask"),
     "density": ("kde", "histogram"),
 }
 # Field -> least and greatest accepted value.
@@ -36,7 +36,8 @@ _RANGES = {
     "temperature": (1e-3, 1e3),
     "feature_weight": (0.0, 1e6),
     "control_weight": (0.0, 1e6),
-    "threshold_start": (-1e3, 1e3),
+    "threshold_start": (-1e6, 1e3),
+    "threshold_rate": (0.0, 1e6),
     "points": (2, 1e6),
     "bandwidth": (0.0, 1e3),
     "ramp": (0.0, 1.0),
@@ -63,7 +64,7 @@ class Recipe:
         learning_rate: at the top of the schedule; it warms up and decays as a cosine. For adam it
             is relative: a step changes a tensor by about this share of its root mean square.
         momentum: of sgd, or Adam's first.
-        weight_decay: on weights; not on biases, scales and thresholds.
+        weight_decay: on weights, and scores of "str"; not on biases and scales.
         warmup: share of the run over which the rate rises.
         channel_scales: whether to learn a scale an output channel; they are folded into the
             weights at the end.
@@ -72,22 +73,27 @@ class Recipe:
         temperature: of the KL between class scores (Eq. 4).
         feature_weight: what the squared error of the values that the last layers before class
             scores read, relative to their variance, counts beside the KL.
-        control_weight: what L_c (Eq. 3) is multiplied with in the loss (Eq. 5); "score" only.
+        control_weight: what L_c (Eq. 3) is multiplied with in the loss (Eq. 5); of "ltp", the
+            share of weights that is left.
         thresholds: "score": Algorithm 1 to the letter, threshold = sigmoid(score), moved by the
             optimizer; "cost": thresholds move until one more zero costs the same in each layer,
-            on a budget that is met at every step.
-        threshold_start: the score all layers start at; "score" only.
+            on a budget that is met at every step; rivals: "str", "ltp" and "probmask".
+        threshold_start: where all layers start: a score ("score", "str"), or the square of the
+            threshold in units of the layer's variance ("ltp").
+        threshold_rate: learning rate of scores ("score", "str"), thresholds ("ltp") or
+            probabilities ("probmask"), as a multiple.
         density: how p(t) is estimated (Eq. 11): "kde" (Eq. 12) or "histogram" (published code);
             "score" only.
         points: n of Eq. 12.
         bandwidth: h of Eq. 12 in units of the weights; 0 follows the data.
-        ramp: share of the run over which the sparsity rises to the target; not with "score".
+        ramp: share of the run over which the sparsity rises to the target; "cost", "probmask".
         interval: steps between two updates of the masks, or with "score" of the largest thresholds
             that leave each layer its least number of weights ("score").
         reach: how far thresholds move over the ramp: by a factor of exp(reach) if a layer's cost
             were e times the mean all along; "cost" only.
         memory: weight of the past in the running mean of costs; "cost" only.
-        kernel: width of the kernel around the threshold, relative to it; "cost" only.
+        kernel: width of the kernel around the threshold, relative to it ("cost"); of the soft
+            step, relative to the layer's variance ("ltp").
 
     Raises:
         RecipeError: a value is out of range.
@@ -111,6 +117,7 @@ class Recipe:
     control_weight: float = 1.0
     thresholds: str = "cost"
     threshold_start: float = -8.0
+    threshold_rate: float = 1.0
     density: str = "kde"
     points: int = 100
     bandwidth: float = 0.0

@@ -163,7 +163,8 @@ class PruneResult:
 
     Attributes:
         target: the share of zeros asked for.
-        zeros: how many zeros that is, of `count` prunable values; the file has exactly these.
+        holds_target: whether the method can end with just that share; STR and LTP cannot.
+        zeros: how many zeros the file has, of `count` prunable values.
         allocate: how they were shared among layers.
         reconstruct: how accuracy was won back.
         seconds: time by step of the data flow.
@@ -173,6 +174,7 @@ class PruneResult:
     source: str
     output: str
     target: float
+    holds_target: bool
     count: int
     zeros: int
     recipe: str
@@ -225,6 +227,13 @@ class Trial:
     top5: float | None = None
     seconds: float = 0.0
     error: str | None = None
+
+    @property
+    def note(self) -> str:
+        """What there is to say of it: the error, or that the target was missed."""
+        if self.error is None and self.zeros != round(self.target * self.count):
+            return f"cannot hold a target: {self.zeros / self.count:.2%} zeros"
+        return self.error or ""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from fcpts_onnx.recipe import Recipe, recipe_names
 
 
 def test_named_recipes_load() -> None:
-    names = ["best", "default", "fast", "paper"]
+    names = ["best", "default", "fast", "ltp", "paper", "probmask", "str"]
     assert recipe_names() == names
     assert [Recipe.load(name).name for name in recipe_names()] == names
 
@@ -78,7 +78,7 @@ def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
 
 def test_unknown_recipe() -> None:
     with pytest.raises(
-        RecipeError, match="'fastest' is unknown; expected best, default, fast, paper"
+        RecipeError, match="'fastest' is unknown; expected best, default, fast, ltp, paper"
     ):
         Recipe.load("fastest")
     with pytest.raises(RecipeError, match="cannot be read"):

@@ -10,8 +10,11 @@ from fcpts_onnx.errors import TargetError
 from fcpts_onnx.methods.erk import erk
 from fcpts_onnx.methods.fisher import fisher
 from fcpts_onnx.methods.lamp import lamp
+from fcpts_onnx.methods.ltp import LearnedThresholds
 from fcpts_onnx.methods.magnitude import global_magnitude, l1norm, l2norm
 from fcpts_onnx.methods.pot import least_squares
+from fcpts_onnx.methods.probmask import ProbabilisticMasks
+from fcpts_onnx.methods.soft_threshold import SoftThresholds
 from fcpts_onnx.methods.sparsegpt import sparsegpt
 from fcpts_onnx.methods.stored import stored_rates
 from fcpts_onnx.methods.uniform import uniform
@@ -21,6 +24,7 @@ from fcpts_onnx.results import Progress, silent
 from fcpts_onnx.sparsity.layerwise import Rule, layer_by_layer
 from fcpts_onnx.sparsity.reconstruct import Learned, reconstruct
 from fcpts_onnx.sparsity.task import Task
+from fcpts_onnx.sparsity.thresholds import CostThresholds, FixedThresholds, ScoreThresholds, Start
 
 __all__ = [
     "ALLOCATIONS",
@@ -48,6 +52,14 @@ ALLOCATIONS: dict[str, Allocation] = {
     "erk": erk,
     "lamp": lamp,
     "fisher": fisher,
+}
+
+THRESHOLDS: dict[str, Start] = {
+    "cost": CostThresholds,
+    "score": ScoreThresholds,
+    "str": SoftThresholds,
+    "ltp": LearnedThresholds,
+    "probmask": ProbabilisticMasks,
 }
 
 NETWISE = "netwise"
@@ -82,6 +94,9 @@ METHODS = {
     "fcpts-fisher": Method("fisher", NETWISE, "Theis et al., 2018, for the rates"),
     "pot-l2norm": Method("l2norm", "layerwise", _POT),
     "pot-erk": Method("erk", "layerwise", f"{_POT}; Evci et al., RigL, 2020"),
+    "str": Method(LEARNED, NETWISE, "Kusupati et al., STR, ICML 2020", "str"),
+    "ltp": Method(LEARNED, NETWISE, "Azarian et al., LTP, 2020", "ltp"),
+    "probmask": Method(LEARNED, NETWISE, "Zhou et al., ProbMask, CVPR 2021", "probmask"),
     "sparsegpt": Method("uniform", "sparsegpt", "Frantar and Alistarh, SparseGPT, ICML 2023"),
     "wanda": Method("uniform", "wanda", "Sun et al., Wanda, ICLR 2024"),
     "lamp": Method("lamp", NONE, "Lee et al., LAMP, ICLR 2021, nothing learned"),
@@ -144,7 +159,9 @@ def recovered(
 ) -> Learned:
     """What one of the ways to reconstruct makes of a task."""
     if name == NETWISE:
-        return reconstruct(task, seconds=seconds, say=say, report=report)
+        learned = THRESHOLDS[task.recipe.thresholds]
+        start = learned if task.zeros is None else FixedThresholds
+        return reconstruct(task, start, seconds=seconds, say=say, report=report)
     if name == NONE:
         return untouched(task)
     return layer_by_layer(task, LAYERWISE[name], report=report)

@@ -19,4 +19,4 @@ def untouched(task: Task) -> Learned:
     dense = task.dense()
     masks = {name: mask_of_smallest(value.abs(), counts[name]) for name, value in dense.items()}
     sparse = {name: torch.where(masks[name] != 0, value, 0.0) for name, value in dense.items()}
-    return Learned({stored[name]: value.cpu() for name, value in sparse.items()}, ())
+    return Learned({stored[name]: value.cpu() for name, value in sparse.items()})

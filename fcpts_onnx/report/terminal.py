@@ -110,8 +110,8 @@ def show_comparison(console: Console, found: Comparison) -> None:
         )  # fmt: skip
     _whole(console, table)
     for trial in found.trials:
-        if trial.error is not None:
-            _line(console, f"{trial.method} at {trial.target:.1%}: {trial.error}")
+        if trial.note:
+            _line(console, f"{trial.method} at {trial.target:.1%}: {trial.note}")
 
 
 def _zeros(console: Console, found: Validation) -> None:

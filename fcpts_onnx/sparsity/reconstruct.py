@@ -17,7 +17,7 @@ from fcpts_onnx.results import Progress, silent
 from fcpts_onnx.sparsity.losses import reconstruction_loss
 from fcpts_onnx.sparsity.student import Student
 from fcpts_onnx.sparsity.task import Task
-from fcpts_onnx.sparsity.thresholds import Thresholds, start_thresholds
+from fcpts_onnx.sparsity.thresholds import Start, Thresholds
 from fcpts_onnx.team import Team
 
 __all__ = ["Learned", "reconstruct"]
@@ -32,16 +32,19 @@ class Learned:
 
     Attributes:
         tensors: the values of the learned tensors by their name in the graph, float32 on the CPU;
-            the weights among them have exactly the zeros of the budget.
+            the weights among them have exactly the zeros of the budget, if the target is held.
         history: loss and sparsity over the run.
+        holds_target: whether the method is one that can.
     """
 
     tensors: dict[str, Tensor]
-    history: tuple[Progress, ...]
+    history: tuple[Progress, ...] = ()
+    holds_target: bool = True
 
 
 def reconstruct(
     task: Task,
+    start: Start,
     *,
     seconds: float | None = None,
     say: Callable[[str], None] = silent,
@@ -52,6 +55,7 @@ def reconstruct(
     A run that diverges starts anew from the dense network at half the learning rate, twice.
 
     Args:
+        start: the thresholds to learn with.
         seconds: how long to learn, instead of the recipe's epochs.
 
     Raises:
@@ -62,17 +66,19 @@ def reconstruct(
         rate = task.recipe.learning_rate / part
         trial = replace(task, recipe=replace(task.recipe, learning_rate=rate))
         try:
-            return _learn(trial, course, report)
+            return _learn(trial, start, course, report)
         except _DivergedError as error:
             failure = f"{error}, with a learning rate of {rate:g}"
             say(failure)
     raise FcptsError(f"{failure} too. Lower learning_rate in the recipe (--recipe FILE.toml).")
 
 
-def _learn(task: Task, course: _Course, report: Callable[[Progress], None]) -> Learned:
+def _learn(
+    task: Task, start: Start, course: _Course, report: Callable[[Progress], None]
+) -> Learned:
     network, recipe, team = task.network, task.recipe, task.team
     student = Student(network, task.weights, recipe)
-    thresholds = start_thresholds(student.values(), task)
+    thresholds = start(student.values(), task)
     optimizer = _optimizer(student, thresholds, recipe)
     batches = _batches(task, student.device)
     precision = _precision(recipe, student.device)
@@ -96,7 +102,8 @@ def _learn(task: Task, course: _Course, report: Callable[[Progress], None]) -> L
         optimizer.step()
         meter.add(step + 1, course.length, loss.detach() * part, masked)
         del values, masked, expected, found, loss  # before the next step makes them anew
-    return Learned(student.finish(thresholds), tuple(meter.history))
+    learned = student.finish(thresholds)
+    return Learned(learned, tuple(meter.history), thresholds.holds_target)
 
 
 class _DivergedError(Exception):
@@ -164,9 +171,7 @@ def _steps(samples: int, recipe: Recipe) -> int:
 
 
 def _optimizer(student: Student, thresholds: Thresholds, recipe: Recipe) -> torch.optim.Optimizer:
-    groups = student.groups(recipe)
-    if scores := list(thresholds.parameters()):
-        groups.append({"params": scores, "weight_decay": 0.0})
+    groups = [*student.groups(recipe), *thresholds.groups()]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, fused=True)
     betas = (recipe.momentum, 0.99)

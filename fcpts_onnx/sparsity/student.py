@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from fcpts_onnx.quantization import Grid
 from fcpts_onnx.recipe import Recipe
-from fcpts_onnx.sparsity.budget import nonzero
 from fcpts_onnx.sparsity.network import Network
 from fcpts_onnx.sparsity.thresholds import Thresholds
 from fcpts_onnx.weights import Norm, Weight
@@ -97,13 +96,8 @@ class Student:
 
     @torch.no_grad()
     def finish(self, thresholds: Thresholds) -> dict[str, Tensor]:
-        """All learned tensors as the graph has them, with exactly the zeros of the budget."""
-        values = self.values()
-        masks = thresholds.settle(values)
-        result = self.tensors({})
-        for name, value in values.items():
-            kept = torch.where(masks[name] != 0, nonzero(value), 0.0)
-            result |= self._stored({name: kept})
+        """All learned tensors as the graph has them, the weights sparse."""
+        result = self.tensors(thresholds.settle(self.values()))
         learned = {*self._along, *self._names.values()}
         return {name: result[name].cpu() for name in self.dense if name in learned}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,17 +21,17 @@ from fcpts_onnx.sparsity.bridge import (
     rate,
     sample,
 )
-from fcpts_onnx.sparsity.budget import Budget, control_loss, kth_smallest, mask_of_smallest
+from fcpts_onnx.sparsity.budget import control_loss, kth_smallest, mask_of_smallest, nonzero
 from fcpts_onnx.sparsity.mask import apply_threshold
 from fcpts_onnx.sparsity.task import Task
-from fcpts_onnx.team import ALONE, Team
 
 __all__ = [
     "CostThresholds",
     "FixedThresholds",
     "ScoreThresholds",
+    "Start",
     "Thresholds",
-    "start_thresholds",
+    "Values",
 ]
 
 Values = Mapping[str, Tensor]
@@ -42,10 +42,16 @@ _LARGEST_MOVE = 0.25  # of the logarithm of that; costs grow as the square, so h
 
 
 class Thresholds(Protocol):
-    """What the learning loop asks of either way."""
+    """What the learning loop asks of any of them.
 
-    def parameters(self) -> Sequence[nn.Parameter]:
-        """What the optimizer moves."""
+    Attributes:
+        holds_target: whether it ends with exactly the budget's zeros.
+    """
+
+    holds_target: bool
+
+    def groups(self) -> list[dict[str, Any]]:
+        """What the optimizer moves, with its rate and decay."""
 
     def begin_step(self, values: Values, progress: float) -> None:
         """Settle the masks for a step, at a share of 0 to 1 of the run."""
@@ -57,16 +63,11 @@ class Thresholds(Protocol):
         """What the sparsity adds to the loss, Eq. 5."""
 
     def settle(self, values: Values) -> dict[str, Tensor]:
-        """The masks to end with: exactly the budget's zeros."""
+        """The sparse weights to end with."""
 
 
-def start_thresholds(values: Values, task: Task) -> Thresholds:
-    """Thresholds for given counts of zeros, or the way to learn them that the recipe names."""
-    if task.zeros is not None:
-        return FixedThresholds(values, task.zeros, task.recipe)
-    if task.recipe.thresholds == "score":
-        return ScoreThresholds(values, task.budget, task.recipe)
-    return CostThresholds(values, task.budget, task.recipe, task.team)
+Start = Callable[[Values, Task], Thresholds]
+"""How thresholds begin on the dense network's weights."""
 
 
 class ScoreThresholds:
@@ -78,20 +79,23 @@ class ScoreThresholds:
     collapse and no gradient is left to bring them back.
     """
 
-    def __init__(self, values: Values, budget: Budget, recipe: Recipe) -> None:
-        self._budget, self._recipe = budget, recipe
-        self._density = _density(recipe)
+    holds_target = True
+
+    def __init__(self, values: Values, task: Task) -> None:
+        self._budget, self._recipe = task.budget, task.recipe
+        self._density = _density(task.recipe)
         device = next(iter(values.values())).device
         self._counts = torch.tensor([float(v.numel()) for v in values.values()], device=device)
         self._scores = {
-            name: nn.Parameter(torch.tensor(recipe.threshold_start, device=device))
+            name: nn.Parameter(torch.tensor(task.recipe.threshold_start, device=device))
             for name in values
         }
         self._limits: dict[str, Tensor] = {}
         self._steps = 0
 
-    def parameters(self) -> Sequence[nn.Parameter]:
-        return list(self._scores.values())
+    def groups(self) -> list[dict[str, Any]]:
+        rate = self._recipe.learning_rate * self._recipe.threshold_rate
+        return [{"params": list(self._scores.values()), "lr": rate, "weight_decay": 0.0}]
 
     def begin_step(self, values: Values, progress: float) -> None:
         del progress  # scores move with the optimizer alone
@@ -116,7 +120,9 @@ class ScoreThresholds:
             for name, value in values.items()
         }
         counts = self._budget.counts(wanted)
-        return {name: mask_of_smallest(v.abs(), counts[name]) for name, v in values.items()}
+        return {
+            name: _kept(v, mask_of_smallest(v.abs(), counts[name])) for name, v in values.items()
+        }
 
     def _threshold(self, name: str) -> Tensor:
         """The threshold in effect; its gradient is the score's even at the limit."""
@@ -128,13 +134,15 @@ class ScoreThresholds:
 class _Ramped(ABC):
     """Masks that are set anew now and then while the sparsity rises, and then stay."""
 
+    holds_target = True
+
     def __init__(self, values: Values, recipe: Recipe) -> None:
         self._recipe = recipe
         self._steps = 0
         self._settled = False
         self._masks = {name: torch.ones_like(value) for name, value in values.items()}
 
-    def parameters(self) -> Sequence[nn.Parameter]:
+    def groups(self) -> list[dict[str, Any]]:
         return []
 
     def begin_step(self, values: Values, progress: float) -> None:
@@ -154,7 +162,7 @@ class _Ramped(ABC):
     def settle(self, values: Values) -> dict[str, Tensor]:
         if not self._settled:
             self._set_masks(values, 1.0)
-        return self._masks
+        return {name: _kept(value, self._masks[name]) for name, value in values.items()}
 
     def _advance(self, values: Values, ramp: float) -> None:
         """Go on to a share of the ramp."""
@@ -178,11 +186,11 @@ class CostThresholds(_Ramped):
     of zeros onto the budget, which rises along a cubic ramp; when the ramp ends the masks stay.
     """
 
-    def __init__(self, values: Values, budget: Budget, recipe: Recipe, team: Team = ALONE) -> None:
-        super().__init__(values, recipe)
-        self._budget, self._team = budget, team
+    def __init__(self, values: Values, task: Task) -> None:
+        super().__init__(values, task.recipe)
+        self._budget, self._team = task.budget, task.team
         self._moved = 0.0
-        share = budget.zeros / sum(value.numel() for value in values.values())
+        share = task.budget.zeros / sum(value.numel() for value in values.values())
         self._logs = {name: _log_quantile(value, share) for name, value in values.items()}
         self._costs = dict.fromkeys(values, (0.0, 0.0))
         self._thresholds: dict[str, Tensor] = {}
@@ -243,13 +251,19 @@ class CostThresholds(_Ramped):
 class FixedThresholds(_Ramped):
     """Thresholds that give each layer a fixed count of zeros, reached along the same cubic ramp."""
 
-    def __init__(self, values: Values, zeros: Mapping[str, int], recipe: Recipe) -> None:
-        super().__init__(values, recipe)
-        self._zeros = zeros
+    def __init__(self, values: Values, task: Task) -> None:
+        super().__init__(values, task.recipe)
+        assert task.zeros is not None, "zeros have to be shared out before"
+        self._zeros = task.zeros
 
     def _set_masks(self, values: Values, share: float) -> None:
         for name, value in values.items():
             self._masks[name] = mask_of_smallest(value.abs(), round(share * self._zeros[name]))
+
+
+def _kept(value: Tensor, mask: Tensor) -> Tensor:
+    """A weight behind its mask: what is kept is not zero."""
+    return torch.where(mask != 0, nonzero(value), 0.0)
 
 
 def _rise(ramp: float) -> float:

@@ -12,13 +12,14 @@ import torch
 from onnx import numpy_helper
 
 from fcpts_onnx.calibration import Calibration, load_calibration
+from fcpts_onnx.methods import NETWISE, recovered
 from fcpts_onnx.model import Model
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Progress
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Head, reconstruction_loss
-from fcpts_onnx.sparsity.reconstruct import reconstruct
+from fcpts_onnx.sparsity.reconstruct import Learned
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import Weight, find_weights, learned_along
@@ -44,10 +45,15 @@ def setting(**options: object) -> tuple[Twin, Calibration, list[Weight]]:
     return twin, load_calibration(images, model, PRESETS["raw"]), weights
 
 
+def learn(task: Task) -> Learned:
+    """The loop, with the thresholds of the recipe."""
+    return recovered(task, NETWISE)
+
+
 def learned_by(
     twin: Twin, calibration: Calibration, weights: list[Weight], budget: Budget, recipe: Recipe
 ) -> dict[str, torch.Tensor]:
-    return reconstruct(Task(twin, calibration, weights, budget, recipe, HEADS)).tensors
+    return learn(Task(twin, calibration, weights, budget, recipe, HEADS)).tensors
 
 
 def loss_of(calibration: Calibration, learned: dict[str, torch.Tensor]) -> float:
@@ -72,7 +78,7 @@ def test_learning_beats_pruning_at_once(thresholds: str) -> None:
     twin, calibration, weights = setting()
     at_once = loss_of(calibration, one_shot(weights, twin, 0.6))
     recipe = replace(RECIPE, thresholds=thresholds, learning_rate=0.05)
-    learned = reconstruct(
+    learned = learn(
         Task(twin, calibration, weights, Budget.of(weights, 0.6), recipe, HEADS)
     ).tensors
     assert sum(int((learned[w.name] == 0).sum()) for w in weights) == round(0.6 * 320)
@@ -120,7 +126,7 @@ def test_weights_decay() -> None:
         recipe = replace(
             RECIPE, optimizer="sgd", learning_rate=0.01, weight_decay=decay, channel_scales=False
         )
-        found = reconstruct(
+        found = learn(
             Task(twin, calibration, weights, Budget.of(weights, 0.5), recipe, HEADS)
         ).tensors
         return float(found["conv.w"].abs().sum())
@@ -133,7 +139,7 @@ def test_half_precision_learns_something_else_of_the_same_kind() -> None:
     for precision in ("float32", "bfloat16"):
         twin, calibration, weights = setting()
         recipe = replace(RECIPE, min_steps=10, precision=precision)
-        learned = reconstruct(
+        learned = learn(
             Task(twin, calibration, weights, Budget.of(weights, 0.5), recipe, HEADS)
         ).tensors
         found[precision] = learned["fc.w"]
@@ -174,7 +180,7 @@ def test_batch_norm_makes_no_difference() -> None:
         recipe = replace(
             RECIPE, min_steps=40, optimizer="sgd", learning_rate=0.01, channel_rate=0.0
         )
-        found = reconstruct(
+        found = learn(
             Task(twin, calibration, weights, Budget.of(weights, 0.6), recipe, HEADS)
         ).tensors
         assert "bn.scale" not in found
@@ -189,7 +195,7 @@ def test_batch_norm_makes_no_difference() -> None:
 def test_the_papers_recipe_runs() -> None:
     twin, calibration, weights = setting()
     recipe = replace(Recipe.load("paper"), epochs=2.0, augment=())
-    found = reconstruct(Task(twin, calibration, weights, Budget.of(weights, 0.5), recipe, HEADS))
+    found = learn(Task(twin, calibration, weights, Budget.of(weights, 0.5), recipe, HEADS))
     assert sum(int((found.tensors[w.name] == 0).sum()) for w in weights) == 160
 
 
@@ -197,7 +203,8 @@ def test_progress_is_reported() -> None:
     seen: list[Progress] = []
     twin, calibration, weights = setting()
     budget = Budget.of(weights, 0.5)
-    found = reconstruct(Task(twin, calibration, weights, budget, RECIPE, HEADS), report=seen.append)
+    task = Task(twin, calibration, weights, budget, RECIPE, HEADS)
+    found = recovered(task, NETWISE, report=seen.append)
     assert found.history == tuple(seen)
     assert [progress.step for progress in seen] == list(range(1, 121))
     assert seen[0].sparsity < 0.1
@@ -209,7 +216,7 @@ def test_seeds() -> None:
     def run(seed: int) -> np.ndarray:
         twin, calibration, weights = setting()
         budget = Budget.of(weights, 0.5)
-        found = reconstruct(Task(twin, calibration, weights, budget, RECIPE, HEADS, seed=seed))
+        found = learn(Task(twin, calibration, weights, budget, RECIPE, HEADS, seed=seed))
         return found.tensors["conv.w"].numpy()
 
     np.testing.assert_array_equal(run(3), run(3))
@@ -220,7 +227,7 @@ def test_a_baked_batch_size_learns_as_well() -> None:
     twin, calibration, weights = setting(batch=1, baked=True)
     at_once = loss_of(calibration, one_shot(weights, twin, 0.6))
     recipe = replace(RECIPE, learning_rate=0.05)
-    learned = reconstruct(
+    learned = learn(
         Task(twin, calibration, weights, Budget.of(weights, 0.6), recipe, HEADS)
     ).tensors
     assert loss_of(calibration, learned) < at_once / 2

@@ -1,0 +1,84 @@
+"""RIVALS: ProbMask, a probability for each weight to be kept, on a global budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fcpts_onnx.sparsity.budget import counts_by_rank, mask_of_smallest, nonzero
+from fcpts_onnx.sparsity.task import Task
+
+__all__ = ["ProbabilisticMasks"]
+
+_COLDEST = 0.03  # what the temperature of masks ends at, from 1
+_HALVINGS = 20
+_EDGE = 1e-6  # of probabilities, where their logarithm is taken
+
+
+class ProbabilisticMasks:
+    """Masks drawn by the Gumbel-softmax trick, their probabilities learned with the weights.
+
+    Zhou et al. (2021), Algorithm 1: after each step probabilities are projected onto a sum of at
+    most what may be left, which falls along a cubic ramp; the temperature of the masks falls from 1
+    to 0.03. In the end the most probable weights are kept, exactly as many as there shall be.
+    `thresholds.Thresholds`.
+    """
+
+    holds_target = True
+
+    def __init__(self, values: Mapping[str, Tensor], task: Task) -> None:
+        self._recipe, self._budget = task.recipe, task.budget
+        device = next(iter(values.values())).device
+        self._random = torch.Generator(device).manual_seed(task.seed)
+        self._temperature = 1.0
+        self._kept = {name: nn.Parameter(torch.ones_like(value)) for name, value in values.items()}
+
+    def groups(self) -> list[dict[str, Any]]:
+        rate = self._recipe.learning_rate * self._recipe.threshold_rate
+        return [{"params": list(self._kept.values()), "lr": rate, "weight_decay": 0.0}]
+
+    def begin_step(self, values: Mapping[str, Tensor], progress: float) -> None:
+        del values  # probabilities alone are projected
+        ramp = min(1.0, progress / self._recipe.ramp) if self._recipe.ramp else 1.0
+        self._project(1 - (1 - ramp) ** 3)
+        self._temperature = 1 - (1 - _COLDEST) * progress
+
+    def masked(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value * self._drawn(self._kept[name]) for name, value in values.items()}
+
+    def control_loss(self, values: Mapping[str, Tensor]) -> Tensor:
+        return next(iter(values.values())).new_zeros(())
+
+    def settle(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        kept = {
+            name: probability.detach().masked_fill(values[name] == 0, -1.0)  # they stay zeros
+            for name, probability in self._kept.items()
+        }
+        counts = self._budget.counts(counts_by_rank(kept, self._budget.zeros))
+        masks = {name: mask_of_smallest(kept[name], counts[name]) for name in values}
+        return {name: torch.where(masks[name] != 0, nonzero(v), 0.0) for name, v in values.items()}
+
+    def _drawn(self, kept: Tensor) -> Tensor:
+        """A soft mask, between 0 and 1: both Gumbel variables together are one logistic."""
+        uniform = torch.rand(kept.shape, generator=self._random, device=kept.device)
+        noise = uniform.clamp(_EDGE, 1 - _EDGE).logit()
+        return torch.sigmoid((kept.clamp(_EDGE, 1 - _EDGE).logit() + noise) / self._temperature)
+
+    @torch.no_grad()
+    def _project(self, share: float) -> None:
+        """The nearest probabilities with at most the sum that is left at this share of the ramp."""
+        kept = list(self._kept.values())
+        count = sum(part.numel() for part in kept)
+        most = count - share * self._budget.zeros
+        low, high = 0.0, max(float(part.max()) for part in kept)
+        if sum(float(part.clamp(0, 1).sum()) for part in kept) <= most:
+            high = 0.0
+        for _ in range(_HALVINGS if high else 0):
+            middle = (low + high) / 2
+            excess = sum(float((part - middle).clamp(0, 1).sum()) for part in kept) > most
+            low, high = (middle, high) if excess else (low, middle)
+        for part in kept:
+            part.sub_(high).clamp_(0, 1)
