@@ -63,6 +63,7 @@ class Recipe:
         optimizer: "adam" or "sgd" (without Nesterov's variant).
         learning_rate: at the top of the schedule; it warms up and decays as a cosine. For adam it
             is relative: a step changes a tensor by about this share of its root mean square.
+        rate_by_density: whether to divide the learning rate by the density asked for.
         momentum: of sgd, or Adam's first.
         weight_decay: on weights, and scores of "str"; not on biases and scales.
         warmup: share of the run over which the rate rises.
@@ -107,6 +108,7 @@ class Recipe:
     precision: str = "auto"
     optimizer: str = "adam"
     learning_rate: float = 0.02
+    rate_by_density: bool = False
     momentum: float = 0.9
     weight_decay: float = 0.0
     warmup: float = 0.05
@@ -144,11 +146,12 @@ class Recipe:
                 raise RecipeError(
                     f"Recipe {self.name!r}: {key} is {value:g}; expected {least:g} to {most:g}."
                 )
-        if not isinstance(self.channel_scales, bool):
-            raise RecipeError(
-                f"Recipe {self.name!r}: channel_scales is {self.channel_scales!r}; "
-                "expected true or false."
-            )
+        for key in ("channel_scales", "rate_by_density"):
+            if not isinstance(getattr(self, key), bool):
+                found = getattr(self, key)
+                raise RecipeError(
+                    f"Recipe {self.name!r}: {key} is {found!r}; expected true or false."
+                )
         if not isinstance(self.augment, tuple):
             raise RecipeError(
                 f"Recipe {self.name!r}: augment is {self.augment!r}; expected a list of names."

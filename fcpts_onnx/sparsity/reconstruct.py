@@ -62,8 +62,9 @@ def reconstruct(
         FcptsError: the loss becomes NaN or Inf all the same.
     """
     course = _Course(_steps(len(task.calibration), task.recipe), seconds, task.team)
+    density = 1 - task.budget.target if task.recipe.rate_by_density else 1.0
     for part in _PARTS:
-        rate = task.recipe.learning_rate / part
+        rate = task.recipe.learning_rate / density / part
         trial = replace(task, recipe=replace(task.recipe, learning_rate=rate))
         try:
             return _learn(trial, start, course, report)

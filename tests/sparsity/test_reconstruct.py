@@ -120,6 +120,12 @@ def test_the_rate_warms_up_and_decays() -> None:
     assert first_change(replace(steady, min_steps=100)) < 75 * rate
 
 
+def test_the_rate_can_follow_the_density() -> None:
+    steady = replace(RECIPE, min_steps=1, warmup=0.0)
+    by_density = first_change(replace(steady, rate_by_density=True))
+    assert by_density == pytest.approx(2 * first_change(steady), rel=1e-4)  # half are left
+
+
 def test_weights_decay() -> None:
     def size(decay: float) -> float:
         twin, calibration, weights = setting()
