@@ -1,0 +1,132 @@
+"""The paper's tables and figures from one command: what it names, runs, and leaves out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from fcpts_onnx.methods import METHODS
+from tests import networks
+from tests.networks import save_images
+from tools import reproduce
+
+
+def run(*options: str) -> Result:
+    return CliRunner().invoke(reproduce.main, options)
+
+
+@pytest.fixture
+def cifar(place: Path) -> Path:
+    """A data set as a user has it."""
+    (place / "cifar").mkdir()
+    (place / "images").rename(place / "cifar" / "calib")
+    (place / "labelled").rename(place / "cifar" / "val")
+    return place / "cifar"
+
+
+def test_every_row_is_named_with_what_it_needs() -> None:
+    result = run("--list")
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    names = [line.split()[0] for line in lines]
+    assert len(names) == len(set(names)) == 83
+    counts = [sum(name.startswith(f"table{table}/") for name in names) for table in range(1, 8)]
+    assert counts == [3, 16, 25, 8, 8, 4, 4]
+    for line in lines:
+        name, *rest = line.split()
+        assert rest[-1].endswith("=FILE") or "CV22" in line
+        assert run("--list", name).output.splitlines() == [line]
+        assert name.rsplit("/")[-1] in {*METHODS, "dense"}
+
+
+def test_the_papers_values() -> None:
+    """Some of each table, read off the paper by hand."""
+    items = reproduce.items()
+    for item, row, target, value in (
+        ("table1", ("imagenet", "ResNet-18", "str"), 60, "✗"),
+        ("table2", ("cifar-10", "ResNet-32", "pot-erk"), 90, "21.87/74.36"),
+        ("table2", ("cifar-100", "ResNet-56", "fcpts"), 70, "72.16/92.02"),
+        ("table2", ("cifar-10", "ResNet-56", "dense"), 0, "94.37/99.83"),
+        ("table3", ("imagenet", "RegNetX-400M", "probmask"), 80, "38.59/69.14"),
+        ("table3", ("imagenet", "ResNet-50", "fcpts"), 90, "56.91/84.86"),
+        ("table4", ("imagenet", "ViT-Large", "pot-erk"), 70, "71.02/91.23"),
+        ("table5", ("voc", "MobileNetV2-SSD-Lite", "pot-l2norm"), 90, "16.4"),
+        ("table6", ("imagenet", "ResNet-18", "fcpts"), 70, "29"),
+        ("table7", ("cv22", "ResNet-18", "fcpts"), 70, "7.599 ms, 5.245 MB"),
+    ):
+        assert items[item].paper[row, target] == value
+    assert len(items["table3"].paper) == 5 * 4 * 5 + 5
+
+
+def test_a_row_is_run_beside_the_papers_value(cifar: Path, place: Path) -> None:
+    options = (
+        "table2/cifar-10/resnet-32/pot-erk", "table2/cifar-10/resnet-56", "--cifar10", str(cifar),
+        "--model", f"cifar-10/ResNet-32={place / 'in.onnx'}", "--out", str(place / "out"),
+    )  # fmt: skip
+    result = run(*options)
+    assert result.exit_code == 0, result.output
+    page = (place / "out" / "reproduce.md").read_text()
+    assert "## Table2: top-1/top-5 %" in page
+    assert "(paper 93.53/99.77)" in page
+    (line,) = (line for line in page.splitlines() if line.startswith("| pot-erk "))
+    assert all(f"({value})" in line for value in ("90.95/99.62", "84.91/98.59", "21.87/74.36"))
+    assert "Left out, since no file or data was given: ResNet-56 on cifar-10." in page
+    assert (place / "out" / "cifar-10-ResNet-32" / "pot-erk-0.9.onnx").is_file()
+    assert "3 runs, 3 of them done before" in run(*options).output
+
+
+def test_networks_that_the_paper_does_not_have(cifar: Path, place: Path) -> None:
+    result = run(
+        "figure5", "table6", "--cifar10", str(cifar), "--out", str(place / "out"), "--recipe",
+        str(place / "quick.toml"), "--model", f"cifar-10/ResNet-20={place / 'in.onnx'}",
+        "--preprocess", "cifar-10/ResNet-20=raw",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    page = (place / "out" / "reproduce.md").read_text()
+    assert "| layer | pot-l2norm | pot-erk | fcpts |" in page
+    assert "| conv.w | " in page
+    assert "## Table6: minutes" in page
+    assert "ResNet-32 on cifar-100, ResNet-18 on imagenet" in page
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("table9", "--out", "OUT"), "no row begins with table9"),
+        (("table2",), "say with --out"),
+        (("--model", "ResNet-32=in.onnx", "--out", "OUT"), "expected DATASET/NETWORK=..."),
+        (("--model", "cifar-10/ResNet-32=in.onnx", "--out", "OUT"), "no folder for 'cifar-10'"),
+        (("--cifar10", "CIFAR", "--model", "cifar-10/a=none.onnx", "--out", "OUT"), "no such file"),
+        (
+            ("--cifar10", "OTHER", "--model", "cifar-10/a=MODEL", "--out", "OUT"),
+            "expected calib or",
+        ),
+    ],
+)
+def test_wrong_usage(
+    options: tuple[str, ...], message: str, cifar: Path, place: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    places = {"OUT": place / "out", "CIFAR": cifar, "OTHER": tmp_path / "other"}
+    texts = [str(places.get(option, option)) for option in options]
+    texts = [text.replace("MODEL", str(place / "in.onnx")) for text in texts]
+    result = run(*texts)
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.output.split())
+
+
+def test_a_table_of_labels_is_taken(place: Path) -> None:
+    save_images(place / "set" / "train", 16)
+    save_images(place / "set" / "test", 4)
+    names = sorted(path.name for path in (place / "set" / "test").iterdir())
+    lines = ["file,label", *(f"{name},{label}" for label, name in enumerate(names))]
+    (place / "set" / "val_labels.csv").write_text("\n".join(lines) + "\n")
+    networks.save(networks.cnn(), place / "in.onnx")
+    result = run(
+        "table4/imagenet/vit-base/pot-erk", "--imagenet", str(place / "set"), "--model",
+        f"imagenet/ViT-Base={place / 'in.onnx'}", "--out", str(place / "out"),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "(68.04/89.91)" in (place / "out" / "reproduce.md").read_text()

@@ -1,0 +1,311 @@
+"""Reproduce the paper's tables and figures by number, its values beside those measured.
+
+\b
+    python tools/reproduce.py --list
+    python tools/reproduce.py table2 figure5 --cifar10 DIR \\
+        --model cifar-10/ResNet-32=resnet32.onnx --out results/
+
+ROWS are named table/dataset/network/method, or any part of that from the left. A data set is a
+folder with calib or train, unlabelled images, and val or test, a folder a class or a table
+val_labels.csv beside it. A network that the paper does not have runs too, without its values.
+Runs lie in a folder a network, as `fcpts-onnx compare` keeps them, and go on where they were
+stopped; reproduce.md is written after each of them.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import click
+
+import fcpts_onnx
+from fcpts_onnx import inspect
+from fcpts_onnx.results import Comparison, Evaluation, Trial
+
+PAPER = Path(__file__).with_name("paper.csv")
+NAMES = {
+    "dense": "dense",
+    "POT": "pot-l2norm",
+    "POT (L2Norm)": "pot-l2norm",
+    "POT(L2Norm)": "pot-l2norm",
+    "POT (ERK)": "pot-erk",
+    "POT(ERK)": "pot-erk",
+    "STR": "str",
+    "ProbMask": "probmask",
+    "Ours": "fcpts",
+}
+DEVICE = "cv22"
+TIMED = 70  # per cent of zeros at which Table 6 is timed
+BOTH = "top-1/top-5 %"
+Row = tuple[str, str, str]
+"""Data set, network and method."""
+
+
+@dataclass
+class Item:
+    """A table or a figure: what is run for it, and what the paper has.
+
+    Attributes:
+        shows: what its cells are.
+        anywhere: whether it can be made of networks on any data set.
+        targets: shares of zeros in per cent.
+        paper: its values by row and per cent of zeros; of figures it prints none.
+    """
+
+    shows: str
+    anywhere: bool = False
+    rows: list[Row] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    paper: dict[tuple[Row, int], str] = field(default_factory=dict)
+
+    def add(self, row: Row, target: int, value: str = "") -> None:
+        """Note a row, a target and perhaps the value there."""
+        if row not in self.rows:
+            self.rows.append(row)
+        if target and target not in self.targets:
+            self.targets.append(target)
+        if value:
+            known = self.paper.get((row, target))
+            self.paper[row, target] = f"{known}, {value}" if known else value
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to run, and what it is run on."""
+
+    dataset: str
+    name: str
+    file: Path
+    folder: Path
+    preprocess: str
+
+
+def items() -> dict[str, Item]:
+    """All tables and figures that need a run."""
+    found = {
+        "table1": Item(BOTH), "table2": Item(BOTH), "table3": Item(BOTH), "table4": Item(BOTH),
+        "table5": Item("mAP %"), "table6": Item("minutes", anywhere=True), "table7": Item(DEVICE),
+        "figure1": Item(BOTH, anywhere=True), "figure4": Item(BOTH, anywhere=True),
+        "figure5": Item("zeros by layer", anywhere=True),
+    }  # fmt: skip
+    with PAPER.open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            network = line["model"].replace(" ", "-")
+            row = (line["dataset"].lower(), network, NAMES[line["method"]])
+            unit = f" {line['unit'].split()[0]}" if line["dataset"] == "CV22" else ""
+            target = int(line["sparsity"] or TIMED)
+            found[f"table{line['table']}"].add(row, target, line["value"] + unit)
+    pot = ("pot-l2norm", "pot-erk")
+    for item, networks, methods, targets in (
+        ("figure1", ["ResNet-50"], [*pot, "fcpts"], [50, 60, 70, 80, 90]),
+        ("figure4", ["ResNet-50", "RegNetX-400M", "MobileNetV2"], ["fcpts-erk", "fcpts"], [80, 90]),
+        ("figure5", ["ResNet-18", "ResNet-50"], [*pot, "fcpts"], [90]),
+    ):
+        for network, method, target in product(networks, methods, targets):
+            found[item].add(("imagenet", network, method), target)
+    return found
+
+
+@click.command(help=__doc__)
+@click.argument("rows", nargs=-1)
+@click.option("--list", "listed", is_flag=True, help="Print every row and what it needs.")
+@click.option("--cifar10", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--cifar100", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--imagenet", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--voc", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--model", "models", multiple=True, metavar="DATASET/NETWORK=FILE")
+@click.option("--preprocess", "presets", multiple=True, metavar="DATASET/NETWORK=PRESET")
+@click.option("--samples", type=int, default=10_000, show_default=True)
+@click.option("--recipe", help="For all that learns, instead of each method's own.")
+@click.option("--jobs", type=int, default=1, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False))
+def main(
+    rows: tuple[str, ...],
+    listed: bool,
+    cifar10: Path | None,
+    cifar100: Path | None,
+    imagenet: Path | None,
+    voc: Path | None,
+    models: tuple[str, ...],
+    presets: tuple[str, ...],
+    out: Path | None,
+    **options: Any,
+) -> None:
+    known = items()
+    if listed:
+        for name, item in known.items():
+            for row in matching(name, item.rows, rows):
+                click.echo(f"{named(name, row):48} {needs(row)}")
+        return
+    if out is None:
+        raise click.UsageError("say with --out where results shall lie.")
+    folders = {"cifar-10": cifar10, "cifar-100": cifar100, "imagenet": imagenet, "voc": voc}
+    networks = [*given(models, presets, folders)]
+    out.mkdir(parents=True, exist_ok=True)
+    text: list[str] = []
+    for name, item in known.items():
+        lines: list[str] = []
+        for network in networks:
+            if methods := asked(name, item, network, rows):
+                folder = out / f"{network.dataset}-{network.name}"
+                found = fcpts_onnx.compare(
+                    network.file, methods=methods, targets=[t / 100 for t in item.targets],
+                    preprocess=network.preprocess, out=folder, say=click.echo,
+                    **data_of(network.folder), **options,
+                )  # fmt: skip
+                lines += section(item, network, found, folder)
+        lines += left_out(name, item, networks, rows)
+        if lines:
+            text += [f"## {name.capitalize()}: {item.shows}", "", *lines]
+            (out / "reproduce.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+    if not text:
+        raise click.UsageError(f"no row begins with {', '.join(rows)}; --list prints all.")
+    click.echo("\n".join(text))
+
+
+def named(item: str, row: Row) -> str:
+    """A row's name on the command line."""
+    return "/".join((item, *row)).lower()
+
+
+def matching(item: str, rows: Iterable[Row], wanted: Sequence[str]) -> Iterator[Row]:
+    """The rows that were asked for, all of them if none was."""
+    starts = [f"{part.lower().rstrip('/')}/" for part in wanted] or [""]
+    for row in rows:
+        if any(f"{named(item, row)}/".startswith(start) for start in starts):
+            yield row
+
+
+def asked(name: str, item: Item, network: Network, wanted: Sequence[str]) -> list[str]:
+    """The methods to run on a network for a table or figure."""
+    if not item.anywhere and network.dataset not in {dataset for dataset, _, _ in item.rows}:
+        return []
+    methods = dict.fromkeys(method for _, _, method in item.rows if method != "dense")
+    rows = [(network.dataset, network.name, method) for method in methods]
+    return [method for _, _, method in matching(name, rows, wanted)]
+
+
+def needs(row: Row) -> str:
+    """What a user has to have for a row."""
+    dataset, network, _ = row
+    if dataset == DEVICE:
+        return "an Ambarella CV22; not run here"
+    return f"--{dataset.replace('-', '')} DIR --model {dataset}/{network}=FILE"
+
+
+def given(
+    models: Sequence[str], presets: Sequence[str], folders: Mapping[str, Path | None]
+) -> Iterator[Network]:
+    """The networks that the user has, each with its data.
+
+    Raises:
+        UsageError: one is not named as it should be, or its data set is not given.
+    """
+    chosen = dict(_pair(text) for text in presets)
+    for text in models:
+        key, file = _pair(text)
+        dataset, _, name = key.partition("/")
+        folder = folders.get(dataset.lower())
+        if folder is None:
+            choices = ", ".join(f"--{name.replace('-', '')}" for name in folders)
+            raise click.UsageError(f"{text}: no folder for {dataset!r}; give one of {choices}.")
+        if not Path(file).is_file():
+            raise click.UsageError(f"{text}: no such file.")
+        yield Network(dataset.lower(), name, Path(file), folder, chosen.get(key, "imagenet"))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or "/" not in key:
+        raise click.UsageError(f"{text!r}: expected DATASET/NETWORK=..., as cifar-10/ResNet-32=...")
+    return key, value
+
+
+def data_of(folder: Path) -> dict[str, Path | None]:
+    """Where a data set keeps what.
+
+    Raises:
+        UsageError: there is nothing to calibrate with or to measure on.
+    """
+    calib, data = (
+        next((folder / name for name in names if (folder / name).is_dir()), None)
+        for names in (("calib", "train"), ("val", "test"))
+    )
+    if calib is None or data is None:
+        raise click.UsageError(f"{folder}: expected calib or train, and val or test, in it.")
+    table = folder / "val_labels.csv"
+    return {"calib": calib, "data": data, "labels": table if table.is_file() else None}
+
+
+def section(item: Item, network: Network, found: Comparison, folder: Path) -> Iterator[str]:
+    """What was measured on one network, beside what the paper has."""
+    dense = item.paper.get(((network.dataset, network.name, "dense"), 0))
+    yield f"{network.name} on {network.dataset}, dense {_accuracy(found.dense)}" + (
+        f" (paper {dense}). The paper's values in brackets." if dense else "."
+    )
+    yield ""
+    methods = dict.fromkeys(trial.method for trial in found.trials)
+    if item.shows == "zeros by layer":
+        yield from _by_layer([trial for trial in found.trials if trial.output], folder)
+        return
+    yield f"| | {' | '.join(f'{target} %' for target in item.targets)} |"
+    yield f"|---{'|---' * len(item.targets)}|"
+    for method in methods:
+        row = (network.dataset, network.name, method)
+        trials = {round(100 * t.target): t for t in found.trials if t.method == method}
+        cells = (
+            _cell(item, trials.get(target), item.paper.get((row, target)))
+            for target in item.targets
+        )
+        yield f"| {method} | {' | '.join(cells)} |"
+    yield ""
+
+
+def _cell(item: Item, trial: Trial | None, paper: str | None) -> str:
+    if trial is None:
+        measured = "not run"
+    elif trial.note:
+        measured = f"{_accuracy(trial)}, {trial.note}" if trial.output else trial.note
+    else:
+        measured = f"{trial.seconds / 60:.1f}" if item.shows == "minutes" else _accuracy(trial)
+    return f"{measured} ({paper})" if paper else measured
+
+
+def _accuracy(found: Trial | Evaluation | None) -> str:
+    if found is None or found.top1 is None or found.top5 is None:
+        return "not measured"
+    return f"{100 * found.top1:.2f}/{100 * found.top5:.2f}"
+
+
+def _by_layer(trials: Sequence[Trial], folder: Path) -> Iterator[str]:
+    """The share of zeros of each layer, in the order of the graph."""
+    rates = {
+        trial.method: {w.name: w.zeros / w.count for w in inspect(folder / trial.output).weights}
+        for trial in trials if trial.output
+    }  # fmt: skip
+    yield f"| layer | {' | '.join(rates)} |"
+    yield f"|---{'|---:' * len(rates)}|"
+    for layer in next(iter(rates.values()), {}):
+        yield f"| {layer} | {' | '.join(f'{found[layer]:.1%}' for found in rates.values())} |"
+    yield ""
+
+
+def left_out(
+    name: str, item: Item, networks: Sequence[Network], wanted: Sequence[str]
+) -> Iterator[str]:
+    """The paper's rows that nothing was given for."""
+    there = {(network.dataset, network.name) for network in networks}
+    rows = [row for row in matching(name, item.rows, wanted) if row[:2] not in there]
+    if rows:
+        networks_left = dict.fromkeys(f"{network} on {dataset}" for dataset, network, _ in rows)
+        yield f"Left out, since no file or data was given: {', '.join(networks_left)}."
+        yield ""
+
+
+if __name__ == "__main__":
+    main()
