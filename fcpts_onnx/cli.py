@@ -16,6 +16,7 @@ from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.options import (
     FILE,
     comparing_options,
+    label_options,
     learning_options,
     output_options,
     preprocess_options,
@@ -183,53 +184,30 @@ def validate(
     _write_json(json_file, found)
 
 
-@main.command(name="eval", short_help="Measure top-1 and top-5 accuracy.")
+@main.command(name="eval", short_help="Measure accuracy on labelled images.")
 @click.argument("model", type=FILE)
 @click.option(
     "--data",
     required=True,
     type=FILE,
-    help="Folder with one folder a class; the sorted folders are the classes in order.",
+    help="Folder with one folder a class, in the order of their names; a detector's images.",
 )
-@click.option(
-    "--labels", type=FILE, help="Class names in order, one a line; or a .csv of file,label."
-)
-@click.option(
-    "--label-offset",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Place of the first class among the scores; 1 where 1000 classes have 1001.",
-)
+@label_options
 @preprocess_options
 @threads_option
 @output_options
 def evaluate(
-    model: Path,
-    data: Path,
-    labels: Path | None,
-    label_offset: int,
-    threads: int,
-    preprocess: str,
-    json_file: Path | None,
-    quiet: bool,
-    **options: Any,
+    model: Path, preprocess: str, json_file: Path | None, quiet: bool, **options: Any
 ) -> None:
-    """Measure the top-1 and top-5 accuracy of MODEL on labelled images.
+    """Measure the accuracy of MODEL on labelled images: top-1 and top-5, or mAP of a detector.
 
     \b
-    Example:
+    Examples:
       fcpts-onnx eval out.onnx --data labelled/
+      fcpts-onnx eval ssd.onnx --data JPEGImages/ --boxes Annotations/ --detector ssd.toml
     """
     settings = _settings(preprocess, options)
-    found = fcpts_onnx.evaluate(
-        model,
-        data=data,
-        labels=labels,
-        label_offset=label_offset,
-        preprocess=settings,
-        threads=threads,
-    )
+    found = fcpts_onnx.evaluate(model, preprocess=settings, **options)
     show_evaluation(_console(quiet), found)
     _write_json(json_file, found)
 
@@ -310,7 +288,7 @@ def show(name: str) -> None:
 
 def _settings(preprocess: str, options: dict[str, Any]) -> Preprocess:
     """The preprocessing of the command line; its options are taken out of `options`."""
-    keys = ("mean", "std", "size", "resize", "channels", "layout")
+    keys = ("mean", "std", "size", "resize", "fit", "channels", "layout")
     return Preprocess.named(preprocess).overridden(**{key: options.pop(key) for key in keys})
 
 

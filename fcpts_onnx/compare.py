@@ -36,6 +36,9 @@ class _Setting:
     calib: Path
     data: Path | None
     labels: Path | None
+    label_offset: int
+    boxes: Path | None
+    detector: Path | None
     preprocess: Preprocess
     samples: int
     threads: int
@@ -47,6 +50,9 @@ class _Setting:
             "calib": str(self.calib.resolve()),
             "data": None if self.data is None else str(self.data.resolve()),
             "labels": None if self.labels is None else _hash(self.labels),
+            "label_offset": self.label_offset,
+            "boxes": None if self.boxes is None else str(self.boxes.resolve()),
+            "detector": None if self.detector is None else _hash(self.detector),
             "preprocess": _as_stored(self.preprocess),
             "samples": self.samples,
         }
@@ -94,6 +100,9 @@ def compare(
     out: PathLike,
     data: PathLike | None = None,
     labels: PathLike | None = None,
+    label_offset: int = 0,
+    boxes: PathLike | None = None,
+    detector: PathLike | None = None,
     preprocess: Preprocess | str = "imagenet",
     recipe: Recipe | str | None = None,
     samples: int = 10_000,
@@ -110,7 +119,7 @@ def compare(
     Args:
         methods: names of `methods.METHODS`.
         targets: shares of zeros, 0 to 1.
-        data, labels: labelled images, as `evaluate` takes them.
+        data, labels, label_offset, boxes, detector: as `evaluate` takes them.
         recipe: instead of the methods' own; what learns nothing is not changed by it.
         jobs: how many runs at once, each in a process with its part of the processor.
         threads: of each run, 0 for its part of what is there.
@@ -124,8 +133,8 @@ def compare(
     folder = Path(out)
     settings = preprocess if isinstance(preprocess, Preprocess) else Preprocess.named(preprocess)
     setting = _Setting(
-        Path(model), Path(calib), None if data is None else Path(data),
-        None if labels is None else Path(labels), settings, samples,
+        Path(model), Path(calib), _path(data), _path(labels), label_offset, _path(boxes),
+        _path(detector), settings, samples,
         threads or max(1, (os.cpu_count() or 1) // jobs),
     )  # fmt: skip
     load_calibration(calib, load(model), settings, samples=1)  # what no method could read
@@ -144,6 +153,10 @@ def compare(
         book.add(run, trial)
         say(_line(trial))
     return book.comparison(wanted)
+
+
+def _path(file: PathLike | None) -> Path | None:
+    return None if file is None else Path(file)
 
 
 def _recipe(choice: Recipe | str) -> Recipe:
@@ -248,8 +261,7 @@ def _trial(setting: _Setting, folder: Path, run: _Run) -> Trial:
         count=result.count,
         kl=None if compared is None else compared.kl,
         agreement=None if compared is None else compared.agreement,
-        top1=None if found is None else found.top1,
-        top5=None if found is None else found.top5,
+        scores={} if found is None else found.scores,
     )
 
 
@@ -257,7 +269,8 @@ def _evaluated(setting: _Setting, model: Path) -> Evaluation | None:
     if setting.data is None:
         return None
     return evaluate(
-        model, data=setting.data, labels=setting.labels, preprocess=setting.preprocess,
+        model, data=setting.data, labels=setting.labels, label_offset=setting.label_offset,
+        boxes=setting.boxes, detector=setting.detector, preprocess=setting.preprocess,
         threads=setting.threads,
     )  # fmt: skip
 
@@ -266,7 +279,7 @@ def _line(trial: Trial) -> str:
     start = f"{trial.method} at {trial.target:g}"
     if trial.error is not None:
         return f"{start}: {trial.error}"
-    accuracy = "" if trial.top1 is None else f"top-1 {trial.top1:.2%}, "
+    accuracy = "".join(f"{name} {score:.2%}, " for name, score in trial.scores.items())
     agreement = "" if trial.agreement is None else f"same top-1 {trial.agreement:.2%}, "
     note = f"; {trial.note}" if trial.note else ""
     return f"{start}: {accuracy}{agreement}{trial.seconds:.0f} s{note}"
@@ -276,14 +289,14 @@ def markdown(found: Comparison) -> str:
     """A line a run: what it reached, and how long it took."""
     lines = [f"# {Path(found.source).name}", ""]
     if found.dense is not None:
-        dense = f"top-1 {found.dense.top1:.2%}, top-5 {found.dense.top5:.2%}"
+        dense = ", ".join(f"{name} {score:.2%}" for name, score in found.dense.scores.items())
         lines += [f"Dense: {dense} on {found.dense.samples:,} images.", ""]
-    lines += [
-        "| zeros | method | top-1 | top-5 | KL | same top-1 | seconds | |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for trial in sorted(found.trials, key=lambda trial: (trial.target, -(trial.top1 or 0.0))):
-        shares = (trial.top1, trial.top5)
+    names = list(found.dense.scores) if found.dense is not None else []
+    titles = ["zeros", "method", *names, "KL", "same top-1", "seconds", ""]
+    lines += [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    best_first = sorted(found.trials, key=lambda t: (t.target, -max(t.scores.values(), default=0)))
+    for trial in best_first:
+        shares = [trial.scores.get(name) for name in names]
         cells = ["" if share is None else f"{share:.2%}" for share in shares]
         cells.append("" if trial.kl is None else f"{trial.kl:.3f}")
         cells.append("" if trial.agreement is None else f"{trial.agreement:.2%}")

@@ -17,6 +17,7 @@ from fcpts_onnx.write import check_json
 __all__ = [
     "FILE",
     "comparing_options",
+    "label_options",
     "learning_options",
     "output_options",
     "preprocess_options",
@@ -147,6 +148,11 @@ preprocess_options = _options(
         help="Short side in pixels before the centre crop.",
     ),
     click.option(
+        "--fit",
+        type=click.Choice(["crop", "stretch"]),
+        help="Cut images from the centre, or bring them to the size as a whole, as for detectors.",
+    ),
+    click.option(
         "--channels", type=click.Choice(["rgb", "bgr"]), help="Order of the model's channels."
     ),
     click.option(
@@ -262,6 +268,29 @@ learning_options = _options(
         help="What computes gradients; ort is onnxruntime-training, in an environment of its own.",
     ),
 )
+label_options = _options(
+    click.option(
+        "--labels",
+        type=FILE,
+        help="Class names in order, one a line; or, for classifiers, a .csv of file,label.",
+    ),
+    click.option(
+        "--label-offset",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Place of the first class among the scores; 1 where 1000 classes have 1001.",
+    ),
+    click.option(
+        "--boxes",
+        type=FILE,
+        metavar="FOLDER",
+        help="Of a detector: an .xml (PASCAL VOC) or .txt (YOLO) for each image.",
+    ),
+    click.option(
+        "--detector", type=FILE, metavar="FILE.toml", help="What the outputs of a detector mean."
+    ),
+)
 comparing_options = _options(
     click.option(
         "--methods",
@@ -281,7 +310,7 @@ comparing_options = _options(
     ),
     click.option("--calib", required=True, type=FILE, help="As for prune."),
     click.option("--data", type=FILE, help="Labelled images, as for eval."),
-    click.option("--labels", type=FILE, help="As for eval."),
+    label_options,
     click.option(
         "--out",
         required=True,

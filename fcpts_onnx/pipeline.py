@@ -13,7 +13,7 @@ import torch
 
 from fcpts_onnx.calibration import Calibration, Data, load_calibration
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.evaluate import evaluate_classifier
+from fcpts_onnx.evaluate import evaluate_classifier, evaluate_detector, read_detector
 from fcpts_onnx.methods import (
     LEARNED,
     NETWISE,
@@ -261,25 +261,35 @@ def evaluate(
     preprocess: Preprocess | str = "imagenet",
     labels: PathLike | None = None,
     label_offset: int = 0,
+    boxes: PathLike | None = None,
+    detector: PathLike | None = None,
     threads: int = 0,
 ) -> Evaluation:
-    """Top-1 and top-5 accuracy on labelled images, in class-named folders or listed.
+    """Accuracy on labelled images: of a classifier, or, with `boxes` and `detector`, of one.
 
     Args:
-        labels: the classes in order, one a line, or a .csv with the columns file and label.
+        data: images, of a classifier in folders named after their class unless `labels` says so.
+        labels: the classes in order, one a line, or a .csv with the columns file and label; of
+            boxes, what the numbers in their .txt files stand for.
         label_offset: the place of the first class among the scores.
+        boxes: a folder with an .xml (PASCAL VOC) or .txt (YOLO) for each image.
+        detector: a TOML file that says what the outputs mean.
 
     Raises:
         FcptsError: the model or the images cannot be read, or do not fit each other.
     """
-    return evaluate_classifier(
-        load(model),
-        Path(data),
-        _preprocess(preprocess),
-        labels=None if labels is None else Path(labels),
-        offset=label_offset,
+    loaded, settings, folder = load(model), _preprocess(preprocess), Path(data)
+    names = None if labels is None else Path(labels)
+    if boxes is None and detector is None:
+        return evaluate_classifier(
+            loaded, folder, settings, labels=names, offset=label_offset, threads=threads
+        )
+    if boxes is None or detector is None:
+        raise FcptsError("A detector needs both --boxes and --detector.")
+    return evaluate_detector(
+        loaded, folder, Path(boxes), read_detector(Path(detector)), settings, names=names,
         threads=threads,
-    )
+    )  # fmt: skip
 
 
 class _Clock:

@@ -19,6 +19,11 @@ from fcpts_onnx.model import InputSpec
 
 __all__ = ["PRESETS", "ImagePlan", "Preprocess"]
 
+_CHOICES = {
+    "fit": ("crop", "stretch"),
+    "channels": ("rgb", "bgr"),
+    "layout": ("auto", "nchw", "nhwc"),
+}
 # Field, what it holds, and how many of them in a tuple; None for a plain number.
 _NUMBERS = (
     ("scale", (int, float), None),
@@ -39,6 +44,7 @@ class Preprocess:
         size: (height, width) where the graph leaves it open; None takes it from the graph.
         resize: length of the short side in pixels before the centre crop; None takes the least
             that covers the size. An image that has the size already is left as it is.
+        fit: "crop", or "stretch": the whole image to the size, whatever becomes of its proportions.
         channels: "rgb" or "bgr", the order of the model's channels.
         layout: "nchw", "nhwc", or "auto": where the graph's input has 1 or 3 channels.
 
@@ -51,11 +57,12 @@ class Preprocess:
     std: tuple[float, ...] = (1.0,)
     size: tuple[int, int] | None = None
     resize: int | None = None
+    fit: str = "crop"
     channels: str = "rgb"
     layout: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("channels", ("rgb", "bgr")), ("layout", ("auto", "nchw", "nhwc"))):
+        for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise RecipeError(
                     f"Preprocessing: {name} is {getattr(self, name)!r}, expected one of {allowed}."
@@ -207,6 +214,8 @@ class ImagePlan:
             return image
         if image.size == (self.width, self.height):
             return image
+        if self.preprocess.fit == "stretch":
+            return image.resize((self.width, self.height), Image.Resampling.BILINEAR)
         factor = max(self.height / image.height, self.width / image.width)
         if self.preprocess.resize:
             factor = max(factor, self.preprocess.resize / min(image.size))

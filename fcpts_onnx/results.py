@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fcpts_onnx.weights import Weight
@@ -191,15 +191,23 @@ class PruneResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy of a classifier on labelled images, as shares of 0 to 1."""
+    """Accuracy on labelled images, as shares of 0 to 1.
+
+    Attributes:
+        classes: how many there are labels of.
+        scores: "top-1" and "top-5" of a classifier; of a detector "mAP50", VOC 2010's mean of the
+            areas under the curves of its classes at an overlap of one half, and "mAP50 (2007)",
+            with VOC 2007's eleven points.
+        by_class: the first of these for each class, of a detector.
+    """
 
     model: str
     data: str
     samples: int
     classes: int
-    top1: float
-    top5: float
+    scores: dict[str, float]
     skipped: tuple[str, ...]
+    by_class: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -210,7 +218,7 @@ class Trial:
         output: the sparse file; None if there is none.
         zeros: how many of `count` prunable values are zero in it.
         kl, agreement: of the first output that has them, against the dense model.
-        top1, top5: on the labelled images, where there are any.
+        scores: on the labelled images, where there are any, as of an `Evaluation`.
         seconds: of the whole run.
         error: why the method could not take the model.
     """
@@ -223,8 +231,7 @@ class Trial:
     count: int = 0
     kl: float | None = None
     agreement: float | None = None
-    top1: float | None = None
-    top5: float | None = None
+    scores: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     error: str | None = None
 

@@ -232,15 +232,15 @@ def test_eval(place: Path) -> None:
     assert "in.onnx: top-1 " in result.output
     assert "on 12 images of 4 classes in " in result.output
     first = json.loads((place / "e.json").read_text())
-    assert first["top5"] == 1.0
+    assert first["scores"]["top-5"] == 1.0
     # With the classes in another order, other images are right.
     names, shares = ["ant", "bee", "cat", "dog"], []
     for turn in range(4):
         (place / "labels.txt").write_text("\n".join(names[turn:] + names[:turn]))
         arguments = ("--data", place / "labelled", "--labels", place / "labels.txt")
         assert run("eval", place / "in.onnx", *arguments, "--json", place / "e.json").exit_code == 0
-        shares.append(json.loads((place / "e.json").read_text())["top1"])
-    assert shares[0] == first["top1"]
+        shares.append(json.loads((place / "e.json").read_text())["scores"]["top-1"])
+    assert shares[0] == first["scores"]["top-1"]
     assert sum(shares) == pytest.approx(1.0)
 
 
@@ -257,8 +257,14 @@ def test_help_examples_work(place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for name in ("model.onnx", "sparse.onnx"):
         (place / name).write_bytes((place / "in.onnx").read_bytes())
     np.savez(place / "inputs.npz", image=networks.values(8, 3, 8, 8))
+    networks.save(networks.detector(), place / "ssd.onnx")
+    save_images(place / "JPEGImages", 2)
+    (place / "Annotations").mkdir()
+    for image in (place / "JPEGImages").iterdir():
+        (place / "Annotations" / f"{image.stem}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (place / "ssd.toml").write_text('kind = "fastestdet"\nclasses = ["cat", "dog"]\n')
     examples = help_examples()
-    assert len(examples) == 13
+    assert len(examples) == 14
     for line in sorted(examples, key=lambda line: "prune" not in line):
         arguments = shlex.split(line)[1:]
         if arguments[0] == "demo":
@@ -701,5 +707,5 @@ def test_demo(tmp_path: Path) -> None:
     assert "dense: top-1 9" in result.output
     assert "sparse: top-1 9" in result.output
     stored = json.loads((tmp_path / "demo.json").read_text())
-    assert stored["dense"]["top1"] > 0.97
-    assert stored["sparse"]["top1"] > 0.93
+    assert stored["dense"]["scores"]["top-1"] > 0.97
+    assert stored["sparse"]["scores"]["top-1"] > 0.93

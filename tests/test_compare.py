@@ -50,7 +50,7 @@ def test_every_method(jobs: str, place: Path) -> None:
         arrays = [onnx.numpy_helper.to_array(t) for t in graph.initializer if t.name[-2:] == ".w"]
         assert sum(int((array == 0).sum()) for array in arrays) == trial["zeros"]
         assert not any(np.signbit(array[array == 0]).any() for array in arrays)
-        assert 0 <= trial["top1"] <= 1
+        assert 0 <= trial["scores"]["top-1"] <= 1
     table = (place / "out" / "results.md").read_text()
     assert all(f"| {name} |" in table for name in names)
     assert "dense: top-1" in result.output
@@ -149,5 +149,5 @@ def test_from_python(place: Path) -> None:
         out=place / "out", seeds=(0, 3),
     )  # fmt: skip
     assert found.dense is None
-    assert [(trial.seed, trial.top1) for trial in found.trials] == [(0, None), (3, None)]
+    assert [(trial.seed, trial.scores) for trial in found.trials] == [(0, {}), (3, {})]
     assert (place / "out" / "lamp-0.5-seed3.onnx").is_file()

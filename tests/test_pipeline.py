@@ -170,4 +170,4 @@ def test_accuracy_survives_on_a_real_network(tmp_path: Path) -> None:
         MODELS / "resnet20_cifar10.onnx", output, target=0.5, calib=CIFAR10 / "calib",
         samples=600, recipe=Recipe(epochs=0, min_steps=40, learning_rate=0.005),
     )  # fmt: skip
-    assert fcpts_onnx.evaluate(output, data=CIFAR10 / "val").top1 > 0.85
+    assert fcpts_onnx.evaluate(output, data=CIFAR10 / "val").scores["top-1"] > 0.85

@@ -138,7 +138,7 @@ def measure(real: Real, recipe: Recipe, samples: int) -> dict[str, Any]:
 def accuracy(real: Real, path: Path) -> float:
     """Top-1 on the labelled images."""
     assert real.labelled is not None
-    return fcpts_onnx.evaluate(path, data=real.labelled, preprocess=real.preprocess).top1
+    return fcpts_onnx.evaluate(path, data=real.labelled, preprocess=real.preprocess).scores["top-1"]
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:

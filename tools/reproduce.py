@@ -7,9 +7,10 @@
 
 ROWS are named table/dataset/network/method, or any part of that from the left. A data set is a
 folder with calib or train, unlabelled images, and val or test, a folder a class or a table
-val_labels.csv beside it. A network that the paper does not have runs too, without its values.
-Runs lie in a folder a network, as `fcpts-onnx compare` keeps them, and go on where they were
-stopped; reproduce.md is written after each of them.
+val_labels.csv beside it; for detection, Annotations or val_labels with a file for each image, and
+names.txt, if the files are YOLO's. A network that the paper does not have runs too, without its
+values. Runs lie in a folder a network, as `fcpts-onnx compare` keeps them, and go on where they
+were stopped; reproduce.md is written after each of them.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Network:
     dataset: str
     name: str
     file: Path
-    folder: Path
+    data: dict[str, Path | None]
     preprocess: str
 
 
@@ -120,6 +121,7 @@ def items() -> dict[str, Item]:
 @click.option("--voc", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--model", "models", multiple=True, metavar="DATASET/NETWORK=FILE")
 @click.option("--preprocess", "presets", multiple=True, metavar="DATASET/NETWORK=PRESET")
+@click.option("--detector", "detectors", multiple=True, metavar="DATASET/NETWORK=FILE.toml")
 @click.option("--samples", type=int, default=10_000, show_default=True)
 @click.option("--recipe", help="For all that learns, instead of each method's own.")
 @click.option("--jobs", type=int, default=1, show_default=True)
@@ -133,6 +135,7 @@ def main(
     voc: Path | None,
     models: tuple[str, ...],
     presets: tuple[str, ...],
+    detectors: tuple[str, ...],
     out: Path | None,
     **options: Any,
 ) -> None:
@@ -145,7 +148,7 @@ def main(
     if out is None:
         raise click.UsageError("say with --out where results shall lie.")
     folders = {"cifar-10": cifar10, "cifar-100": cifar100, "imagenet": imagenet, "voc": voc}
-    networks = [*given(models, presets, folders)]
+    networks = [*given(models, presets, detectors, folders)]
     out.mkdir(parents=True, exist_ok=True)
     text: list[str] = []
     for name, item in known.items():
@@ -156,7 +159,7 @@ def main(
                 found = fcpts_onnx.compare(
                     network.file, methods=methods, targets=[t / 100 for t in item.targets],
                     preprocess=network.preprocess, out=folder, say=click.echo,
-                    **data_of(network.folder), **options,
+                    **network.data, **options,
                 )  # fmt: skip
                 lines += section(item, network, found, folder)
         lines += left_out(name, item, networks, rows)
@@ -195,18 +198,22 @@ def needs(row: Row) -> str:
     dataset, network, _ = row
     if dataset == DEVICE:
         return "an Ambarella CV22; not run here"
-    return f"--{dataset.replace('-', '')} DIR --model {dataset}/{network}=FILE"
+    given = f"--{dataset.replace('-', '')} DIR --model {dataset}/{network}=FILE"
+    return f"{given} --detector {dataset}/{network}=FILE.toml" if dataset == "voc" else given
 
 
 def given(
-    models: Sequence[str], presets: Sequence[str], folders: Mapping[str, Path | None]
+    models: Sequence[str],
+    presets: Sequence[str],
+    detectors: Sequence[str],
+    folders: Mapping[str, Path | None],
 ) -> Iterator[Network]:
     """The networks that the user has, each with its data.
 
     Raises:
         UsageError: one is not named as it should be, or its data set is not given.
     """
-    chosen = dict(_pair(text) for text in presets)
+    preprocess, meanings = (dict(map(_pair, texts)) for texts in (presets, detectors))
     for text in models:
         key, file = _pair(text)
         dataset, _, name = key.partition("/")
@@ -216,7 +223,10 @@ def given(
             raise click.UsageError(f"{text}: no folder for {dataset!r}; give one of {choices}.")
         if not Path(file).is_file():
             raise click.UsageError(f"{text}: no such file.")
-        yield Network(dataset.lower(), name, Path(file), folder, chosen.get(key, "imagenet"))
+        data = data_of(folder, meanings.get(key))
+        if dataset.lower() == "voc" and data["detector"] is None:
+            raise click.UsageError(f"{text}: say with --detector {key}=FILE.toml what it says.")
+        yield Network(dataset.lower(), name, Path(file), data, preprocess.get(key, "imagenet"))
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -226,20 +236,26 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-def data_of(folder: Path) -> dict[str, Path | None]:
-    """Where a data set keeps what.
+def data_of(folder: Path, detector: str | None) -> dict[str, Path | None]:
+    """Where a data set keeps what, as `compare` takes it.
 
     Raises:
         UsageError: there is nothing to calibrate with or to measure on.
     """
-    calib, data = (
-        next((folder / name for name in names if (folder / name).is_dir()), None)
-        for names in (("calib", "train"), ("val", "test"))
-    )
+    calib, data = _first(folder, "calib", "train"), _first(folder, "val", "test")
     if calib is None or data is None:
         raise click.UsageError(f"{folder}: expected calib or train, and val or test, in it.")
-    table = folder / "val_labels.csv"
-    return {"calib": calib, "data": data, "labels": table if table.is_file() else None}
+    if detector is None:
+        labels, boxes = _first(folder, "val_labels.csv"), None
+    else:
+        labels, boxes = _first(folder, "names.txt"), _first(folder, "Annotations", "val_labels")
+    meaning = None if detector is None else Path(detector)
+    return {"calib": calib, "data": data, "labels": labels, "boxes": boxes, "detector": meaning}
+
+
+def _first(folder: Path, *names: str) -> Path | None:
+    """What there is first of these."""
+    return next((folder / name for name in names if (folder / name).exists()), None)
 
 
 def section(item: Item, network: Network, found: Comparison, folder: Path) -> Iterator[str]:
@@ -277,9 +293,9 @@ def _cell(item: Item, trial: Trial | None, paper: str | None) -> str:
 
 
 def _accuracy(found: Trial | Evaluation | None) -> str:
-    if found is None or found.top1 is None or found.top5 is None:
+    if found is None or not found.scores:
         return "not measured"
-    return f"{100 * found.top1:.2f}/{100 * found.top5:.2f}"
+    return "/".join(f"{100 * score:.2f}" for score in found.scores.values())
 
 
 def _by_layer(trials: Sequence[Trial], folder: Path) -> Iterator[str]:

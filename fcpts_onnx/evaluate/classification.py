@@ -64,8 +64,7 @@ def evaluate_classifier(
         data=str(folder),
         samples=len(images),
         classes=labelled.classes,
-        top1=float(hits[:, 0].mean()),
-        top5=float(hits.any(1).mean()),
+        scores={"top-1": float(hits[:, 0].mean()), "top-5": float(hits.any(1).mean())},
         skipped=images.skipped,
     )
 

@@ -85,9 +85,15 @@ def show_evaluation(console: Console, found: Evaluation, title: str = "") -> Non
     """Accuracy on labelled images; a title stands for the model's path."""
     for line in found.skipped:
         _line(console, f"Skipped: {line}")
+    if found.by_class:
+        table = _table("class", "", right=(1,))
+        for name, score in found.by_class.items():
+            _row(table, name, f"{score:.2%}")
+        _whole(console, table)
+    scores = ", ".join(f"{name} {score:.2%}" for name, score in found.scores.items())
     _line(
         console,
-        f"{title or found.model}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%} "
+        f"{title or found.model}: {scores} "
         f"on {found.samples:,} images of {found.classes} classes in {found.data}",
     )
 
@@ -96,16 +102,15 @@ def show_comparison(console: Console, found: Comparison) -> None:
     """Methods side by side, by target; what went wrong below."""
     if found.dense is not None:
         show_evaluation(console, found.dense, "dense")
-    table = _table(
-        "zeros", "method", "seed", "top-1", "top-5", "KL", "same top-1", "seconds",
-        right=(0, 2, 3, 4, 5, 6, 7),
-    )  # fmt: skip
+    names = tuple(found.dense.scores) if found.dense is not None else ()
+    titles = ("zeros", "method", "seed", *names, "KL", "same top-1", "seconds")
+    table = _table(*titles, right=(0, *range(2, len(titles))))
     for trial in found.trials:
-        shares = (trial.top1, trial.top5, trial.agreement)
-        top1, top5, agreement = ("" if s is None else f"{s:.2%}" for s in shares)
+        shares = [*(trial.scores.get(name) for name in names), trial.agreement]
+        *scores, agreement = ("" if share is None else f"{share:.2%}" for share in shares)
         kl = "" if trial.kl is None else f"{trial.kl:.3f}"
         _row(
-            table, f"{trial.target:.1%}", trial.method, str(trial.seed), top1, top5, kl, agreement,
+            table, f"{trial.target:.1%}", trial.method, str(trial.seed), *scores, kl, agreement,
             f"{trial.seconds:.0f}",
         )  # fmt: skip
     _whole(console, table)

@@ -45,8 +45,8 @@ def test_top1_and_top5(tmp_path: Path) -> None:
     data = labelled(tmp_path / "data", names, [0, 20, 40, 80, 80, 100, 120, 0])
     found = evaluate_classifier(model, data, PRESETS["raw"])
     assert (found.samples, found.classes) == (16, 8)
-    assert found.top1 == 6 / 8
-    assert found.top5 == 7 / 8
+    assert found.scores["top-1"] == 6 / 8
+    assert found.scores["top-5"] == 7 / 8
 
 
 def test_scores_in_whole_numbers(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_scores_in_whole_numbers(tmp_path: Path) -> None:
         proto.graph.initializer.append(numpy_helper.from_array(np.array(value), name))
     model = load(networks.save(proto, tmp_path / "m.onnx"))
     data = labelled(tmp_path / "data", list("abcd"), [0, 20, 40, 0])
-    assert evaluate_classifier(model, data, PRESETS["raw"]).top1 == 3 / 4
+    assert evaluate_classifier(model, data, PRESETS["raw"]).scores["top-1"] == 3 / 4
 
 
 def test_labels_from_a_file(tmp_path: Path) -> None:
@@ -68,8 +68,8 @@ def test_labels_from_a_file(tmp_path: Path) -> None:
     data = labelled(tmp_path / "data", ["x", "y"], [60, 20])
     labels = tmp_path / "labels.txt"
     labels.write_text("w\ny\nz\nx\n")
-    assert evaluate_classifier(model, data, PRESETS["raw"], labels=labels).top1 == 1.0
-    assert evaluate_classifier(model, data, PRESETS["raw"]).top1 == 0.5
+    assert evaluate_classifier(model, data, PRESETS["raw"], labels=labels).scores["top-1"] == 1.0
+    assert evaluate_classifier(model, data, PRESETS["raw"]).scores["top-1"] == 0.5
     labels.write_text("w\nx\n")
     with pytest.raises(CalibrationError, match=r"labels\.txt: has no class y"):
         evaluate_classifier(model, data, PRESETS["raw"], labels=labels)
@@ -80,7 +80,7 @@ def test_unreadable_images_are_skipped(tmp_path: Path) -> None:
     data = labelled(tmp_path / "data", ["a", "b"], [0, 20])
     (data / "a" / "a.png").write_text("not an image")
     found = evaluate_classifier(model, data, PRESETS["raw"])
-    assert (found.samples, found.top1) == (3, 1.0)
+    assert (found.samples, found.scores["top-1"]) == (3, 1.0)
     assert found.skipped[0].startswith(str(data / "a" / "a.png"))
 
 
@@ -106,9 +106,12 @@ def test_labels_from_a_table(tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     table.write_text("file,label\na.png,0\nb.png,2\nc.png,1\n")
     found = evaluate_classifier(model, tmp_path, PRESETS["raw"], labels=table)
-    assert (found.samples, found.classes, found.top1) == (3, 3, 2 / 3)
+    assert (found.samples, found.classes, found.scores["top-1"]) == (3, 3, 2 / 3)
     table.write_text("file,label\nb.png,1\nc.png,2\n")
-    assert evaluate_classifier(model, tmp_path, PRESETS["raw"], labels=table, offset=1).top1 == 1.0
+    assert (
+        evaluate_classifier(model, tmp_path, PRESETS["raw"], labels=table, offset=1).scores["top-1"]
+        == 1.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,4 +146,4 @@ def test_one_class_alone(tmp_path: Path) -> None:
         evaluate_classifier(model, data, PRESETS["raw"])
     (tmp_path / "labels.txt").write_text("a\nb\n")
     found = evaluate_classifier(model, data, PRESETS["raw"], labels=tmp_path / "labels.txt")
-    assert found.top1 == 1.0
+    assert found.scores["top-1"] == 1.0

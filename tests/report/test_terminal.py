@@ -48,7 +48,9 @@ def test_validation_of_outputs_that_are_no_classes() -> None:
 
 
 def test_evaluation() -> None:
-    found = Evaluation("m.onnx", "data", 5000, 10, 0.9162, 0.9971, ("x.png: broken",))
+    found = Evaluation(
+        "m.onnx", "data", 5000, 10, {"top-1": 0.9162, "top-5": 0.9971}, ("x.png: broken",)
+    )
     assert shown(show_evaluation, found) == [
         "Skipped: x.png: broken",
         "m.onnx: top-1 91.62%, top-5 99.71% on 5,000 images of 10 classes in data",

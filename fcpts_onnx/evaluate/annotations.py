@@ -1,0 +1,118 @@
+"""MEASURE: annotated boxes, as PASCAL VOC's XML or as YOLO's text has them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from fcpts_onnx.errors import CalibrationError
+from fcpts_onnx.evaluate.boxes import Boxes
+
+__all__ = ["annotated"]
+
+_NAMED = 5  # of many that are wrong
+_FIELDS = 5  # of a line of text: class, middle, size
+_Named = tuple[str, tuple[float, float, float, float], bool]
+"""Class, left, top, right, bottom as shares of the image's sides, and whether it is difficult."""
+
+
+def annotated(
+    images: Sequence[Path],
+    folder: Path,
+    classes: Sequence[str],
+    names: Sequence[str] | None = None,
+    *,
+    leave_out: bool = False,
+) -> list[Boxes]:
+    """The boxes of each image, from the file of its name in a folder, .xml or .txt.
+
+    Args:
+        classes: what a detector knows, in order.
+        names: what the numbers in .txt files stand for, in order; the detector's classes if None.
+        leave_out: whether boxes of other classes are left out; else they are an error.
+
+    Raises:
+        CalibrationError: an image has no file, one cannot be read or is empty, or a class is not
+            known. All that is wrong is counted.
+    """
+    found: list[list[_Named]] = []
+    wrong: list[str] = []
+    for image in images:
+        try:
+            found.append(_read(image, folder, classes if names is None else names))
+        except (OSError, ValueError, ElementTree.ParseError) as error:
+            wrong.append(f"{image.stem}: {error}")
+    if wrong:
+        raise CalibrationError(
+            f"{folder}: {len(wrong)} of {len(images)} annotations cannot be used: "
+            f"{'; '.join(wrong[:_NAMED])}."
+        )
+    places = {name: place for place, name in enumerate(classes)}
+    others = Counter(name for boxes in found for name, _, _ in boxes if name not in places)
+    if others and not leave_out:
+        listed = ", ".join(f"{name} ({count})" for name, count in others.most_common())
+        raise CalibrationError(
+            f"{folder}: {others.total()} boxes are of {len(others)} classes that the detector does "
+            f"not know: {listed}. Add them to its classes, or leave them out with "
+            "other_classes = true in its file."
+        )
+    return [_boxes([box for box in boxes if box[0] in places], places) for boxes in found]
+
+
+def _boxes(boxes: Iterable[_Named], places: dict[str, int]) -> Boxes:
+    rows = list(boxes)
+    return Boxes.of(
+        np.array([corners for _, corners, _ in rows], np.float64),
+        np.array([places[name] for name, _, _ in rows]),
+        difficult=np.array([difficult for _, _, difficult in rows], bool),
+    )
+
+
+def _read(image: Path, folder: Path, names: Sequence[str]) -> list[_Named]:
+    """The boxes of one image.
+
+    Raises:
+        OSError, ValueError, ParseError: there is no file, or it is not as it should be.
+    """
+    xml, text = (folder / f"{image.stem}{suffix}" for suffix in (".xml", ".txt"))
+    if xml.is_file():
+        boxes = _from_xml(xml)
+    elif text.is_file():
+        boxes = [_from_line(line, names) for line in text.read_text("utf-8").splitlines() if line]
+    else:
+        raise ValueError(f"there is neither {xml.name} nor {text.name}")
+    if not boxes:
+        raise ValueError("it has no boxes")
+    return boxes
+
+
+def _from_xml(file: Path) -> list[_Named]:
+    root = ElementTree.parse(file).getroot()
+    width, height = (float(root.findtext(f"size/{side}") or 0) for side in ("width", "height"))
+    if not width or not height:
+        raise ValueError("it has no size of the image")
+    found = []
+    for box in root.iter("object"):
+        sides = [box.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+        if any(side is None for side in sides):
+            raise ValueError("an object has no box")
+        left, top, right, bottom = (float(side or 0) for side in sides)
+        # Pixels count from 1, and the last one belongs to the box.
+        corners = ((left - 1) / width, (top - 1) / height, right / width, bottom / height)
+        found.append((box.findtext("name") or "", corners, box.findtext("difficult") == "1"))
+    return found
+
+
+def _from_line(line: str, names: Sequence[str]) -> _Named:
+    values = line.split()
+    if len(values) != _FIELDS or not values[0].isdecimal():
+        raise ValueError(f"{line!r} is not a class from 0 on, the middle and the size of a box")
+    place = int(values[0])
+    if place >= len(names):
+        raise ValueError(f"{line!r} is of class {place}, and there are names for {len(names)}")
+    x, y, width, height = (float(value) for value in values[1:])
+    return names[place], (x - width / 2, y - height / 2, x + width / 2, y + height / 2), False

@@ -1,0 +1,79 @@
+"""MEASURE: boxes in an image: how far they overlap, and which of many say the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Array", "Boxes", "overlaps", "without_repeats"]
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The boxes of one image.
+
+    Attributes:
+        corners: (n, 4) left, top, right, bottom as shares of the image's width and height.
+        classes: (n,) places in the list of classes.
+        scores: (n,) how sure a detector is of each; ones where boxes are annotated.
+        difficult: (n,) which of annotated ones count neither as found nor as missed.
+    """
+
+    corners: Array
+    classes: Array
+    scores: Array
+    difficult: Array
+
+    @classmethod
+    def of(
+        cls, corners: Array, classes: Array, scores: Array | None = None, difficult: Any = False
+    ) -> Boxes:
+        """Boxes from arrays of any number type."""
+        classes = np.asarray(classes, np.int64).reshape(-1)
+        given = np.ones(len(classes)) if scores is None else np.asarray(scores, np.float64)
+        marks = np.broadcast_to(np.asarray(difficult, bool), classes.shape)
+        return cls(np.asarray(corners, np.float64).reshape(-1, 4), classes, given, marks)
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __getitem__(self, chosen: Array) -> Boxes:
+        return Boxes(
+            self.corners[chosen], self.classes[chosen], self.scores[chosen], self.difficult[chosen]
+        )
+
+
+def overlaps(corners: Array, others: Array) -> Array:
+    """Intersection over union of each box with each other one: (n, 4), (m, 4) -> (n, m)."""
+    low = np.maximum(corners[:, None, :2], others[None, :, :2])
+    high = np.minimum(corners[:, None, 2:], others[None, :, 2:])
+    common = (high - low).clip(0).prod(2)
+    union = _areas(corners)[:, None] + _areas(others)[None] - common
+    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+
+
+def without_repeats(boxes: Boxes, overlap: float, most: int) -> Boxes:
+    """The surest boxes of each class that overlap no surer one of it by more (greedy NMS).
+
+    Args:
+        overlap: intersection over union beyond which two boxes say the same.
+        most: how many are kept in an image.
+    """
+    kept = []
+    for place in np.unique(boxes.classes):
+        left = np.flatnonzero(boxes.classes == place)
+        left = left[np.argsort(-boxes.scores[left], kind="stable")]
+        while left.size:
+            kept.append(left[0])
+            common = overlaps(boxes.corners[left[:1]], boxes.corners[left])[0]
+            left = left[1:][common[1:] <= overlap]
+    order = np.array(kept, np.int64)
+    return boxes[order[np.argsort(-boxes.scores[order], kind="stable")][:most]]
+
+
+def _areas(corners: Array) -> Array:
+    return (corners[:, 2:] - corners[:, :2]).clip(0).prod(1)

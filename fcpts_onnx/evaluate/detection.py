@@ -1,0 +1,94 @@
+"""MEASURE: mean average precision of a detector on annotated images, through onnxruntime."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fcpts_onnx.errors import CalibrationError
+from fcpts_onnx.evaluate.annotations import annotated
+from fcpts_onnx.evaluate.boxes import Boxes
+from fcpts_onnx.evaluate.detectors import Detector
+from fcpts_onnx.evaluate.mean_precision import average_precision
+from fcpts_onnx.model import Model
+from fcpts_onnx.preprocess import ImagePlan, Preprocess
+from fcpts_onnx.results import Evaluation
+from fcpts_onnx.runtime import Runtime, check_finite
+from fcpts_onnx.sources import Images, find_images
+
+__all__ = ["evaluate_detector"]
+
+_BATCH = 16
+
+
+def evaluate_detector(
+    model: Model,
+    folder: Path,
+    boxes: Path,
+    detector: Detector,
+    preprocess: Preprocess,
+    *,
+    names: Path | None = None,
+    threads: int = 0,
+) -> Evaluation:
+    """Run a detector on annotated images, each brought to the size of its input as a whole.
+
+    Args:
+        boxes: a folder with an .xml or .txt for each image.
+        names: a text file with what the numbers in .txt stand for, one a line.
+
+    Raises:
+        CalibrationError: images or annotations cannot be read.
+        RecipeError: the outputs are not what the detector's settings say.
+    """
+    if len(model.inputs) != 1:
+        raise CalibrationError(f"{model.path}: has {len(model.inputs)} inputs; images feed one.")
+    paths = find_images(folder)
+    plan = ImagePlan.of(model.inputs[0], replace(preprocess, fit="stretch"))
+    wanted = annotated(
+        paths, boxes, detector.classes, _names(names), leave_out=detector.other_classes
+    )
+    images = Images.read(paths, plan)
+    by_path = dict(zip(paths, wanted, strict=True))
+    wanted = [by_path[path] for path in images.paths]
+    found = _detections(model, images, detector, threads)
+    precisions = {
+        name: average_precision(found, wanted, place) for place, name in enumerate(detector.classes)
+    }
+    counted = {name: found for name, found in precisions.items() if found.count}
+    return Evaluation(
+        model=str(model.path),
+        data=str(folder),
+        samples=len(images),
+        classes=len(counted),
+        scores={
+            "mAP50": float(np.mean([found.area for found in counted.values()])),
+            "mAP50 (2007)": float(np.mean([found.points for found in counted.values()])),
+        },
+        skipped=images.skipped,
+        by_class={name: found.area for name, found in counted.items()},
+    )
+
+
+def _names(file: Path | None) -> list[str] | None:
+    if file is None:
+        return None
+    try:
+        return [name.strip() for name in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise CalibrationError(f"{file}: cannot be read as a list of classes: {error}") from error
+
+
+def _detections(model: Model, images: Images, detector: Detector, threads: int) -> list[Boxes]:
+    runtime, found = Runtime(model, threads=threads), []
+    fixed = model.inputs[0].shape[0] if model.inputs[0].shape else None
+    size = fixed or _BATCH  # how many boxes there are may differ from run to run
+    for start in range(0, len(images), size):
+        batch = images.take(torch.arange(start, min(start + size, len(images))))
+        outputs = runtime.run({model.inputs[0].name: np.ascontiguousarray(batch.numpy())})
+        check_finite(model.path, outputs)
+        found += detector.detections(outputs)
+    return found

@@ -1,0 +1,179 @@
+"""Detectors measured end to end, through the command line, and the real ones by others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from onnx import helper
+
+import fcpts_onnx
+from fcpts_onnx.cli import main
+from tests import networks
+from tests.networks import save_images
+from tests.shared import SHARED, needs_shared
+
+YOLO_LINES = "0 0.25 0.25 0.5 0.5\n1 0.75 0.75 0.5 0.5\n"
+DETECTOR = 'kind = "finished"\nclasses = ["cat", "dog"]\n'
+COCO_NAMES = """
+person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire
+hydrant, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear,
+zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, sports
+ball, kite, baseball bat, baseball glove, skateboard, surfboard, tennis racket, bottle, wine
+glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot, hot
+dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop,
+mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock,
+vase, scissors, teddy bear, hair drier, toothbrush
+"""
+COCO = " ".join(COCO_NAMES.split()).split(", ")
+# The numbers of COCO's 80 classes among the 90 it once had.
+GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+NINETY = np.insert(np.array(COCO, object), np.array(GAPS) - np.arange(1, 11), "none").tolist()
+VOC_NAMES = """
+airplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, dining table, dog, horse,
+motorcycle, person, potted plant, sheep, couch, train, tv
+"""
+VOC = " ".join(VOC_NAMES.split()).split(", ")
+
+
+def fixed_detector() -> onnx.ModelProto:
+    """Says the same of every image: the cat of `YOLO_LINES`, and a dog in the wrong place."""
+    constants = {
+        "where": np.array([[[0, 0, 0.5, 0.5], [0.4, 0.4, 0.6, 0.6]]], np.float32),
+        "what": np.array([[0, 1]], np.float32),
+        "sure": np.array([[0.9, 0.8]], np.float32),
+        "none": np.zeros(1, np.float32),
+    }
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["mean", "none"], ["nothing"]),
+        helper.make_node("Add", ["where", "nothing"], ["boxes"]),
+        helper.make_node("Add", ["what", "nothing"], ["labels"]),
+        helper.make_node("Add", ["sure", "nothing"], ["scores"]),
+    ]
+    outputs = {"boxes": [1, 2, 4], "labels": [1, 2], "scores": [1, 2]}
+    return networks.make(nodes, constants, {"x": [1, 3, 8, 8]}, outputs)
+
+
+@pytest.fixture
+def detection(tmp_path: Path) -> Path:
+    """A detector, three images with annotations, and what its outputs mean."""
+    networks.save(fixed_detector(), tmp_path / "m.onnx")
+    save_images(tmp_path / "images", 3)
+    (tmp_path / "boxes").mkdir()
+    for image in (tmp_path / "images").iterdir():
+        (tmp_path / "boxes" / f"{image.stem}.txt").write_text(YOLO_LINES)
+    (tmp_path / "d.toml").write_text(DETECTOR)
+    return tmp_path
+
+
+def run(place: Path, *options: str) -> Result:
+    fixed = ("--data", str(place / "images"), "--detector", str(place / "d.toml"))
+    return CliRunner().invoke(main, ["eval", str(place / "m.onnx"), *fixed, *options])
+
+
+def test_eval(detection: Path) -> None:
+    boxes = ("--boxes", str(detection / "boxes"))
+    result = run(detection, *boxes, "--json", str(detection / "e.json"))
+    assert result.exit_code == 0, result.output
+    stored = json.loads((detection / "e.json").read_text())
+    assert stored["by_class"] == {"cat": 1.0, "dog": 0.0}
+    assert stored["scores"] == {"mAP50": 0.5, "mAP50 (2007)": 0.5}
+    assert "m.onnx: mAP50 50.00%, mAP50 (2007) 50.00% on 3 images of 2 classes" in result.output
+    assert "cat    100.00%" in result.output
+    (detection / "names.txt").write_text("dog\ncat\n")  # the cat is a dog, and found as a cat
+    result = run(detection, *boxes, "--labels", str(detection / "names.txt"))
+    assert "mAP50 0.00%" in result.output
+
+
+def test_what_is_refused(detection: Path) -> None:
+    def message(*options: str) -> str:
+        result = run(detection, *options)
+        assert result.exit_code == 1, result.output
+        assert "Traceback" not in result.output
+        return result.output
+
+    boxes = ("--boxes", str(detection / "boxes"))
+    assert "needs both --boxes and --detector" in message()
+    (detection / "d.toml").write_text(DETECTOR.replace(', "dog"', ""))
+    (detection / "names.txt").write_text("cat\ndog\n")
+    names = ("--labels", str(detection / "names.txt"))
+    assert "3 boxes are of 1 classes that the detector does not know: dog (3)" in message(
+        *boxes, *names
+    )
+    (detection / "d.toml").write_text(DETECTOR + 'boxes = "b"\n')
+    assert "the model has no output 'b'; it has boxes, labels, scores" in message(*boxes)
+    next((detection / "boxes").iterdir()).unlink()
+    assert "1 of 3 annotations cannot be used" in message(*boxes)
+
+
+def test_compare(place: Path) -> None:
+    """A detector with weights: mAP stands where top-1 would."""
+    networks.save(networks.detector(), place / "in.onnx")
+    (place / "boxes").mkdir()
+    for image in (place / "images").iterdir():
+        (place / "boxes" / f"{image.stem}.txt").write_text(YOLO_LINES)
+    (place / "d.toml").write_text('kind = "fastestdet"\nclasses = ["cat", "dog"]\n')
+    found = fcpts_onnx.compare(
+        place / "in.onnx", methods=["magnitude"], targets=[0.5], calib=place / "images",
+        data=place / "images", boxes=place / "boxes", detector=place / "d.toml",
+        out=place / "out",
+    )  # fmt: skip
+    (trial,) = found.trials
+    assert trial.error is None
+    assert set(trial.scores) == {"mAP50", "mAP50 (2007)"}
+    assert "| mAP50 | mAP50 (2007) |" in (place / "out" / "results.md").read_text()
+
+
+def _toml(classes: list[str], **settings: object) -> str:
+    entries = {"classes": classes, **settings}
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in entries.items())
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("model", "preprocess", "channels", "detector", "published"),
+    [
+        (
+            "fastestdet_coco", "unit", "bgr",
+            _toml(COCO, kind="fastestdet", output="758"),
+            0.338,
+        ),
+        (
+            "mobilenetv2_yolo_fastest_voc", "unit", "rgb",
+            _toml(
+                VOC, kind="yolo", other_classes=True,
+                outputs=["l68_c", "l78_c"], size=[320.0, 320.0],
+                anchors=[[189, 126, 137, 236, 265, 259], [26, 48, 67, 84, 72, 175]],
+            ),
+            0.285,
+        ),
+        (
+            "ssd_mobilenet_v1_coco_full_nms", "raw", "rgb",
+            _toml(
+                NINETY,
+                kind="finished", order="yxyx", boxes="TFLite_Detection_PostProcess",
+                labels="TFLite_Detection_PostProcess:1", scores="TFLite_Detection_PostProcess:2",
+            ),
+            0.366,
+        ),
+    ],
+)  # fmt: skip
+def test_real_detectors(
+    model: str, preprocess: str, channels: str, detector: str, published: float, tmp_path: Path
+) -> None:
+    """As those measured them who collected the files, on the same 128 images."""
+    (tmp_path / "d.toml").write_text(detector)
+    (tmp_path / "names.txt").write_text("\n".join(COCO))
+    settings = fcpts_onnx.Preprocess.named(preprocess).overridden(channels=channels)
+    found = fcpts_onnx.evaluate(
+        SHARED / "models" / f"{model}.onnx", data=SHARED / "data/coco/val", preprocess=settings,
+        boxes=SHARED / "data/coco/val_labels", labels=tmp_path / "names.txt",
+        detector=tmp_path / "d.toml",
+    )  # fmt: skip
+    assert found.samples == 128
+    assert found.scores["mAP50"] == pytest.approx(published, abs=0.006)

@@ -1,0 +1,123 @@
+"""What outputs of detectors mean, against boxes worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fcpts_onnx.errors import RecipeError
+from fcpts_onnx.evaluate.detectors import FastestDet, Finished, Ssd, Yolo, read_detector
+
+CLASSES = ("cat", "dog")
+
+
+def logit(share: float) -> float:
+    return float(np.log(share / (1 - share)))
+
+
+def test_finished() -> None:
+    detector = Finished(CLASSES, order="yxyx", first_label=1, size=(200.0, 100.0))
+    outputs = {
+        "boxes": np.array([[[10, 20, 50, 100], [0, 0, 1, 1], [5, 5, 9, 9]]], np.float32),
+        "labels": np.array([[2, 0, 1]], np.float32),
+        "scores": np.array([[0.9, 0.8, 0.001]], np.float32),
+    }
+    (found,) = detector.detections(outputs)  # one is background, one not sure
+    np.testing.assert_allclose(found.corners, [[0.1, 0.1, 0.5, 0.5]], rtol=1e-6)
+    assert found.classes.tolist() == [1]
+
+
+def test_ssd_from_priors() -> None:
+    maps = [{"cells": 2, "step": 50.0, "sides": [20.0, 45.0], "ratios": [4.0]}]
+    detector = Ssd(CLASSES, priors=tuple(maps), size=100.0, softmax=True, least_score=0.3)
+    offsets, scores = np.zeros((1, 16, 4), np.float32), np.full((1, 16, 3), -9.0, np.float32)
+    scores[..., 0] = 9.0
+    # The prior at row 0, column 1 with a ratio of 4: middle (75, 25), 40 wide, 10 high.
+    offsets[0, 6] = [2.5, 0.0, np.log(2.0) / 0.2, 0.0]
+    scores[0, 6] = [0.0, 0.0, 4.0]
+    (found,) = detector.detections({"boxes": offsets, "scores": scores})
+    # Moved by a tenth of 2.5 widths, twice as wide.
+    np.testing.assert_allclose(found.corners, [[0.45, 0.2, 1.25, 0.3]], atol=1e-6)
+    assert found.classes.tolist() == [1]
+    assert found.scores[0] == pytest.approx(np.exp(4) / (np.exp(4) + 2))
+
+
+def test_ssd_with_corners() -> None:
+    outputs = {
+        "boxes": np.array([[[0.1, 0.1, 0.4, 0.4], [0.1, 0.1, 0.41, 0.4]]]),
+        "scores": np.array([[[0.1, 0.8, 0.1], [0.0, 0.9, 0.5]]]),
+    }
+    (found,) = Ssd(CLASSES).detections(outputs)
+    assert found.scores.tolist() == [0.9, 0.5]  # of boxes that say the same, the surer
+    assert found.classes.tolist() == [0, 1]
+
+
+def test_yolo() -> None:
+    detector = Yolo(
+        CLASSES, outputs=("map",), anchors=((10.0, 20.0, 30.0, 40.0),), size=(90.0, 60.0)
+    )
+    values = np.full((1, 14, 2, 3), -20.0, np.float32)  # two anchors of 5 + 2, two rows of three
+    values[0, 7:14, 1, 2] = [logit(0.25), logit(0.5), np.log(2.0), 0.0, logit(0.9), logit(0.8), -20]
+    (found,) = detector.detections({"map": values})
+    x, y, width, height = 2.25 / 3, 1.5 / 2, 60 / 90, 40 / 60
+    box = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+    np.testing.assert_allclose(found.corners, [box], rtol=1e-5)
+    assert found.scores[0] == pytest.approx(0.72, rel=1e-5)
+    assert found.classes.tolist() == [0]
+
+
+def test_fastestdet() -> None:
+    values = np.zeros((1, 7, 2, 2), np.float32)
+    values[0, :, 1, 0] = [0.8, np.arctanh(0.5), 0.0, logit(0.3), logit(0.6), 0.1, 0.9]
+    (found,) = FastestDet(CLASSES).detections({"output": values})
+    np.testing.assert_allclose(found.corners, [[0.1, 0.2, 0.4, 0.8]], atol=1e-6)
+    assert found.scores[0] == pytest.approx(0.8**0.6 * 0.9**0.4)
+    assert found.classes.tolist() == [1]
+
+
+def test_outputs_that_do_not_fit() -> None:
+    with pytest.raises(RecipeError, match="no output 'map'; it has other"):
+        Yolo(CLASSES, outputs=("map",), anchors=((1.0, 1.0),)).detections({"other": np.zeros(1)})
+    values = {"output": np.zeros((1, 9, 2, 2))}
+    with pytest.raises(
+        RecipeError, match=r"9 values a place, expected 7 \(output \[1, 9, 2, 2\]\)"
+    ):
+        FastestDet(CLASSES).detections(values)
+    outputs = {"boxes": np.zeros((1, 2, 4)), "scores": np.zeros((1, 2, 4))}
+    with pytest.raises(RecipeError, match="scores of 3 classes, expected 2"):
+        Ssd(CLASSES).detections(outputs)
+
+
+def test_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "d.toml"
+    file.write_text(
+        'kind = "ssd"\nclasses = ["cat", "dog"]\nsoftmax = true\n'
+        "[[priors]]\ncells = 2\nstep = 50\nsides = [20, 45]\nratios = [2]\n"
+    )
+    detector = read_detector(file)
+    assert isinstance(detector, Ssd)
+    assert detector.classes == CLASSES
+    (found,) = detector.detections(
+        {"boxes": np.zeros((1, 16, 4)), "scores": np.array([[[9.0, 0, 0]] * 15 + [[0, 9, 0]]])}
+    )
+    assert found.classes[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind =", "cannot be read as a detector"),
+        ('kind = "rcnn"', "kind must be one of finished, ssd, yolo, fastestdet"),
+        ('kind = "yolo"', "classes must list the names"),
+        ('kind = "yolo"\nclasses = ["a"]\npriors = []', "unknown priors; known are classes"),
+        ('kind = "yolo"\nclasses = "cat"', "classes must list the names"),
+        ('kind = "yolo"\nclasses = ["a"]\nsize = 3', "size is 3; expected a list"),
+        ('kind = "yolo"\nclasses = ["a"]\nmost = 0.5', "most is 0.5; expected a whole number"),
+    ],
+)
+def test_files_that_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "d.toml").write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        read_detector(tmp_path / "d.toml")
