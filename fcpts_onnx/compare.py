@@ -20,12 +20,13 @@ from fcpts_onnx.model import load
 from fcpts_onnx.pipeline import PathLike, evaluate, prune
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
+from fcpts_onnx.report.comparison import markdown, page
 from fcpts_onnx.results import Comparison, Evaluation, Trial, silent
 from fcpts_onnx.write import check_json, write_text
 
-__all__ = ["compare", "markdown"]
+__all__ = ["compare"]
 
-_RESULTS, _TABLE = "results.json", "results.md"
+_RESULTS, _TABLE, _PAGE = "results.json", "results.md", "results.html"
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,8 @@ def compare(
 ) -> Comparison:
     """Prune a model by several methods to several targets and hold the results side by side.
 
-    Every sparse model, results.json and results.md lie in `out`; they are written after each run,
-    and runs whose results are there are not repeated.
+    Every sparse model, results.json, results.md and results.html lie in `out`; they are written
+    after each run, and runs whose results are there are not repeated.
 
     Args:
         methods: names of `methods.METHODS`.
@@ -200,6 +201,7 @@ class _Book:
         trials = tuple(Trial(**entry["trial"]) for entry in self._entries)
         found = Comparison(str(self._setting.model), self._dense, trials)
         write_text(self._folder / _TABLE, markdown(found))
+        write_text(self._folder / _PAGE, page(found))
 
     def comparison(self, wanted: Sequence[_Run]) -> Comparison:
         """What the runs gave, in the order they were asked for."""
@@ -283,27 +285,3 @@ def _line(trial: Trial) -> str:
     agreement = "" if trial.agreement is None else f"same top-1 {trial.agreement:.2%}, "
     note = f"; {trial.note}" if trial.note else ""
     return f"{start}: {accuracy}{agreement}{trial.seconds:.0f} s{note}"
-
-
-def markdown(found: Comparison) -> str:
-    """A line a run: what it reached, and how long it took."""
-    lines = [f"# {Path(found.source).name}", ""]
-    if found.dense is not None:
-        dense = ", ".join(f"{name} {score:.2%}" for name, score in found.dense.scores.items())
-        lines += [f"Dense: {dense} on {found.dense.samples:,} images.", ""]
-    names = list(found.dense.scores) if found.dense is not None else []
-    titles = ["zeros", "method", *names, "KL", "same top-1", "seconds", ""]
-    lines += [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    best_first = sorted(found.trials, key=lambda t: (t.target, -max(t.scores.values(), default=0)))
-    for trial in best_first:
-        shares = [trial.scores.get(name) for name in names]
-        cells = ["" if share is None else f"{share:.2%}" for share in shares]
-        cells.append("" if trial.kl is None else f"{trial.kl:.3f}")
-        cells.append("" if trial.agreement is None else f"{trial.agreement:.2%}")
-        note = " ".join(trial.note.replace("|", "/").split())
-        seed = f", seed {trial.seed}" if trial.seed else ""
-        lines.append(
-            f"| {trial.target:.4g} | {trial.method}{seed} | {' | '.join(cells)} "
-            f"| {trial.seconds:.0f} | {note} |"
-        )
-    return "\n".join(lines) + "\n"

@@ -316,7 +316,7 @@ comparing_options = _options(
         required=True,
         type=FILE,
         metavar="FOLDER",
-        help="For the sparse models, results.json and results.md; runs that are there are kept.",
+        help="For the sparse models, results.json, .md and .html; runs that are there are kept.",
     ),
     click.option(
         "--samples", type=click.IntRange(1), default=10_000, show_default=True, help="As for prune."

@@ -58,7 +58,7 @@ ALLOWED = {
         "model", "weights", "ops", "twin", "calibration", "sparsity", "write",
         "parity", "validate",
     },
-    "compare": {"calibration", "methods", "model", "pipeline", "preprocess", "write"},
+    "compare": {"calibration", "methods", "model", "pipeline", "preprocess", "report", "write"},
     "options": {"methods", "preprocess", "recipe", "write"},
     "demo": {"pipeline", "team"},
     "cli": {

@@ -1,0 +1,80 @@
+"""Methods side by side, as a table and as a page."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from fcpts_onnx.report.comparison import markdown, page
+from fcpts_onnx.results import Comparison, Evaluation, Trial
+
+DENSE = Evaluation("m.onnx", "data", 5000, 10, {"top-1": 0.92, "top-5": 0.99}, ())
+BEST = Trial("fcpts", 0.7, 0, "a.onnx", 70, 100, 0.012, 0.981, {"top-1": 0.91, "top-5": 0.99}, 61.2)
+OTHER = replace(BEST, method="wanda", scores={"top-1": 0.25, "top-5": 0.6}, kl=3.0, seconds=4.0)
+FAILED = Trial("str", 0.7, 0, error="no <layer> | at all\nreally")
+MISSED = replace(OTHER, method="ltp", zeros=55)
+FOUND = Comparison(
+    "dir/m.onnx", DENSE, (FAILED, OTHER, MISSED, BEST, replace(BEST, target=0.9, zeros=90))
+)
+
+
+class Tags(HTMLParser):
+    """The tags of a page with their attributes, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_markdown() -> None:
+    lines = markdown(FOUND).splitlines()
+    assert lines[0] == "# m.onnx"
+    assert lines[2] == "Dense: top-1 92.00%, top-5 99.00% on 5,000 images."
+    assert lines[4] == "| zeros | method | top-1 | top-5 | KL | same top-1 | seconds | note |"
+    assert lines[6] == "| 0.7 | fcpts | 91.00% | 99.00% | 0.012 | 98.10% | 61 |  |"
+    assert lines[8].endswith("| cannot hold a target: 55.00% zeros |")
+    assert lines[9] == "| 0.7 | str |  |  |  |  | 0 | no <layer> / at all really |"
+
+
+def test_page_is_whole_and_needs_no_network() -> None:
+    text = page(FOUND)
+    found = Tags(text)
+    assert not re.search(r"https?:|src=|@import", text)
+    assert found.text.count("cannot hold a target: 55.00% zeros") == 1
+    assert "no <layer> | at all" in found.text  # escaped in the source
+    assert "<layer>" not in text
+    rows = [tag for tag, _ in found.tags if tag == "tr"]
+    assert len(rows) == 1 + len(FOUND.trials)
+
+
+def test_chart() -> None:
+    """Higher is better, further right is sparser; what failed has no line."""
+    tags = Tags(page(FOUND)).tags
+    lines = [attributes["points"].split() for tag, attributes in tags if tag == "polyline"]
+    wanda, ltp, fcpts = ([tuple(map(float, p.split(","))) for p in line] for line in lines)
+    assert len(fcpts) == 2
+    assert fcpts[0][0] < fcpts[1][0]
+    assert fcpts[0][1] == fcpts[1][1] < wanda[0][1] == ltp[0][1]
+    assert ltp[0][0] < wanda[0][0] == fcpts[0][0]  # it stands where it came to
+    labels = [float(label) for label in re.findall(r'text-anchor="end">([\d.]+)<', page(FOUND))]
+    assert labels == sorted(labels)
+    assert labels[0] <= 0.25
+    assert 0.92 <= labels[-1] <= 1.0
+    assert all(0 < x < 760 and 0 < y < 380 for line in (wanda, ltp, fcpts) for x, y in line)
+
+
+@pytest.mark.parametrize("trials", [(), (FAILED,)])
+def test_nothing_to_draw(trials: tuple[Trial, ...]) -> None:
+    for dense in (DENSE, None):
+        assert '<svg viewBox="0 0 760' not in page(Comparison("m.onnx", dense, trials))
