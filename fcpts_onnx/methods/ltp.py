@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.task import Task
 
 __all__ = ["LearnedThresholds"]
@@ -31,8 +32,8 @@ class LearnedThresholds:
         start = values[next(iter(values))].new_tensor(task.recipe.threshold_start)
         self._taus = {name: nn.Parameter(start.clone()) for name in values}
 
-    def groups(self) -> list[dict[str, Any]]:
-        rate = self._recipe.learning_rate * self._recipe.threshold_rate
+    def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
+        rate = recipe.learning_rate * recipe.threshold_rate
         return [{"params": list(self._taus.values()), "lr": rate, "weight_decay": 0.0}]
 
     def begin_step(self, values: Mapping[str, Tensor], progress: float) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.budget import counts_by_rank, mask_of_smallest, nonzero
 from fcpts_onnx.sparsity.task import Task
 
@@ -36,8 +37,8 @@ class ProbabilisticMasks:
         self._temperature = 1.0
         self._kept = {name: nn.Parameter(torch.ones_like(value)) for name, value in values.items()}
 
-    def groups(self) -> list[dict[str, Any]]:
-        rate = self._recipe.learning_rate * self._recipe.threshold_rate
+    def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
+        rate = recipe.learning_rate * recipe.threshold_rate
         return [{"params": list(self._kept.values()), "lr": rate, "weight_decay": 0.0}]
 
     def begin_step(self, values: Mapping[str, Tensor], progress: float) -> None:

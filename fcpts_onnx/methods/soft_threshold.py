@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.task import Task
 
 __all__ = ["SoftThresholds"]
@@ -24,14 +25,13 @@ class SoftThresholds:
     holds_target = False
 
     def __init__(self, values: Mapping[str, Tensor], task: Task) -> None:
-        self._recipe = task.recipe
         start = values[next(iter(values))].new_tensor(task.recipe.threshold_start)
         self._scores = {name: nn.Parameter(start.clone()) for name in values}
 
-    def groups(self) -> list[dict[str, Any]]:
-        rate = self._recipe.learning_rate * self._recipe.threshold_rate
+    def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
+        rate = recipe.learning_rate * recipe.threshold_rate
         scores = list(self._scores.values())
-        return [{"params": scores, "lr": rate, "weight_decay": self._recipe.weight_decay}]
+        return [{"params": scores, "lr": rate, "weight_decay": recipe.weight_decay}]
 
     def begin_step(self, values: Mapping[str, Tensor], progress: float) -> None:
         del values, progress  # scores move with the optimizer alone

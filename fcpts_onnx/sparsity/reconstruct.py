@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -14,15 +13,15 @@ from torch import Tensor
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Progress, silent
+from fcpts_onnx.sparsity.course import Course, DivergedError, Meter
+from fcpts_onnx.sparsity.fallback import Fallback
 from fcpts_onnx.sparsity.losses import reconstruction_loss
 from fcpts_onnx.sparsity.student import Student
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.sparsity.thresholds import Start, Thresholds
-from fcpts_onnx.team import Team
 
 __all__ = ["Learned", "reconstruct"]
 
-_REPORTS = 200  # over a whole run
 _PARTS = (1, 2, 4)  # what the learning rate is divided by, while it proves too high
 
 
@@ -52,7 +51,7 @@ def reconstruct(
 ) -> Learned:
     """Learn a sparse network from the dense one and unlabelled samples.
 
-    A run that diverges starts anew from the dense network at half the learning rate, twice.
+    A run that diverges goes on from its last good state at half the learning rate, twice.
 
     Args:
         start: the thresholds to learn with.
@@ -61,32 +60,52 @@ def reconstruct(
     Raises:
         FcptsError: the loss becomes NaN or Inf all the same.
     """
-    course = _Course(_steps(len(task.calibration), task.recipe), seconds, task.team)
+    student = Student(task.network, task.weights, task.recipe)
+    fallback = Fallback(student, start(student.values(), task), task.recipe)
+    run = _Run(
+        Course(_steps(len(task.calibration), task.recipe), seconds, task.team),
+        _batches(task, student.device),
+        Meter(task.team, report),
+    )
     density = 1 - task.budget.target if task.recipe.rate_by_density else 1.0
     for part in _PARTS:
         rate = task.recipe.learning_rate / density / part
         trial = replace(task, recipe=replace(task.recipe, learning_rate=rate))
         try:
-            return _learn(trial, start, course, report)
-        except _DivergedError as error:
+            thresholds = _learn(trial, student, fallback, run)
+        except DivergedError as error:
             failure = f"{error}, with a learning rate of {rate:g}"
-            say(failure)
+            if part < _PARTS[-1]:
+                say(f"{failure}; going on from step {fallback.step} with half of it")
+            continue
+        history = tuple(run.meter.history)
+        return Learned(student.finish(thresholds), history, thresholds.holds_target)
     raise FcptsError(f"{failure} too. Lower learning_rate in the recipe (--recipe FILE.toml).")
 
 
-def _learn(
-    task: Task, start: Start, course: _Course, report: Callable[[Progress], None]
-) -> Learned:
+@dataclass(frozen=True)
+class _Run:
+    """What goes on when learning falls back: how far it is, the samples, the losses."""
+
+    course: Course
+    batches: Iterator[dict[str, Tensor]]
+    meter: Meter
+
+
+def _learn(task: Task, student: Student, fallback: Fallback, run: _Run) -> Thresholds:
+    """Learn to the end from the last good state; the thresholds that it ends with.
+
+    Raises:
+        DivergedError: the loss is no finite number.
+    """
     network, recipe, team = task.network, task.recipe, task.team
-    student = Student(network, task.weights, recipe)
-    thresholds = start(student.values(), task)
+    begun = fallback.restored()
+    thresholds = begun.thresholds
     optimizer = _optimizer(student, thresholds, recipe)
-    batches = _batches(task, student.device)
     precision = _precision(recipe, student.device)
-    meter = _Meter(team, report)
     heads = (*task.heads, *task.features)
-    for step, progress in course:
-        whole = next(batches)
+    for step, progress in run.course.since(begun.step, begun.progress):
+        whole = next(run.batches)
         batch, part = team.share(whole), team.weight(whole)
         _set_rate(optimizer, _rate(progress, recipe))
         values = student.values()
@@ -101,69 +120,10 @@ def _learn(
         (loss * part + thresholds.control_loss(values)).backward()
         team.average(_gradients(optimizer))
         optimizer.step()
-        meter.add(step + 1, course.length, loss.detach() * part, masked)
+        if run.meter.add(step + 1, run.course.length, loss.detach() * part, masked):
+            fallback.keep(step + 1, progress, thresholds)
         del values, masked, expected, found, loss  # before the next step makes them anew
-    learned = student.finish(thresholds)
-    return Learned(learned, tuple(meter.history), thresholds.holds_target)
-
-
-class _DivergedError(Exception):
-    """The loss is no finite number."""
-
-
-class _Course:
-    """How long a run is, by steps or by time: iterates (step, progress from 0 to 1).
-
-    Attributes:
-        length: the number of steps; by time, as many as the pace so far allows.
-    """
-
-    def __init__(self, steps: int, seconds: float | None, team: Team) -> None:
-        self.length, self._team = steps, team
-        self._end = None if seconds is None else time.monotonic() + seconds
-
-    def __iter__(self) -> Iterator[tuple[int, float]]:
-        if self._end is None:
-            yield from ((step, step / self.length) for step in range(self.length))
-            return
-        start = time.monotonic()
-        (seconds,) = self._team.mean([self._end - start])
-        step, elapsed = 0, 0.0
-        # Another step has to fit; the first one is taken in any case.
-        while not step or elapsed * (step + 1) <= seconds * step:
-            self.length = max(step + 1, round(step * seconds / elapsed) if elapsed else 1)
-            yield step, min(1.0, elapsed / seconds) if step else 0.0
-            step, (elapsed,) = step + 1, self._team.mean([time.monotonic() - start])
-
-
-class _Meter:
-    """Averages the loss and reports it some times during a run."""
-
-    def __init__(self, team: Team, report: Callable[[Progress], None]) -> None:
-        self._team, self._report = team, report
-        self._losses: list[Tensor] = []
-        self.history: list[Progress] = []
-        self._start = time.monotonic()
-
-    def add(self, step: int, steps: int, loss: Tensor, masked: dict[str, Tensor]) -> None:
-        """Count a step of so many.
-
-        Raises:
-            _DivergedError: the loss is not a finite number.
-        """
-        self._losses.append(loss)
-        if step % max(1, steps // _REPORTS) and step != steps:
-            return
-        (mean,) = self._team.mean([torch.stack(self._losses).mean().item()])
-        self._losses.clear()
-        if not math.isfinite(mean):
-            raise _DivergedError(f"Learning diverged: the loss is {mean} at step {step} of {steps}")
-        zeros = {name: v.numel() - int(v.count_nonzero()) for name, v in masked.items()}
-        sparsity = sum(zeros.values()) / sum(value.numel() for value in masked.values())
-        rates = {name: zeros[name] / value.numel() for name, value in masked.items()}
-        seconds = time.monotonic() - self._start
-        self.history.append(Progress(step, steps, mean, sparsity, seconds, rates))
-        self._report(self.history[-1])
+    return thresholds
 
 
 def _steps(samples: int, recipe: Recipe) -> int:
@@ -172,7 +132,7 @@ def _steps(samples: int, recipe: Recipe) -> int:
 
 
 def _optimizer(student: Student, thresholds: Thresholds, recipe: Recipe) -> torch.optim.Optimizer:
-    groups = [*student.groups(recipe), *thresholds.groups()]
+    groups = [*student.groups(recipe), *thresholds.groups(recipe)]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, fused=True)
     betas = (recipe.momentum, 0.99)

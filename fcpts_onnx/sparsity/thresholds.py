@@ -44,13 +44,15 @@ _LARGEST_MOVE = 0.25  # of the logarithm of that; costs grow as the square, so h
 class Thresholds(Protocol):
     """What the learning loop asks of any of them.
 
+    What they hold is replaced, never changed, but for parameters: a shallow copy keeps their state.
+
     Attributes:
         holds_target: whether it ends with exactly the budget's zeros.
     """
 
     holds_target: bool
 
-    def groups(self) -> list[dict[str, Any]]:
+    def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
         """What the optimizer moves, with its rate and decay."""
 
     def begin_step(self, values: Values, progress: float) -> None:
@@ -93,8 +95,8 @@ class ScoreThresholds:
         self._limits: dict[str, Tensor] = {}
         self._steps = 0
 
-    def groups(self) -> list[dict[str, Any]]:
-        rate = self._recipe.learning_rate * self._recipe.threshold_rate
+    def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
+        rate = recipe.learning_rate * recipe.threshold_rate
         return [{"params": list(self._scores.values()), "lr": rate, "weight_decay": 0.0}]
 
     def begin_step(self, values: Values, progress: float) -> None:
@@ -142,7 +144,8 @@ class _Ramped(ABC):
         self._settled = False
         self._masks = {name: torch.ones_like(value) for name, value in values.items()}
 
-    def groups(self) -> list[dict[str, Any]]:
+    def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
+        del recipe  # masks are set, not learned by the optimizer
         return []
 
     def begin_step(self, values: Values, progress: float) -> None:
@@ -212,10 +215,8 @@ class CostThresholds(_Ramped):
         keep, kernel = self._recipe.memory, self._recipe.kernel
         found = marginal_cost(value, self._masks[name], gradient, self._thresholds[name], kernel)
         (old_cost, old_mass), (cost, mass) = self._costs[name], (float(part) for part in found)
-        self._costs[name] = (
-            keep * old_cost + (1 - keep) * cost,
-            keep * old_mass + (1 - keep) * mass,
-        )
+        mixed = (keep * old_cost + (1 - keep) * cost, keep * old_mass + (1 - keep) * mass)
+        self._costs = {**self._costs, name: mixed}
 
     def _move(self, reach: float) -> None:
         """Lower thresholds where a zero costs more than the mean, raise the others."""
@@ -224,10 +225,12 @@ class CostThresholds(_Ramped):
         total, weight = (sum(parts) for parts in zip(*self._costs.values(), strict=True))
         if total <= 0:
             return
+        logs = {}
         for name, (cost, mass) in self._costs.items():
             ratio = cost / mass / (total / weight) if mass else 1.0
             bounded = max(1 / _LARGEST_RATIO, min(_LARGEST_RATIO, ratio))
-            self._logs[name] -= reach * math.log(bounded)
+            logs[name] = self._logs[name] - reach * math.log(bounded)
+        self._logs = logs
 
     def _set_masks(self, values: Values, share: float) -> None:
         """Exactly a share of the budget's zeros, by one factor on all thresholds."""
@@ -242,10 +245,12 @@ class CostThresholds(_Ramped):
             name: float((value.detach().abs() <= factor * math.exp(self._logs[name])).sum())
             for name, value in values.items()
         }
-        for name, count in self._budget.counts(wanted, zeros).items():
-            sizes = values[name].detach().abs()
-            self._masks[name] = mask_of_smallest(sizes, count)
-            self._thresholds[name] = (sizes * (1 - self._masks[name])).amax()
+        counted = self._budget.counts(wanted, zeros)
+        sizes = {name: values[name].detach().abs() for name in counted}
+        self._masks = {name: mask_of_smallest(sizes[name], counted[name]) for name in counted}
+        self._thresholds = {
+            name: (sizes[name] * (1 - mask)).amax() for name, mask in self._masks.items()
+        }
 
 
 class FixedThresholds(_Ramped):
@@ -257,8 +262,10 @@ class FixedThresholds(_Ramped):
         self._zeros = task.zeros
 
     def _set_masks(self, values: Values, share: float) -> None:
-        for name, value in values.items():
-            self._masks[name] = mask_of_smallest(value.abs(), round(share * self._zeros[name]))
+        self._masks = {
+            name: mask_of_smallest(value.abs(), round(share * self._zeros[name]))
+            for name, value in values.items()
+        }
 
 
 def _kept(value: Tensor, mask: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ def task(values: dict[str, Tensor], target: float, recipe: Recipe) -> Task:
 
 
 def parameters(thresholds: Thresholds) -> list[torch.nn.Parameter]:
-    (group,) = thresholds.groups()
+    (group,) = thresholds.groups(Recipe())
     return list(group["params"])
 
 
@@ -50,7 +50,7 @@ def test_str_takes_the_threshold_off() -> None:
 def test_str_has_its_scores_decay() -> None:
     recipe = replace(Recipe.load("str"), weight_decay=0.1, learning_rate=1.0)
     thresholds = SoftThresholds(VALUES, task(VALUES, 0.5, recipe))
-    optimizer = torch.optim.SGD(thresholds.groups(), lr=1.0)
+    optimizer = torch.optim.SGD(thresholds.groups(recipe), lr=1.0)
     (score,) = parameters(thresholds)
     score.grad = torch.zeros_like(score)
     optimizer.step()

@@ -12,6 +12,7 @@ import torch
 from onnx import numpy_helper
 
 from fcpts_onnx.calibration import Calibration, load_calibration
+from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.methods import NETWISE, recovered
 from fcpts_onnx.model import Model
 from fcpts_onnx.preprocess import PRESETS
@@ -29,7 +30,6 @@ RECIPE = Recipe(epochs=0, min_steps=120, batch_size=32, interval=2, precision="f
 
 
 HEADS = (Head("scores", "kl"),)
-ONCE_TOO_HIGH = 0.25  # for plain gradient descent: it diverges, half of it does not
 
 
 def met(dense: dict[str, torch.Tensor], sparse: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -196,6 +196,71 @@ def test_batch_norm_makes_no_difference() -> None:
         masks.append(torch.cat([(found[w.name] != 0).flatten() for w in weights]))
     assert float((masks[0] == masks[1]).float().mean()) > 0.99
     assert float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max()) < 1e-3
+
+
+class Faulty:
+    """A network that gives no numbers at some of its runs, two of which make a step."""
+
+    def __init__(self, twin: Twin, faults: set[int]) -> None:
+        self._twin, self._faults, self._runs = twin, faults, 0
+        self.learned = twin.learned
+
+    def constant(self, name: str) -> torch.Tensor:
+        return self._twin.constant(name)
+
+    def __call__(
+        self, inputs: dict[str, torch.Tensor], replaced: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        self._runs += 1
+        outputs = self._twin(inputs, replaced)
+        factor = float("nan") if self._runs in self._faults else 1.0
+        return {name: value * factor for name, value in outputs.items()}
+
+
+def faulty_run(*steps: int) -> tuple[Learned | None, list[str], list[Progress]]:
+    """What comes of a run whose loss is no number at these steps, counted over all attempts."""
+    twin, calibration, weights = setting()
+    network = Faulty(twin, {2 * step for step in steps})
+    recipe = replace(RECIPE, ramp=0.9)
+    task = Task(network, calibration, weights, Budget.of(weights, 0.5), recipe, HEADS)
+    lines: list[str] = []
+    seen: list[Progress] = []
+    try:
+        return recovered(task, NETWISE, say=lines.append, report=seen.append), lines, seen
+    except FcptsError as error:
+        return None, [*lines, str(error)], seen
+
+
+def test_a_run_that_diverges_goes_on_from_where_it_did_well() -> None:
+    found, lines, seen = faulty_run(100)
+    assert len(lines) == 1
+    assert "the loss is nan at step 100 of 120, with a learning rate of 0.02; going" in lines[0]
+    assert found is not None
+    first = seen[99]  # of the second attempt
+    kept = first.step - 1
+    assert f"going on from step {kept} with half of it" in lines[0]
+    assert 120 // 20 <= 100 - kept <= 3 * 120 // 20
+    # Masks and weights are those of that step, not the dense network's.
+    assert first.sparsity == pytest.approx(seen[kept].sparsity, abs=0.02)
+    assert first.sparsity > 0.4
+    assert first.loss < 2 * seen[kept].loss
+    assert [progress.step for progress in found.history] == list(range(1, 121))
+    zeros = [int((found.tensors[name] == 0).sum()) for name in ("conv.w", "depthwise.w", "fc.w")]
+    assert sum(zeros) == 160
+
+
+def test_a_run_that_diverges_early_starts_anew() -> None:
+    found, lines, seen = faulty_run(3)
+    assert found is not None
+    assert "going on from step 0 with half of it" in lines[0]
+    assert seen[2].step == 1
+
+
+def test_a_run_that_diverges_three_times_ends() -> None:
+    found, lines, _ = faulty_run(30, 50, 70)
+    assert found is None
+    assert [line.count("diverged") for line in lines] == [1, 1, 1]
+    assert "with a learning rate of 0.005 too. Lower learning_rate" in lines[-1]
 
 
 def test_the_papers_recipe_runs() -> None:

@@ -47,7 +47,7 @@ def task(values: dict[str, Tensor], target: float, recipe: Recipe, **options: ob
 
 def parameters(thresholds: Thresholds) -> list[nn.Parameter]:
     """What the optimizer is to move."""
-    return [value for group in thresholds.groups() for value in group["params"]]
+    return [value for group in thresholds.groups(Recipe()) for value in group["params"]]
 
 
 def zeros(masked: dict[str, Tensor]) -> dict[str, int]:

@@ -1,0 +1,96 @@
+"""LEARN: how far a run is, and how it goes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from fcpts_onnx.results import Progress
+from fcpts_onnx.team import Team
+
+__all__ = ["Course", "DivergedError", "Meter"]
+
+_REPORTS = 200  # over a whole run
+_CHECKS = 20  # looks at whether learning goes well over a run:
+_CALM = 2.0  # the loss has grown by no more than this factor since the last
+
+
+class DivergedError(Exception):
+    """The loss is no finite number."""
+
+
+class Course:
+    """How long a run is, by steps or by time, as (step, progress from 0 to 1).
+
+    Attributes:
+        length: the number of steps; by time, as many as the pace so far allows.
+    """
+
+    def __init__(self, steps: int, seconds: float | None, team: Team) -> None:
+        self.length, self._team = steps, team
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    def since(self, first: int, progress: float) -> Iterator[tuple[int, float]]:
+        """What is left from a step on, and a progress by then."""
+        if self._end is None:
+            yield from ((step, step / self.length) for step in range(first, self.length))
+            return
+        start = time.monotonic()
+        (seconds,) = self._team.mean([self._end - start])
+        taken, elapsed = 0, 0.0
+        # Another step has to fit; the first one is taken in any case.
+        while not taken or elapsed * (taken + 1) <= seconds * taken:
+            fit = round(taken * seconds / elapsed) if elapsed else 1
+            self.length = first + max(taken + 1, fit)
+            share = min(1.0, elapsed / seconds) if taken else 0.0
+            yield first + taken, progress + (1 - progress) * share
+            taken, (elapsed,) = taken + 1, self._team.mean([time.monotonic() - start])
+
+
+class Meter:
+    """Averages the loss and reports it some times during a run.
+
+    Attributes:
+        history: what was reported, without what was learned in vain.
+    """
+
+    def __init__(self, team: Team, report: Callable[[Progress], None]) -> None:
+        self._team, self._report = team, report
+        self._losses: list[Tensor] = []
+        self.history: list[Progress] = []
+        self._start = time.monotonic()
+        self._checked = 0, 0.0  # the step and the loss of the last look
+
+    def add(self, step: int, steps: int, loss: Tensor, masked: dict[str, Tensor]) -> bool:
+        """Count a step of so many; whether it is time to keep a state, which does well.
+
+        Raises:
+            DivergedError: the loss is not a finite number.
+        """
+        self._losses.append(loss)
+        if step % max(1, steps // _REPORTS) and step != steps:
+            return False
+        (mean,) = self._team.mean([torch.stack(self._losses).mean().item()])
+        self._losses.clear()
+        if not math.isfinite(mean):
+            raise DivergedError(f"Learning diverged: the loss is {mean} at step {step} of {steps}")
+        zeros = {name: v.numel() - int(v.count_nonzero()) for name, v in masked.items()}
+        sparsity = sum(zeros.values()) / sum(value.numel() for value in masked.values())
+        rates = {name: zeros[name] / value.numel() for name, value in masked.items()}
+        seconds = time.monotonic() - self._start
+        earlier = [progress for progress in self.history if progress.step < step]
+        self.history = [*earlier, Progress(step, steps, mean, sparsity, seconds, rates)]
+        self._report(self.history[-1])
+        return self._is_calm(step, steps, mean)
+
+    def _is_calm(self, step: int, steps: int, loss: float) -> bool:
+        """Whether it is time to look, and the loss has not run away."""
+        checked, before = self._checked
+        if abs(step - checked) < steps / _CHECKS:
+            return False
+        self._checked = step, loss
+        return loss <= _CALM * before
