@@ -26,7 +26,7 @@ from fcpts_onnx.options import (
 )
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import recipe_names, recipe_text
-from fcpts_onnx.report.progress import progress_reporter
+from fcpts_onnx.report.progress import image_reporter, progress_reporter
 from fcpts_onnx.report.terminal import (
     show_comparison,
     show_evaluation,
@@ -207,8 +207,10 @@ def evaluate(
       fcpts-onnx eval ssd.onnx --data JPEGImages/ --boxes Annotations/ --detector ssd.toml
     """
     settings = _settings(preprocess, options)
-    found = fcpts_onnx.evaluate(model, preprocess=settings, **options)
-    show_evaluation(_console(quiet), found)
+    console = _console(quiet)
+    with image_reporter(console) as report:
+        found = fcpts_onnx.evaluate(model, preprocess=settings, report=report, **options)
+    show_evaluation(console, found)
     _write_json(json_file, found)
 
 

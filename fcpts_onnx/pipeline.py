@@ -264,6 +264,7 @@ def evaluate(
     boxes: PathLike | None = None,
     detector: PathLike | None = None,
     threads: int = 0,
+    report: Callable[[int, int], None] = silent,
 ) -> Evaluation:
     """Accuracy on labelled images: of a classifier, or, with `boxes` and `detector`, of one.
 
@@ -274,6 +275,7 @@ def evaluate(
         label_offset: the place of the first class among the scores.
         boxes: a folder with an .xml (PASCAL VOC) or .txt (YOLO) for each image.
         detector: a TOML file that says what the outputs mean.
+        report: told how many images of how many are done.
 
     Raises:
         FcptsError: the model or the images cannot be read, or do not fit each other.
@@ -282,13 +284,14 @@ def evaluate(
     names = None if labels is None else Path(labels)
     if boxes is None and detector is None:
         return evaluate_classifier(
-            loaded, folder, settings, labels=names, offset=label_offset, threads=threads
-        )
+            loaded, folder, settings, labels=names, offset=label_offset, threads=threads,
+            report=report,
+        )  # fmt: skip
     if boxes is None or detector is None:
         raise FcptsError("A detector needs both --boxes and --detector.")
     return evaluate_detector(
         loaded, folder, Path(boxes), read_detector(Path(detector)), settings, names=names,
-        threads=threads,
+        threads=threads, report=report,
     )  # fmt: skip
 
 

@@ -256,7 +256,7 @@ class Comparison:
     trials: tuple[Trial, ...]
 
 
-def silent(_: object) -> None:
+def silent(*_: object) -> None:
     """Tell nobody: what takes reports when no one listens."""
 
 

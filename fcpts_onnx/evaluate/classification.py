@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from fcpts_onnx.errors import CalibrationError
 from fcpts_onnx.evaluate.labels import labelled_images
 from fcpts_onnx.model import Model
 from fcpts_onnx.preprocess import ImagePlan, Preprocess
-from fcpts_onnx.results import Evaluation
+from fcpts_onnx.results import Evaluation, silent
 from fcpts_onnx.runtime import Runtime, check_finite
 from fcpts_onnx.sources import Images
 from fcpts_onnx.sparsity.losses import class_scores
@@ -30,6 +31,7 @@ def evaluate_classifier(
     labels: Path | None = None,
     offset: int = 0,
     threads: int = 0,
+    report: Callable[[int, int], None] = silent,
 ) -> Evaluation:
     """Run a classifier on labelled images.
 
@@ -37,6 +39,7 @@ def evaluate_classifier(
         folder, labels: as `labels.labelled_images` reads them.
         offset: the place of the first class among the model's scores, 1 where a network for 1000
             classes gives 1001.
+        report: told how many images of how many are done.
 
     Raises:
         CalibrationError: the images or their labels cannot be read, or a label is beyond the
@@ -47,7 +50,8 @@ def evaluate_classifier(
     labelled = labelled_images(folder, labels)
     images = Images.read(list(labelled.places), ImagePlan.of(model.inputs[0], preprocess))
     wanted = np.array([labelled.places[path] + offset for path in images.paths])
-    classes = _scores(model, images, threads, limit=1).shape[1]
+    runtime = Runtime(model, threads=threads)
+    classes = _scores(model, runtime, images.take(torch.arange(1))).shape[1]
     if classes < labelled.classes + offset:
         beyond = int((wanted >= classes).sum())
         raise CalibrationError(
@@ -56,7 +60,12 @@ def evaluate_classifier(
             f"{model.path} has {classes}; {beyond} images are beyond. Give --labels, or another "
             "model."
         )
-    scores = _scores(model, images, threads)
+    parts = []
+    for start in range(0, len(images), _BATCH):
+        places = torch.arange(start, min(start + _BATCH, len(images)))
+        parts.append(_scores(model, runtime, images.take(places)))
+        report(start + len(places), len(images))
+    scores = torch.cat(parts)
     top = scores.topk(min(5, scores.shape[1])).indices.numpy()
     hits = top == wanted[:, None]
     return Evaluation(
@@ -69,20 +78,15 @@ def evaluate_classifier(
     )
 
 
-def _scores(model: Model, images: Images, threads: int, limit: int | None = None) -> Tensor:
-    """The first output on all images, or the first few, as class scores (images, classes)."""
-    runtime, parts = Runtime(model, threads=threads), []
-    count = limit or len(images)
-    for start in range(0, count, _BATCH):
-        batch = images.take(torch.arange(start, min(start + _BATCH, count)))
-        outputs = runtime.run({model.inputs[0].name: np.ascontiguousarray(batch.numpy())})
-        check_finite(model.path, outputs)
-        found = torch.from_numpy(outputs[model.outputs[0]])
-        scores = class_scores(found)
-        if scores is None:
-            raise CalibrationError(
-                f"{model.path}: output {model.outputs[0]!r} has shape {list(found.shape[1:])} a "
-                "sample, which is not a score for each class. Give a classifier."
-            )
-        parts.append(scores)
-    return torch.cat(parts)
+def _scores(model: Model, runtime: Runtime, batch: Tensor) -> Tensor:
+    """The first output on a batch, as class scores (images, classes)."""
+    outputs = runtime.run({model.inputs[0].name: np.ascontiguousarray(batch.numpy())})
+    check_finite(model.path, outputs)
+    found = torch.from_numpy(outputs[model.outputs[0]])
+    scores = class_scores(found)
+    if scores is None:
+        raise CalibrationError(
+            f"{model.path}: output {model.outputs[0]!r} has shape {list(found.shape[1:])} a "
+            "sample, which is not a score for each class. Give a classifier."
+        )
+    return scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from fcpts_onnx.evaluate.detectors import Detector
 from fcpts_onnx.evaluate.mean_precision import average_precision
 from fcpts_onnx.model import Model
 from fcpts_onnx.preprocess import ImagePlan, Preprocess
-from fcpts_onnx.results import Evaluation
+from fcpts_onnx.results import Evaluation, silent
 from fcpts_onnx.runtime import Runtime, check_finite
 from fcpts_onnx.sources import Images, find_images
 
@@ -33,12 +34,14 @@ def evaluate_detector(
     *,
     names: Path | None = None,
     threads: int = 0,
+    report: Callable[[int, int], None] = silent,
 ) -> Evaluation:
     """Run a detector on annotated images, each brought to the size of its input as a whole.
 
     Args:
         boxes: a folder with an .xml or .txt for each image.
         names: a text file with what the numbers in .txt stand for, one a line.
+        report: told how many images of how many are done.
 
     Raises:
         CalibrationError: images or annotations cannot be read.
@@ -54,7 +57,7 @@ def evaluate_detector(
     images = Images.read(paths, plan)
     by_path = dict(zip(paths, wanted, strict=True))
     wanted = [by_path[path] for path in images.paths]
-    found = _detections(model, images, detector, threads)
+    found = _detections(model, images, detector, threads, report)
     precisions = {
         name: average_precision(found, wanted, place) for place, name in enumerate(detector.classes)
     }
@@ -82,7 +85,13 @@ def _names(file: Path | None) -> list[str] | None:
         raise CalibrationError(f"{file}: cannot be read as a list of classes: {error}") from error
 
 
-def _detections(model: Model, images: Images, detector: Detector, threads: int) -> list[Boxes]:
+def _detections(
+    model: Model,
+    images: Images,
+    detector: Detector,
+    threads: int,
+    report: Callable[[int, int], None],
+) -> list[Boxes]:
     runtime, found = Runtime(model, threads=threads), []
     fixed = model.inputs[0].shape[0] if model.inputs[0].shape else None
     size = fixed or _BATCH  # how many boxes there are may differ from run to run
@@ -91,4 +100,5 @@ def _detections(model: Model, images: Images, detector: Detector, threads: int) 
         outputs = runtime.run({model.inputs[0].name: np.ascontiguousarray(batch.numpy())})
         check_finite(model.path, outputs)
         found += detector.detections(outputs)
+        report(len(found), len(images))
     return found

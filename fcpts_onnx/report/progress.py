@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from fcpts_onnx.results import Progress
 
-__all__ = ["progress_reporter"]
+__all__ = ["image_reporter", "progress_reporter"]
 
 _LINES = 10  # over a whole run, where there is no terminal
 
@@ -42,6 +42,15 @@ def progress_reporter(console: Console) -> Iterator[Callable[[Progress], None]]:
             )
 
         yield show
+
+
+@contextmanager
+def image_reporter(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A function that shows how many images of how many are done, on a terminal only."""
+    columns = (TextColumn("Images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("images", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _lines(console: Console) -> Callable[[Progress], None]:

@@ -43,7 +43,11 @@ def test_top1_and_top5(tmp_path: Path) -> None:
     names = list("abcdefgh")
     # The fourth class looks like the fifth, the eighth like the first.
     data = labelled(tmp_path / "data", names, [0, 20, 40, 80, 80, 100, 120, 0])
-    found = evaluate_classifier(model, data, PRESETS["raw"])
+    seen: list[tuple[int, int]] = []
+    found = evaluate_classifier(
+        model, data, PRESETS["raw"], report=lambda done, total: seen.append((done, total))
+    )
+    assert seen[-1] == (16, 16)
     assert (found.samples, found.classes) == (16, 8)
     assert found.scores["top-1"] == 6 / 8
     assert found.scores["top-5"] == 7 / 8

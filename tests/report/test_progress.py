@@ -1,0 +1,36 @@
+"""Bars on a terminal, nothing or lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from fcpts_onnx.report.progress import image_reporter, progress_reporter
+from fcpts_onnx.results import Progress
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_images(terminal: bool) -> None:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=80)
+    with image_reporter(console) as report:
+        report(30, 120)
+    text = console.file.getvalue()
+    assert ("30/120" in text) == terminal
+    assert bool(text) == terminal
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_learning(terminal: bool) -> None:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=80)
+    with progress_reporter(console) as report:
+        for step in range(1, 101):
+            report(Progress(step, 100, 0.5, step / 200, 3.0 * step, {}))
+    text = console.file.getvalue()
+    if terminal:
+        assert "loss 0.500  sparsity 50.0%" in text
+    else:
+        lines = text.splitlines()
+        assert len(lines) == 10
+        assert lines[4] == "step 50/100  loss 0.5000  sparsity 25.00%  150 s left"
