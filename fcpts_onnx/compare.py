@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fcpts_onnx.calibration import load_calibration
-from fcpts_onnx.errors import FcptsError, OutputError, TargetError
-from fcpts_onnx.methods import METHODS
+from fcpts_onnx.errors import CalibrationError, FcptsError, OutputError, TargetError
+from fcpts_onnx.methods import METHODS, Method
 from fcpts_onnx.model import load
 from fcpts_onnx.pipeline import PathLike, evaluate, prune
 from fcpts_onnx.preprocess import Preprocess
@@ -121,7 +121,7 @@ def compare(
         methods: names of `methods.METHODS`.
         targets: shares of zeros, 0 to 1.
         data, labels, label_offset, boxes, detector: as `evaluate` takes them.
-        recipe: instead of the methods' own; what learns nothing is not changed by it.
+        recipe: instead of the own one of each method that learns its thresholds in the same way.
         jobs: how many runs at once, each in a process with its part of the processor.
         threads: of each run, 0 for its part of what is there.
 
@@ -132,16 +132,20 @@ def compare(
     if unknown := sorted(set(methods) - METHODS.keys()):
         raise TargetError(f"Unknown: {', '.join(unknown)}; methods are {', '.join(METHODS)}.")
     folder = Path(out)
+    if data is None and (labels, boxes, detector, label_offset) != (None, None, None, 0):
+        raise CalibrationError("Labels, boxes or a detector are given, but no images: add --data.")
     settings = preprocess if isinstance(preprocess, Preprocess) else Preprocess.named(preprocess)
+    if detector is not None:
+        settings = replace(settings, fit="stretch")  # as it is measured
     setting = _Setting(
         Path(model), Path(calib), _path(data), _path(labels), label_offset, _path(boxes),
         _path(detector), settings, samples,
         threads or max(1, (os.cpu_count() or 1) // jobs),
     )  # fmt: skip
     load_calibration(calib, load(model), settings, samples=1)  # what no method could read
+    recipes = {name: _recipe(METHODS[name], recipe) for name in methods}
     dense = _evaluated(setting, setting.model)
     book = _Book(folder, setting, dense)
-    recipes = {name: _recipe(recipe or METHODS[name].recipe) for name in methods}
     wanted = [
         _Run(name, recipes[name], target, seed)
         for target in targets
@@ -160,8 +164,13 @@ def _path(file: PathLike | None) -> Path | None:
     return None if file is None else Path(file)
 
 
-def _recipe(choice: Recipe | str) -> Recipe:
-    return choice if isinstance(choice, Recipe) else Recipe.load(choice)
+def _recipe(method: Method, choice: Recipe | str | None) -> Recipe:
+    """The chosen recipe, unless that would make another method of it."""
+    own = Recipe.load(method.recipe)
+    if choice is None:
+        return own
+    chosen = choice if isinstance(choice, Recipe) else Recipe.load(choice)
+    return chosen if chosen.thresholds == own.thresholds else own
 
 
 class _Book:
@@ -237,11 +246,10 @@ def _all_run(
 def _timed(setting: _Setting, folder: Path, run: _Run) -> Trial:
     start = time.monotonic()
     try:
-        trial = _trial(setting, folder, run)
+        return _trial(setting, folder, run)
     except (FcptsError, RuntimeError, MemoryError) as error:
-        reason = str(error) or type(error).__name__
-        trial = Trial(run.method, run.target, run.seed, error=reason)
-    return replace(trial, seconds=time.monotonic() - start)
+        reason, seconds = str(error) or type(error).__name__, time.monotonic() - start
+        return Trial(run.method, run.target, run.seed, seconds=seconds, error=reason)
 
 
 def _trial(setting: _Setting, folder: Path, run: _Run) -> Trial:
@@ -264,6 +272,7 @@ def _trial(setting: _Setting, folder: Path, run: _Run) -> Trial:
         kl=None if compared is None else compared.kl,
         agreement=None if compared is None else compared.agreement,
         scores={} if found is None else found.scores,
+        seconds=sum(result.seconds.values()),
     )
 
 

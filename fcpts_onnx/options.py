@@ -321,7 +321,11 @@ comparing_options = _options(
     click.option(
         "--samples", type=click.IntRange(1), default=10_000, show_default=True, help="As for prune."
     ),
-    click.option("--recipe", metavar="NAME|FILE.toml", help="Instead of each method's own."),
+    click.option(
+        "--recipe",
+        metavar="NAME|FILE.toml",
+        help="Instead of the own one of methods that learn in the same way.",
+    ),
     click.option(
         "--seeds",
         type=click.IntRange(1),

@@ -289,6 +289,8 @@ def evaluate(
         )  # fmt: skip
     if boxes is None or detector is None:
         raise FcptsError("A detector needs both --boxes and --detector.")
+    if label_offset:
+        raise FcptsError("--label-offset is for classifiers; a detector's file has first_label.")
     return evaluate_detector(
         loaded, folder, Path(boxes), read_detector(Path(detector)), settings, names=names,
         threads=threads, report=report,

@@ -219,7 +219,7 @@ class Trial:
         zeros: how many of `count` prunable values are zero in it.
         kl, agreement: of the first output that has them, against the dense model.
         scores: on the labelled images, where there are any, as of an `Evaluation`.
-        seconds: of the whole run.
+        seconds: of the whole run but for measuring it.
         error: why the method could not take the model.
     """
 

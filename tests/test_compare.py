@@ -42,15 +42,19 @@ def test_every_method(jobs: str, place: Path) -> None:
     assert {(t["method"], t["target"]) for t in trials} == {
         (n, s) for n in names for s in (0.5, 0.7)
     }
+    reached: dict[str, set[int]] = {}
     for trial in trials:
         assert trial["error"] is None
         assert trial["count"] == 320
         assert trial["method"] in NO_TARGET or trial["zeros"] == round(trial["target"] * 320)
+        reached.setdefault(trial["method"], set()).add(trial["zeros"])
         graph = onnx.load(place / "out" / trial["output"]).graph
         arrays = [onnx.numpy_helper.to_array(t) for t in graph.initializer if t.name[-2:] == ".w"]
         assert sum(int((array == 0).sum()) for array in arrays) == trial["zeros"]
         assert not any(np.signbit(array[array == 0]).any() for array in arrays)
         assert 0 <= trial["scores"]["top-1"] <= 1
+    # What cannot hold a target comes to the same zeros whatever it is.
+    assert all(len(zeros) == (1 if name in NO_TARGET else 2) for name, zeros in reached.items())
     table = (place / "out" / "results.md").read_text()
     assert all(f"| {name} |" in table for name in names)
     assert "dense: top-1" in result.output
@@ -65,6 +69,33 @@ def test_a_method_that_cannot_hold_a_target_says_so(place: Path) -> None:
     assert 0.1 < reached < 0.8
     for text in (result.output, (place / "out" / "results.md").read_text()):
         assert f"cannot hold a target: {reached:.2%} zeros" in text
+
+
+def test_a_recipe_makes_no_other_method_of_one(place: Path) -> None:
+    (place / "quick.toml").write_text(QUICK + 'base = "probmask"\n')
+    compare(place, "--methods", "fcpts-paper,probmask", "--targets", "0.7")
+    runs = json.loads((place / "out" / "results.json").read_text())["runs"]
+    settings = {run["trial"]["method"]: run["settings"]["recipe"] for run in runs}
+    assert settings["probmask"]["min_steps"] == 6
+    assert settings["fcpts-paper"]["thresholds"] == "score"
+    assert settings["fcpts-paper"]["name"] == "paper"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--labels", "names.txt"), ("--boxes", "b", "--detector", "d.toml"), ("--label-offset", "1")],
+)
+def test_labels_without_images(options: tuple[str, ...], place: Path) -> None:
+    result = CliRunner().invoke(
+        main,
+        [
+            "compare", str(place / "in.onnx"), "--calib", str(place / "images"), "--out",
+            str(place / "out"), *options,
+        ],
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert "but no images: add --data" in result.output
+    assert not (place / "out").exists()
 
 
 def test_it_goes_on_where_it_was_stopped(place: Path) -> None:

@@ -10,7 +10,7 @@ folder with calib or train, unlabelled images, and val or test, a folder a class
 val_labels.csv beside it; for detection, Annotations or val_labels with a file for each image, and
 names.txt, if the files are YOLO's. A network that the paper does not have runs too, without its
 values. Runs lie in a folder a network, as `fcpts-onnx compare` keeps them, and go on where they
-were stopped; reproduce.md is written after each of them.
+were stopped; reproduce.md, the tables and figures of a call, is written after each of these.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import click
 
 import fcpts_onnx
-from fcpts_onnx import inspect
+from fcpts_onnx import FcptsError, inspect
 from fcpts_onnx.results import Comparison, Evaluation, Trial
 
 PAPER = Path(__file__).with_name("paper.csv")
@@ -101,14 +101,15 @@ def items() -> dict[str, Item]:
             unit = f" {line['unit'].split()[0]}" if line["dataset"] == "CV22" else ""
             target = int(line["sparsity"] or TIMED)
             found[f"table{line['table']}"].add(row, target, line["value"] + unit)
-    pot = ("pot-l2norm", "pot-erk")
-    for item, networks, methods, targets in (
-        ("figure1", ["ResNet-50"], [*pot, "fcpts"], [50, 60, 70, 80, 90]),
-        ("figure4", ["ResNet-50", "RegNetX-400M", "MobileNetV2"], ["fcpts-erk", "fcpts"], [80, 90]),
-        ("figure5", ["ResNet-18", "ResNet-50"], [*pot, "fcpts"], [90]),
+    pot, rates = ("pot-l2norm", "pot-erk"), ("fcpts-erk", "fcpts")
+    for item, dataset, networks, methods, targets in (
+        ("figure1", "imagenet", ["ResNet-50"], [*pot, "fcpts"], [50, 60, 70, 80, 90]),
+        ("figure4", "imagenet", ["ResNet-50", "RegNetX-400M", "MobileNetV2"], rates, [80, 90]),
+        ("figure5", "imagenet", ["ResNet-18", "ResNet-50"], [*pot, "fcpts"], [90]),
+        ("figure5", "cifar-100", ["ResNet-32", "ResNet-56"], [*pot, "fcpts"], [90]),
     ):
         for network, method, target in product(networks, methods, targets):
-            found[item].add(("imagenet", network, method), target)
+            found[item].add((dataset, network, method), target)
     return found
 
 
@@ -140,6 +141,9 @@ def main(
     **options: Any,
 ) -> None:
     known = items()
+    unknown = [part for part in rows if not names_any(part, known)]
+    if unknown:
+        raise click.UsageError(f"no row begins with {', '.join(unknown)}; --list prints all.")
     if listed:
         for name, item in known.items():
             for row in matching(name, item.rows, rows):
@@ -156,24 +160,35 @@ def main(
         for network in networks:
             if methods := asked(name, item, network, rows):
                 folder = out / f"{network.dataset}-{network.name}"
-                found = fcpts_onnx.compare(
-                    network.file, methods=methods, targets=[t / 100 for t in item.targets],
-                    preprocess=network.preprocess, out=folder, say=click.echo,
-                    **network.data, **options,
-                )  # fmt: skip
+                try:
+                    found = fcpts_onnx.compare(
+                        network.file, methods=methods, targets=[t / 100 for t in item.targets],
+                        preprocess=network.preprocess, out=folder, say=click.echo,
+                        **network.data, **options,
+                    )  # fmt: skip
+                except FcptsError as error:
+                    raise click.ClickException(f"{network.name}: {error}") from error
                 lines += section(item, network, found, folder)
         lines += left_out(name, item, networks, rows)
         if lines:
             text += [f"## {name.capitalize()}: {item.shows}", "", *lines]
             (out / "reproduce.md").write_text("\n".join(text) + "\n", encoding="utf-8")
-    if not text:
-        raise click.UsageError(f"no row begins with {', '.join(rows)}; --list prints all.")
     click.echo("\n".join(text))
 
 
 def named(item: str, row: Row) -> str:
     """A row's name on the command line."""
     return "/".join((item, *row)).lower()
+
+
+def names_any(part: str, known: Mapping[str, Item]) -> bool:
+    """Whether a name on the command line is that of a row, of any network's where it fits."""
+    table, _, rest = part.lower().partition("/")
+    if table not in known or not known[table].anywhere:
+        return table in known and any(matching(table, known[table].rows, [part]))
+    _, _, network = rest.partition("/")
+    _, _, method = network.partition("/")
+    return not method or method in {name for _, _, name in known[table].rows}
 
 
 def matching(item: str, rows: Iterable[Row], wanted: Sequence[str]) -> Iterator[Row]:
@@ -214,26 +229,31 @@ def given(
         UsageError: one is not named as it should be, or its data set is not given.
     """
     preprocess, meanings = (dict(map(_pair, texts)) for texts in (presets, detectors))
+    keys = {_pair(text)[0] for text in models}
+    if unused := sorted({*preprocess, *meanings} - keys):
+        raise click.UsageError(f"{', '.join(unused)}: there is no --model of that name.")
+    spelt = {network.lower(): network for item in items().values() for _, network, _ in item.rows}
     for text in models:
         key, file = _pair(text)
         dataset, _, name = key.partition("/")
-        folder = folders.get(dataset.lower())
+        folder = folders.get(dataset)
         if folder is None:
             choices = ", ".join(f"--{name.replace('-', '')}" for name in folders)
             raise click.UsageError(f"{text}: no folder for {dataset!r}; give one of {choices}.")
         if not Path(file).is_file():
             raise click.UsageError(f"{text}: no such file.")
         data = data_of(folder, meanings.get(key))
-        if dataset.lower() == "voc" and data["detector"] is None:
+        if dataset == "voc" and data["detector"] is None:
             raise click.UsageError(f"{text}: say with --detector {key}=FILE.toml what it says.")
-        yield Network(dataset.lower(), name, Path(file), data, preprocess.get(key, "imagenet"))
+        network = spelt.get(name, name)
+        yield Network(dataset, network, Path(file), data, preprocess.get(key, "imagenet"))
 
 
 def _pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or "/" not in key:
         raise click.UsageError(f"{text!r}: expected DATASET/NETWORK=..., as cifar-10/ResNet-32=...")
-    return key, value
+    return key.lower(), value
 
 
 def data_of(folder: Path, detector: str | None) -> dict[str, Path | None]:
@@ -318,8 +338,9 @@ def left_out(
     there = {(network.dataset, network.name) for network in networks}
     rows = [row for row in matching(name, item.rows, wanted) if row[:2] not in there]
     if rows:
-        networks_left = dict.fromkeys(f"{network} on {dataset}" for dataset, network, _ in rows)
-        yield f"Left out, since no file or data was given: {', '.join(networks_left)}."
+        names = dict.fromkeys(f"{network} on {dataset}" for dataset, network, _ in rows)
+        reason = "it takes a CV22" if item.shows == DEVICE else "no file or data was given"
+        yield f"Left out, since {reason}: {', '.join(names)}."
         yield ""
 
 

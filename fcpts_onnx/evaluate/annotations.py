@@ -15,6 +15,7 @@ from fcpts_onnx.evaluate.boxes import Boxes
 __all__ = ["annotated"]
 
 _NAMED = 5  # of many that are wrong
+_SLACK = 0.05  # how far boxes may reach beyond the image, as a share of its sides
 _FIELDS = 5  # of a line of text: class, middle, size
 _Named = tuple[str, tuple[float, float, float, float], bool]
 """Class, left, top, right, bottom as shares of the image's sides, and whether it is difficult."""
@@ -39,12 +40,17 @@ def annotated(
         CalibrationError: an image has no file, one cannot be read or is empty, or a class is not
             known. All that is wrong is counted.
     """
+    if twice := _repeated(image.stem for image in images):
+        raise CalibrationError(
+            f"{folder}: an annotation goes by the name of its image, but there are several images "
+            f"of the name {', '.join(twice[:_NAMED])}."
+        )
     found: list[list[_Named]] = []
     wrong: list[str] = []
     for image in images:
         try:
             found.append(_read(image, folder, classes if names is None else names))
-        except (OSError, ValueError, ElementTree.ParseError) as error:
+        except (OSError, ValueError, LookupError, ElementTree.ParseError) as error:
             wrong.append(f"{image.stem}: {error}")
     if wrong:
         raise CalibrationError(
@@ -52,7 +58,10 @@ def annotated(
             f"{'; '.join(wrong[:_NAMED])}."
         )
     places = {name: place for place, name in enumerate(classes)}
-    others = Counter(name for boxes in found for name, _, _ in boxes if name not in places)
+    annotated_names = Counter(name for boxes in found for name, _, _ in boxes)
+    if unclear := [name for name in _repeated(classes) if name in annotated_names]:
+        raise CalibrationError(f"The detector's classes have {', '.join(unclear)} more than once.")
+    others = Counter({n: count for n, count in annotated_names.items() if n not in places})
     if others and not leave_out:
         listed = ", ".join(f"{name} ({count})" for name, count in others.most_common())
         raise CalibrationError(
@@ -61,6 +70,10 @@ def annotated(
             "other_classes = true in its file."
         )
     return [_boxes([box for box in boxes if box[0] in places], places) for boxes in found]
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def _boxes(boxes: Iterable[_Named], places: dict[str, int]) -> Boxes:
@@ -87,6 +100,12 @@ def _read(image: Path, folder: Path, names: Sequence[str]) -> list[_Named]:
         raise ValueError(f"there is neither {xml.name} nor {text.name}")
     if not boxes:
         raise ValueError("it has no boxes")
+    for _, (left, top, right, bottom), _ in boxes:
+        if not (-_SLACK <= left < right <= 1 + _SLACK and -_SLACK <= top < bottom <= 1 + _SLACK):
+            raise ValueError(
+                f"a box from ({left:.3g}, {top:.3g}) to ({right:.3g}, {bottom:.3g}) in shares of "
+                "the image's sides"
+            )
     return boxes
 
 

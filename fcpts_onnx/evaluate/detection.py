@@ -54,6 +54,11 @@ def evaluate_detector(
     wanted = annotated(
         paths, boxes, detector.classes, _names(names), leave_out=detector.other_classes
     )
+    if not any((~of_image.difficult).any() for of_image in wanted):
+        raise CalibrationError(
+            f"{boxes}: has no box that counts: of the classes {', '.join(detector.classes)}, and "
+            "not difficult."
+        )
     images = Images.read(paths, plan)
     by_path = dict(zip(paths, wanted, strict=True))
     wanted = [by_path[path] for path in images.paths]
@@ -61,18 +66,18 @@ def evaluate_detector(
     precisions = {
         name: average_precision(found, wanted, place) for place, name in enumerate(detector.classes)
     }
-    counted = {name: found for name, found in precisions.items() if found.count}
+    counted = {name: precision for name, precision in precisions.items() if precision.count}
     return Evaluation(
         model=str(model.path),
         data=str(folder),
         samples=len(images),
         classes=len(counted),
         scores={
-            "mAP50": float(np.mean([found.area for found in counted.values()])),
-            "mAP50 (2007)": float(np.mean([found.points for found in counted.values()])),
+            "mAP50": float(np.mean([precision.area for precision in counted.values()])),
+            "mAP50 (2007)": float(np.mean([precision.points for precision in counted.values()])),
         },
         skipped=images.skipped,
-        by_class={name: found.area for name, found in counted.items()},
+        by_class={name: precision.area for name, precision in counted.items()},
     )
 
 

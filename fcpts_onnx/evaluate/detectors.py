@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ class Detector(ABC):
         """
         try:
             decoded = self.decoded(outputs)
+            if not all(np.isfinite(boxes.scores).all() for boxes in decoded):
+                raise ValueError("scores that are no numbers")
             return [
                 without_repeats(boxes[boxes.scores >= self.least_score], self.overlap, self.most)
                 for boxes in decoded
@@ -72,7 +74,7 @@ class Detector(ABC):
 
 @dataclass(frozen=True)
 class Finished(Detector):
-    """A model that ends with boxes, its own choice among them made.
+    """A model that ends with boxes, its own choice among them made: no more are dropped.
 
     Attributes:
         boxes, labels, scores: its outputs, (batch, n, 4), (batch, n) and (batch, n).
@@ -81,6 +83,7 @@ class Finished(Detector):
         size: (width, height) that corners are measured in; 1 for shares of the image's sides.
     """
 
+    overlap: float = 1.0
     boxes: str = "boxes"
     labels: str = "labels"
     scores: str = "scores"
@@ -108,7 +111,8 @@ class Ssd(Detector):
     Attributes:
         boxes, scores: its outputs, (batch, n, 4) and (batch, n, 1 + classes).
         softmax: whether scores are still to be made shares.
-        priors: of each map in turn; without any, boxes are corners "xyxy" already.
+        priors: of each map in turn, see `_priors`; without any, boxes are corners "xyxy" already.
+        clip: whether priors end at the image's sides.
         size: of the input in pixels, which priors are measured in.
         variances: of the middle and of the size.
     """
@@ -117,6 +121,7 @@ class Ssd(Detector):
     scores: str = "scores"
     softmax: bool = False
     priors: tuple[Mapping[str, Any], ...] = ()
+    clip: bool = True
     size: float = 300.0
     variances: tuple[float, ...] = (0.1, 0.2)
 
@@ -125,7 +130,8 @@ class Ssd(Detector):
         if self.softmax:
             scores = _softmax(scores, 2)
         if self.priors:
-            priors = np.concatenate([_priors(self.size, **found) for found in self.priors])
+            priors = np.concatenate([_priors(**found) for found in self.priors]) / self.size
+            priors = priors.clip(0, 1) if self.clip else priors
             middles = corners[..., :2] * self.variances[0] * priors[:, 2:] + priors[:, :2]
             sizes = np.exp(corners[..., 2:] * self.variances[1]) * priors[:, 2:]
             corners = _corners(middles, sizes)
@@ -185,6 +191,14 @@ class FastestDet(Detector):
         return [Boxes.of(*found) for found in zip(corners, best, sure, strict=True)]
 
 
+# What holds of an entry of any kind that has it.
+_LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "least_score": (lambda share: 0 <= share <= 1, "a share of 0 to 1"),
+    "overlap": (lambda share: 0 <= share <= 1, "a share of 0 to 1"),
+    "most": (lambda count: count > 0, "more than 0"),
+    "order": (lambda order: order in (None, "xyxy", "yxyx"), "xyxy or yxyx"),
+    "size": (lambda size: size is None or bool(np.all(np.array(size) > 0)), "more than 0"),
+}
 KINDS: dict[str, type[Detector]] = {
     "finished": Finished,
     "ssd": Ssd,
@@ -217,7 +231,11 @@ def read_detector(file: Path) -> Detector:
         wanted = tuple if key == "classes" else type(defaults[key])
         if type(value) is not wanted and (type(value), wanted) != (int, float):
             raise RecipeError(f"{file}: {key} is {value!r}; expected {_KINDS_OF[wanted]}.")
-    return kind(**settings)
+    detector = kind(**settings)
+    for key, (fits, expected) in _LIMITS.items():
+        if not fits(getattr(detector, key, None)):
+            raise RecipeError(f"{file}: {key} is {getattr(detector, key)!r}; expected {expected}.")
+    return detector
 
 
 def _frozen(value: Any) -> Any:
@@ -235,23 +253,26 @@ def _by_class(corners: Array, scores: Array, detector: Detector) -> list[Boxes]:
     return found
 
 
-def _priors(size: float, *, cells: int, step: float, sides: Any, ratios: Any) -> Array:
-    """Middle and size of the default boxes of one map, (cells x cells x boxes, 4), in shares.
+def _priors(
+    *, cells: int, step: float, sides: Any = (), ratios: Any = (), boxes: Any = ()
+) -> Array:
+    """Middle and size of the default boxes of one map in pixels, (cells x cells x boxes, 4).
 
     Args:
         cells: of the map, in height and width.
         step: pixels from one to the next.
-        sides: the least side, and that of the next map.
-        ratios: of width and height; each stands for itself and its inverse.
+        sides: the least side, and that of the next map, if there is a square between the two.
+        ratios: of width and height, of boxes as large as the least; each and its inverse.
+        boxes: width and height of any others.
     """
-    least, following = sides
-    shapes = [(least, least), ((least * following) ** 0.5,) * 2]
-    for ratio in ratios:
-        root = ratio**0.5
-        shapes += [(least * root, least / root), (least / root, least * root)]
+    shapes = [(side, side) for side in sides[:1]]
+    shapes += [((sides[0] * side) ** 0.5,) * 2 for side in sides[1:]]
+    for root in (ratio**0.5 for ratio in ratios):
+        shapes += [(sides[0] * root, sides[0] / root), (sides[0] / root, sides[0] * root)]
+    shapes += [(width, height) for width, height in boxes]
     middles = np.repeat((_cells(cells, cells)[:, :, None] + 0.5) * step, len(shapes), 2)
     sizes = np.broadcast_to(np.array(shapes), middles.shape)
-    return (np.concatenate([middles, sizes], 3).reshape(-1, 4) / size).clip(0, 1)
+    return np.concatenate([middles, sizes], 3).reshape(-1, 4)
 
 
 def _cells(height: int, width: int) -> Array:

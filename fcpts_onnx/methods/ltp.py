@@ -2,52 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.task import Task
+from fcpts_onnx.sparsity.thresholds import Thresholds, Values
 
 __all__ = ["LearnedThresholds"]
 
 
-class LearnedThresholds:
+class LearnedThresholds(Thresholds):
     """W becomes W sigm((W^2 - tau) / T), with tau learned for each layer; a hard cut in the end.
 
     Azarian et al. (2020), Eq. 3: tau is learned in units of the layer's variance, T is a fixed part
     of that (Eq. 9), and the gradient of a weight leaves out the slope of the step, as they do
     (Eq. 8), so that weights are not driven across it. The loss has the soft count of what is left
     times `control_weight` (Eq. 6, as a share of all weights here): no target is held.
-    `thresholds.Thresholds`.
     """
 
     holds_target = False
 
-    def __init__(self, values: Mapping[str, Tensor], task: Task) -> None:
+    def __init__(self, values: Values, task: Task) -> None:
         self._recipe = task.recipe
-        self._variances = {name: value.detach().var() for name, value in values.items()}
+        least = torch.finfo(torch.float32).tiny  # of a layer that is all zeros
+        self._variances = {
+            name: value.detach().var(correction=0).clamp_min(least)
+            for name, value in values.items()
+        }
         start = values[next(iter(values))].new_tensor(task.recipe.threshold_start)
         self._taus = {name: nn.Parameter(start.clone()) for name in values}
 
-    def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
-        rate = recipe.learning_rate * recipe.threshold_rate
-        return [{"params": list(self._taus.values()), "lr": rate, "weight_decay": 0.0}]
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self._taus.values())
 
-    def begin_step(self, values: Mapping[str, Tensor], progress: float) -> None:
+    def begin_step(self, values: Values, progress: float) -> None:
         del values, progress  # thresholds move with the optimizer alone
 
-    def masked(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def masked(self, values: Values) -> dict[str, Tensor]:
         return {name: value * self._step(name, value) for name, value in values.items()}
 
-    def control_loss(self, values: Mapping[str, Tensor]) -> Tensor:
+    def control_loss(self, values: Values) -> Tensor:
         left = [self._step(name, value).sum() for name, value in values.items()]
         count = sum(value.numel() for value in values.values())
         return self._recipe.control_weight * torch.stack(left).sum() / count
 
-    def settle(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def settle(self, values: Values) -> dict[str, Tensor]:
         return {
             name: torch.where(self._excess(name, value) > 0, value, 0.0)
             for name, value in values.items()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.budget import counts_by_rank, mask_of_smallest, nonzero
 from fcpts_onnx.sparsity.task import Task
+from fcpts_onnx.sparsity.thresholds import Thresholds, Values, along, rise
 
 __all__ = ["ProbabilisticMasks"]
 
@@ -19,41 +16,33 @@ _HALVINGS = 20
 _EDGE = 1e-6  # of probabilities, where their logarithm is taken
 
 
-class ProbabilisticMasks:
+class ProbabilisticMasks(Thresholds):
     """Masks drawn by the Gumbel-softmax trick, their probabilities learned with the weights.
 
     Zhou et al. (2021), Algorithm 1: after each step probabilities are projected onto a sum of at
     most what may be left, which falls along a cubic ramp; the temperature of the masks falls from 1
     to 0.03. In the end the most probable weights are kept, exactly as many as there shall be.
-    `thresholds.Thresholds`.
     """
 
-    holds_target = True
-
-    def __init__(self, values: Mapping[str, Tensor], task: Task) -> None:
+    def __init__(self, values: Values, task: Task) -> None:
         self._recipe, self._budget = task.recipe, task.budget
         device = next(iter(values.values())).device
         self._random = torch.Generator(device).manual_seed(task.seed)
         self._temperature = 1.0
         self._kept = {name: nn.Parameter(torch.ones_like(value)) for name, value in values.items()}
 
-    def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
-        rate = recipe.learning_rate * recipe.threshold_rate
-        return [{"params": list(self._kept.values()), "lr": rate, "weight_decay": 0.0}]
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self._kept.values())
 
-    def begin_step(self, values: Mapping[str, Tensor], progress: float) -> None:
+    def begin_step(self, values: Values, progress: float) -> None:
         del values  # probabilities alone are projected
-        ramp = min(1.0, progress / self._recipe.ramp) if self._recipe.ramp else 1.0
-        self._project(1 - (1 - ramp) ** 3)
+        self._project(rise(along(progress, self._recipe.ramp)))
         self._temperature = 1 - (1 - _COLDEST) * progress
 
-    def masked(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def masked(self, values: Values) -> dict[str, Tensor]:
         return {name: value * self._drawn(self._kept[name]) for name, value in values.items()}
 
-    def control_loss(self, values: Mapping[str, Tensor]) -> Tensor:
-        return next(iter(values.values())).new_zeros(())
-
-    def settle(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def settle(self, values: Values) -> dict[str, Tensor]:
         kept = {
             name: probability.detach().masked_fill(values[name] == 0, -1.0)  # they stay zeros
             for name, probability in self._kept.items()
@@ -66,7 +55,9 @@ class ProbabilisticMasks:
         """A soft mask, between 0 and 1: both Gumbel variables together are one logistic."""
         uniform = torch.rand(kept.shape, generator=self._random, device=kept.device)
         noise = uniform.clamp(_EDGE, 1 - _EDGE).logit()
-        return torch.sigmoid((kept.clamp(_EDGE, 1 - _EDGE).logit() + noise) / self._temperature)
+        # At 0 and 1 the gradient passes all the same: what is gone can come back.
+        inside = kept + (kept.clamp(_EDGE, 1 - _EDGE) - kept).detach()
+        return torch.sigmoid((inside.logit() + noise) / self._temperature)
 
     @torch.no_grad()
     def _project(self, share: float) -> None:

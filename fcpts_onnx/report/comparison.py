@@ -41,7 +41,7 @@ def page(found: Comparison) -> str:
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
     return environment.get_template("comparison.html").render(
         name=Path(found.source).name,
-        dense=None if found.dense is None else found.dense,
+        dense=found.dense,
         dense_scores="" if found.dense is None else _scores(found.dense.scores),
         chart=_chart(found),
         titles=titles,
@@ -150,5 +150,5 @@ def _ticks(low: float, high: float) -> list[float]:
         power /= 10
     step = next(power * factor for factor in _STEPS if power * factor >= rough)
     first = int(low // step)
-    count = math.ceil(high / step - first - 1e-9)
+    count = max(1, math.ceil(high / step - first - 1e-9))
     return [step * (first + place) for place in range(count + 1)]

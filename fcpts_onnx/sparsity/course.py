@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -15,12 +14,12 @@ from fcpts_onnx.team import Team
 __all__ = ["Course", "DivergedError", "Meter"]
 
 _REPORTS = 200  # over a whole run
-_CHECKS = 20  # looks at whether learning goes well over a run:
-_CALM = 2.0  # the loss has grown by no more than this factor since the last
+_CHECKS = 20  # looks at whether learning goes well, over a whole run
+_ASTRAY = 100.0  # times the loss of a network that says nothing
 
 
 class DivergedError(Exception):
-    """The loss is no finite number."""
+    """The loss is no finite number, or far beyond what it can be."""
 
 
 class Course:
@@ -54,29 +53,33 @@ class Course:
 class Meter:
     """Averages the loss and reports it some times during a run.
 
+    Args:
+        nothing: the loss of a network that says nothing, as large as it gets unless learning goes
+            astray.
+
     Attributes:
         history: what was reported, without what was learned in vain.
     """
 
-    def __init__(self, team: Team, report: Callable[[Progress], None]) -> None:
-        self._team, self._report = team, report
+    def __init__(self, team: Team, nothing: float, report: Callable[[Progress], None]) -> None:
+        self._team, self._nothing, self._report = team, nothing, report
         self._losses: list[Tensor] = []
         self.history: list[Progress] = []
         self._start = time.monotonic()
-        self._checked = 0, 0.0  # the step and the loss of the last look
+        self._checked = 0  # the step of the last look
 
     def add(self, step: int, steps: int, loss: Tensor, masked: dict[str, Tensor]) -> bool:
         """Count a step of so many; whether it is time to keep a state, which does well.
 
         Raises:
-            DivergedError: the loss is not a finite number.
+            DivergedError: the loss is not a finite number, or far too large.
         """
         self._losses.append(loss)
         if step % max(1, steps // _REPORTS) and step != steps:
             return False
         (mean,) = self._team.mean([torch.stack(self._losses).mean().item()])
         self._losses.clear()
-        if not math.isfinite(mean):
+        if not mean <= _ASTRAY * self._nothing:
             raise DivergedError(f"Learning diverged: the loss is {mean} at step {step} of {steps}")
         zeros = {name: v.numel() - int(v.count_nonzero()) for name, v in masked.items()}
         sparsity = sum(zeros.values()) / sum(value.numel() for value in masked.values())
@@ -85,12 +88,6 @@ class Meter:
         earlier = [progress for progress in self.history if progress.step < step]
         self.history = [*earlier, Progress(step, steps, mean, sparsity, seconds, rates)]
         self._report(self.history[-1])
-        return self._is_calm(step, steps, mean)
-
-    def _is_calm(self, step: int, steps: int, loss: float) -> bool:
-        """Whether it is time to look, and the loss has not run away."""
-        checked, before = self._checked
-        if abs(step - checked) < steps / _CHECKS:
-            return False
-        self._checked = step, loss
-        return loss <= _CALM * before
+        due = abs(step - self._checked) >= steps / _CHECKS
+        self._checked = step if due else self._checked
+        return due and mean <= self._nothing

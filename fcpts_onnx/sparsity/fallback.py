@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.student import Student
-from fcpts_onnx.sparsity.thresholds import Thresholds
+from fcpts_onnx.sparsity.task import Task
+from fcpts_onnx.sparsity.thresholds import Start, Thresholds
 
 __all__ = ["Fallback", "State"]
 
@@ -19,44 +20,60 @@ _LARGEST_COPIED = 2**27  # values of a network, half a GiB
 
 @dataclass(frozen=True)
 class State:
-    """How things stood before a step."""
+    """How things stand before a step."""
 
     step: int
     progress: float
-    values: list[Tensor]
+    student: Student
     thresholds: Thresholds
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A state with the values of its parameters, which go on changing."""
+
+    state: State
+    values: list[Tensor]
 
 
 class Fallback:
     """The last state that proved good: learning went on well from it for a while.
 
-    A network too large to be copied goes back to where it began.
+    At first, and always for a network too large to be copied, that is the dense one.
     """
 
-    def __init__(self, student: Student, thresholds: Thresholds, recipe: Recipe) -> None:
-        groups = [*student.groups(recipe), *thresholds.groups(recipe)]
-        self._parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
-        self._is_small = sum(p.numel() for p in self._parameters) <= _LARGEST_COPIED
-        self._proved = self._newest = self._state(0, 0.0, thresholds)
+    def __init__(self, task: Task, start: Start) -> None:
+        self._task, self._start = task, start
+        self._proved: _Copy | None = None
+        self._newest: _Copy | None = None
 
     @property
     def step(self) -> int:
         """How far it is."""
-        return self._proved.step
+        return 0 if self._proved is None else self._proved.state.step
 
-    def keep(self, step: int, progress: float, thresholds: Thresholds) -> None:
+    def keep(self, state: State) -> None:
         """A state that does well proves the one kept before it, and is proved by the next."""
-        if self._is_small and all(bool(p.isfinite().all()) for p in self._parameters):
-            self._proved, self._newest = self._newest, self._state(step, progress, thresholds)
+        parameters = _parameters(state)
+        is_small = sum(value.numel() for value in parameters) <= _LARGEST_COPIED
+        if is_small and all(bool(value.isfinite().all()) for value in parameters):
+            values = [value.detach().clone() for value in parameters]
+            kept = replace(state, thresholds=copy.copy(state.thresholds))
+            self._proved, self._newest = self._newest, _Copy(kept, values)
 
     def restored(self) -> State:
-        """That state; the student has its values again, the thresholds are free to move on."""
-        state = self._newest = self._proved
+        """That state, to go on from; or the beginning."""
+        self._newest = self._proved
+        if self._proved is None:
+            student = Student(self._task.network, self._task.weights, self._task.recipe)
+            return State(0, 0.0, student, self._start(student.values(), self._task))
+        state = self._proved.state
         with torch.no_grad():
-            for parameter, value in zip(self._parameters, state.values, strict=True):
+            for parameter, value in zip(_parameters(state), self._proved.values, strict=True):
                 parameter.copy_(value)
         return replace(state, thresholds=copy.copy(state.thresholds))
 
-    def _state(self, step: int, progress: float, thresholds: Thresholds) -> State:
-        values = [parameter.detach().clone() for parameter in self._parameters]
-        return State(step, progress, values, copy.copy(thresholds))
+
+def _parameters(state: State) -> list[nn.Parameter]:
+    groups = state.student.groups(Recipe())
+    return [p for group in groups for p in group["params"]] + state.thresholds.parameters()

@@ -14,7 +14,7 @@ from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Progress, silent
 from fcpts_onnx.sparsity.course import Course, DivergedError, Meter
-from fcpts_onnx.sparsity.fallback import Fallback
+from fcpts_onnx.sparsity.fallback import Fallback, State
 from fcpts_onnx.sparsity.losses import reconstruction_loss
 from fcpts_onnx.sparsity.student import Student
 from fcpts_onnx.sparsity.task import Task
@@ -58,28 +58,27 @@ def reconstruct(
         seconds: how long to learn, instead of the recipe's epochs.
 
     Raises:
-        FcptsError: the loss becomes NaN or Inf all the same.
+        FcptsError: it diverges all the same.
     """
-    student = Student(task.network, task.weights, task.recipe)
-    fallback = Fallback(student, start(student.values(), task), task.recipe)
+    fallback = Fallback(task, start)
     run = _Run(
         Course(_steps(len(task.calibration), task.recipe), seconds, task.team),
-        _batches(task, student.device),
-        Meter(task.team, report),
+        _batches(task),
+        Meter(task.team, _of_nothing(task), report),
     )
     density = 1 - task.budget.target if task.recipe.rate_by_density else 1.0
     for part in _PARTS:
         rate = task.recipe.learning_rate / density / part
         trial = replace(task, recipe=replace(task.recipe, learning_rate=rate))
         try:
-            thresholds = _learn(trial, student, fallback, run)
+            end = _learn(trial, fallback, run)
         except DivergedError as error:
             failure = f"{error}, with a learning rate of {rate:g}"
             if part < _PARTS[-1]:
                 say(f"{failure}; going on from step {fallback.step} with half of it")
             continue
         history = tuple(run.meter.history)
-        return Learned(student.finish(thresholds), history, thresholds.holds_target)
+        return Learned(end.student.finish(end.thresholds), history, end.thresholds.holds_target)
     raise FcptsError(f"{failure} too. Lower learning_rate in the recipe (--recipe FILE.toml).")
 
 
@@ -92,15 +91,15 @@ class _Run:
     meter: Meter
 
 
-def _learn(task: Task, student: Student, fallback: Fallback, run: _Run) -> Thresholds:
-    """Learn to the end from the last good state; the thresholds that it ends with.
+def _learn(task: Task, fallback: Fallback, run: _Run) -> State:
+    """Learn to the end from the last good state.
 
     Raises:
-        DivergedError: the loss is no finite number.
+        DivergedError: the loss is no finite number, or far beyond what it can be.
     """
     network, recipe, team = task.network, task.recipe, task.team
     begun = fallback.restored()
-    thresholds = begun.thresholds
+    student, thresholds = begun.student, begun.thresholds
     optimizer = _optimizer(student, thresholds, recipe)
     precision = _precision(recipe, student.device)
     heads = (*task.heads, *task.features)
@@ -121,9 +120,20 @@ def _learn(task: Task, student: Student, fallback: Fallback, run: _Run) -> Thres
         team.average(_gradients(optimizer))
         optimizer.step()
         if run.meter.add(step + 1, run.course.length, loss.detach() * part, masked):
-            fallback.keep(step + 1, progress, thresholds)
+            fallback.keep(replace(begun, step=step + 1, progress=progress))
         del values, masked, expected, found, loss  # before the next step makes them anew
-    return thresholds
+    return begun
+
+
+def _of_nothing(task: Task) -> float:
+    """The loss of outputs that are all zero."""
+    samples = torch.arange(min(task.recipe.batch_size, len(task.calibration)))
+    with torch.no_grad():
+        expected = task.network(task.batch(samples), {})
+        zeros = {name: torch.zeros_like(value) for name, value in expected.items()}
+        heads = (*task.heads, *task.features)
+        loss = reconstruction_loss(expected, zeros, heads, task.recipe.temperature)
+    return float(loss) or math.inf
 
 
 def _steps(samples: int, recipe: Recipe) -> int:
@@ -157,11 +167,11 @@ def _rate(progress: float, recipe: Recipe) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (progress - recipe.warmup) / (1 - recipe.warmup))
 
 
-def _batches(task: Task, device: torch.device) -> Iterator[dict[str, Tensor]]:
+def _batches(task: Task) -> Iterator[dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(task.seed)
     for indices in task.calibration.shuffled(task.recipe.batch_size, generator):
         batch = task.calibration.views(indices, task.recipe.augment, generator)
-        yield {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        yield {name: value.to(task.device, non_blocking=True) for name, value in batch.items()}
 
 
 def _precision(

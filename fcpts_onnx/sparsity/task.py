@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration
@@ -44,6 +45,11 @@ class Task:
     zeros: Mapping[str, int] | None = None
     features: Sequence[Head] = ()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return next(iter(self.network.learned.values())).device
+
     def dense(self) -> dict[str, Tensor]:
         """The dense values of the weights to prune, by their name."""
         learned = self.network.learned
@@ -51,6 +57,5 @@ class Task:
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         """Samples as they are, on the network's device."""
-        device = next(iter(self.network.learned.values())).device
         batch = self.calibration.take(indices)
-        return {name: value.to(device) for name, value in batch.items()}
+        return {name: value.to(self.device) for name, value in batch.items()}

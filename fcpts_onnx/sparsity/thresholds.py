@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,8 @@ __all__ = [
     "Start",
     "Thresholds",
     "Values",
+    "along",
+    "rise",
 ]
 
 Values = Mapping[str, Tensor]
@@ -41,29 +43,43 @@ _LARGEST_RATIO = math.exp(2)  # a layer's cost counts as at most so many times t
 _LARGEST_MOVE = 0.25  # of the logarithm of that; costs grow as the square, so half a Newton step
 
 
-class Thresholds(Protocol):
+class Thresholds(ABC):
     """What the learning loop asks of any of them.
 
     What they hold is replaced, never changed, but for parameters: a shallow copy keeps their state.
 
     Attributes:
         holds_target: whether it ends with exactly the budget's zeros.
+        decays: whether its parameters decay as weights do.
     """
 
-    holds_target: bool
+    holds_target = True
+    decays = False
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What the optimizer moves."""
+        return []
 
     def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
-        """What the optimizer moves, with its rate and decay."""
+        """The parameters with their rate and decay."""
+        rate = recipe.learning_rate * recipe.threshold_rate
+        decay = recipe.weight_decay if self.decays else 0.0
+        found = self.parameters()
+        return [{"params": found, "lr": rate, "weight_decay": decay}] if found else []
 
+    @abstractmethod
     def begin_step(self, values: Values, progress: float) -> None:
         """Settle the masks for a step, at a share of 0 to 1 of the run."""
 
+    @abstractmethod
     def masked(self, values: Values) -> dict[str, Tensor]:
         """M * W, Eq. 2; what is to be learned of its gradients is, when they come."""
 
     def control_loss(self, values: Values) -> Tensor:
         """What the sparsity adds to the loss, Eq. 5."""
+        return next(iter(values.values())).new_zeros(())
 
+    @abstractmethod
     def settle(self, values: Values) -> dict[str, Tensor]:
         """The sparse weights to end with."""
 
@@ -72,7 +88,7 @@ Start = Callable[[Values, Task], Thresholds]
 """How thresholds begin on the dense network's weights."""
 
 
-class ScoreThresholds:
+class ScoreThresholds(Thresholds):
     """Algorithm 1 as published: t = sigmoid(score), moved by the optimizer with the weights.
 
     The control loss pulls the sparsity towards the target but does not hold it there; `settle`
@@ -80,8 +96,6 @@ class ScoreThresholds:
     effect only as far as the layer keeps its least number of weights: without that, layers
     collapse and no gradient is left to bring them back.
     """
-
-    holds_target = True
 
     def __init__(self, values: Values, task: Task) -> None:
         self._budget, self._recipe = task.budget, task.recipe
@@ -95,9 +109,8 @@ class ScoreThresholds:
         self._limits: dict[str, Tensor] = {}
         self._steps = 0
 
-    def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
-        rate = recipe.learning_rate * recipe.threshold_rate
-        return [{"params": list(self._scores.values()), "lr": rate, "weight_decay": 0.0}]
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self._scores.values())
 
     def begin_step(self, values: Values, progress: float) -> None:
         del progress  # scores move with the optimizer alone
@@ -133,10 +146,8 @@ class ScoreThresholds:
         return free if limit is None else free - (free - limit).clamp_min(0).detach()
 
 
-class _Ramped(ABC):
+class _Ramped(Thresholds):
     """Masks that are set anew now and then while the sparsity rises, and then stay."""
-
-    holds_target = True
 
     def __init__(self, values: Values, recipe: Recipe) -> None:
         self._recipe = recipe
@@ -144,12 +155,8 @@ class _Ramped(ABC):
         self._settled = False
         self._masks = {name: torch.ones_like(value) for name, value in values.items()}
 
-    def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
-        del recipe  # masks are set, not learned by the optimizer
-        return []
-
     def begin_step(self, values: Values, progress: float) -> None:
-        ramp = min(1.0, progress / self._recipe.ramp) if self._recipe.ramp else 1.0
+        ramp = along(progress, self._recipe.ramp)
         due = self._steps % self._recipe.interval == 0 or ramp == 1.0
         if not self._settled and due:
             self._advance(values, ramp)
@@ -159,9 +166,6 @@ class _Ramped(ABC):
     def masked(self, values: Values) -> dict[str, Tensor]:
         return {name: value * self._masks[name] for name, value in values.items()}
 
-    def control_loss(self, values: Values) -> Tensor:
-        return torch.zeros((), device=next(iter(values.values())).device)
-
     def settle(self, values: Values) -> dict[str, Tensor]:
         if not self._settled:
             self._set_masks(values, 1.0)
@@ -169,7 +173,7 @@ class _Ramped(ABC):
 
     def _advance(self, values: Values, ramp: float) -> None:
         """Go on to a share of the ramp."""
-        self._set_masks(values, _rise(ramp))
+        self._set_masks(values, rise(ramp))
 
     @abstractmethod
     def _set_masks(self, values: Values, share: float) -> None:
@@ -207,7 +211,7 @@ class CostThresholds(_Ramped):
 
     def _advance(self, values: Values, ramp: float) -> None:
         self._move(min(_LARGEST_MOVE, self._recipe.reach * (ramp - self._moved)))
-        self._set_masks(values, _rise(ramp))
+        self._set_masks(values, rise(ramp))
         self._moved = ramp
 
     def _observe(self, name: str, value: Tensor, gradient: Tensor) -> None:
@@ -273,7 +277,12 @@ def _kept(value: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask != 0, nonzero(value), 0.0)
 
 
-def _rise(ramp: float) -> float:
+def along(progress: float, ramp: float) -> float:
+    """How much of a ramp is behind, 0 to 1, if it takes such a share of the run."""
+    return min(1.0, progress / ramp) if ramp else 1.0
+
+
+def rise(ramp: float) -> float:
     """The share of the zeros that is there by then: fast at first (Zhu and Gupta 2017)."""
     return 1 - (1 - ramp) ** 3
 

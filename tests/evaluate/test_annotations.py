@@ -57,6 +57,11 @@ def test_classes_that_the_detector_does_not_know(tmp_path: Path) -> None:
         ("a.txt", "1 0.5 0.5 0.2\n", "a: '1 0.5 0.5 0.2' is not a class from 0 on"),
         ("a.txt", "2 0.5 0.5 0.2 0.1\n", "of class 2, and there are names for 2"),
         ("a.txt", "1 x 0.5 0.2 0.1\n", "could not convert string to float"),
+        ("a.txt", "1 120 80 40 30\n", "a box from (100, 65) to (140, 95) in shares"),
+        ("a.txt", "1 nan 0.5 0.2 0.1\n", "a box from (nan, 0.45) to (nan, 0.55)"),
+        ("a.txt", "1 0.5 0.5 -0.2 0.1\n", "a box from (0.6, 0.45) to (0.4, 0.55)"),
+        ("a.xml", XML.replace(">50<", ">900<"), "to (0.5, 9) in shares"),
+        ("a.xml", f'<?xml version="1.0" encoding="nope"?>{XML}', "unknown encoding"),
         ("c.txt", "", "a: there is neither a.xml nor a.txt"),
     ],
 )
@@ -66,3 +71,12 @@ def test_what_cannot_be_used(name: str, text: str, message: str, tmp_path: Path)
     with pytest.raises(CalibrationError, match="1 of 2 annotations cannot be used") as raised:
         annotated([Path("a.jpg"), Path("b.jpg")], tmp_path, CLASSES)
     assert message in str(raised.value)
+
+
+def test_what_is_unclear(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text(XML)
+    with pytest.raises(CalibrationError, match="several images of the name a"):
+        annotated([Path("x/a.jpg"), Path("y/a.png")], tmp_path, CLASSES)
+    with pytest.raises(CalibrationError, match="classes have cat more than once"):
+        annotated([Path("a.jpg")], tmp_path, ("cat", "dog", "cat"))
+    assert len(annotated([Path("a.jpg")], tmp_path, ("none", "cat", "none", "dog"))) == 1

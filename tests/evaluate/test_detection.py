@@ -107,6 +107,12 @@ def test_what_is_refused(detection: Path) -> None:
     )
     (detection / "d.toml").write_text(DETECTOR + 'boxes = "b"\n')
     assert "the model has no output 'b'; it has boxes, labels, scores" in message(*boxes)
+    assert "--label-offset is for classifiers" in message(*boxes, "--label-offset", "1")
+    (detection / "d.toml").write_text(
+        'kind = "finished"\nclasses = ["cow"]\nother_classes = true\n'
+    )
+    assert "has no box that counts: of the classes cow" in message(*boxes, *names)
+    (detection / "d.toml").write_text(DETECTOR)
     next((detection / "boxes").iterdir()).unlink()
     assert "1 of 3 annotations cannot be used" in message(*boxes)
 
@@ -176,4 +182,4 @@ def test_real_detectors(
         detector=tmp_path / "d.toml",
     )  # fmt: skip
     assert found.samples == 128
-    assert found.scores["mAP50"] == pytest.approx(published, abs=0.006)
+    assert found.scores["mAP50"] == pytest.approx(published, abs=0.01)

@@ -29,6 +29,29 @@ def test_finished() -> None:
     assert found.classes.tolist() == [1]
 
 
+def test_finished_boxes_are_all_kept() -> None:
+    outputs = {
+        "boxes": np.array([[[0.1, 0.1, 0.5, 0.5], [0.1, 0.1, 0.5, 0.51]]]),
+        "labels": np.zeros((1, 2)),
+        "scores": np.array([[0.9, 0.8]]),
+    }
+    assert len(Finished(CLASSES).detections(outputs)[0]) == 2
+
+
+def test_priors_of_any_shape() -> None:
+    """Three a place, as the first map of MobileNet-SSD has them, reaching beyond the image."""
+    maps = {"cells": 1, "step": 100.0, "sides": [60.0], "ratios": [4.0], "boxes": [[120.0, 10.0]]}
+    scores = np.tile([0.0, 0.9, 0.0], (1, 4, 1))
+    outputs = {"boxes": np.zeros((1, 4, 4)), "scores": scores}
+    wide = Ssd(CLASSES, priors=(maps,), size=100.0, clip=False, overlap=1.0)
+    (found,) = wide.detections(outputs)
+    expected = [[0.2, 0.2, 0.8, 0.8], [-0.1, 0.35, 1.1, 0.65], [0.35, -0.1, 0.65, 1.1],
+                [-0.1, 0.45, 1.1, 0.55]]  # fmt: skip
+    np.testing.assert_allclose(found.corners, expected, atol=1e-9)
+    (clipped,) = Ssd(CLASSES, priors=(maps,), size=100.0, overlap=1.0).detections(outputs)
+    np.testing.assert_allclose(clipped.corners[1], [0.0, 0.35, 1.0, 0.65], atol=1e-9)
+
+
 def test_ssd_from_priors() -> None:
     maps = [{"cells": 2, "step": 50.0, "sides": [20.0, 45.0], "ratios": [4.0]}]
     detector = Ssd(CLASSES, priors=tuple(maps), size=100.0, softmax=True, least_score=0.3)
@@ -85,6 +108,8 @@ def test_outputs_that_do_not_fit() -> None:
         RecipeError, match=r"9 values a place, expected 7 \(output \[1, 9, 2, 2\]\)"
     ):
         FastestDet(CLASSES).detections(values)
+    with np.errstate(invalid="ignore"), pytest.raises(RecipeError, match="are no numbers"):
+        FastestDet(CLASSES).detections({"output": np.full((1, 7, 2, 2), -1.0)})
     outputs = {"boxes": np.zeros((1, 2, 4)), "scores": np.zeros((1, 2, 4))}
     with pytest.raises(RecipeError, match="scores of 3 classes, expected 2"):
         Ssd(CLASSES).detections(outputs)
@@ -115,6 +140,10 @@ def test_from_a_file(tmp_path: Path) -> None:
         ('kind = "yolo"\nclasses = "cat"', "classes must list the names"),
         ('kind = "yolo"\nclasses = ["a"]\nsize = 3', "size is 3; expected a list"),
         ('kind = "yolo"\nclasses = ["a"]\nmost = 0.5', "most is 0.5; expected a whole number"),
+        ('kind = "yolo"\nclasses = ["a"]\nmost = -1', "most is -1; expected more than 0"),
+        ('kind = "yolo"\nclasses = ["a"]\noverlap = 3', "overlap is 3; expected a share of 0 to 1"),
+        ('kind = "yolo"\nclasses = ["a"]\nsize = [0, 9]', "expected more than 0"),
+        ('kind = "finished"\nclasses = ["a"]\norder = "cxcywh"', "expected xyxy or yxyx"),
     ],
 )
 def test_files_that_are_refused(text: str, message: str, tmp_path: Path) -> None:

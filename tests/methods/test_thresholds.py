@@ -59,7 +59,7 @@ def test_str_has_its_scores_decay() -> None:
 
 def test_ltp_softens_the_step_and_cuts_in_the_end() -> None:
     value = VALUES["a"].clone().requires_grad_()
-    variance = float(value.detach().var())
+    variance = float(value.detach().var(correction=0))
     recipe = replace(
         Recipe.load("ltp"), threshold_start=0.25 / variance, kernel=0.5, control_weight=2.0
     )
@@ -124,3 +124,21 @@ def test_probmask_lets_no_zero_come_back() -> None:
     found = ProbabilisticMasks({"a": value}, chosen).settle({"a": value})["a"]
     assert float(found[0, 0]) == 0.0
     assert int((found == 0).sum()) == 3
+
+
+def test_probmask_lets_what_is_gone_come_back() -> None:
+    values = {"a": torch.ones(100, 100)}
+    thresholds = ProbabilisticMasks(values, task(values, 0.3, Recipe.load("probmask")))
+    (kept,) = parameters(thresholds)
+    with torch.no_grad():
+        kept.zero_()
+    thresholds.masked(values)["a"].sum().backward()
+    # The slope of the logit at the edge times that of the sigmoid there: m (1 - m) / edge.
+    assert float(kept.grad.mean()) > 0.1
+
+
+def test_ltp_takes_a_layer_of_zeros() -> None:
+    values = {"a": torch.zeros(3, 3), "b": torch.ones(1, 1)}
+    thresholds = LearnedThresholds(values, task(values, 0.5, Recipe.load("ltp")))
+    assert all(bool(value.isfinite().all()) for value in thresholds.masked(values).values())
+    assert bool(thresholds.control_loss(values).isfinite())

@@ -78,3 +78,10 @@ def test_chart() -> None:
 def test_nothing_to_draw(trials: tuple[Trial, ...]) -> None:
     for dense in (DENSE, None):
         assert '<svg viewBox="0 0 760' not in page(Comparison("m.onnx", dense, trials))
+
+
+def test_all_at_nothing() -> None:
+    """As where the meaning of a detector's outputs is wrong."""
+    dense = replace(DENSE, scores={"mAP50": 0.0})
+    text = page(Comparison("m.onnx", dense, (replace(BEST, scores={"mAP50": 0.0}),)))
+    assert text.count("<polyline") == 1

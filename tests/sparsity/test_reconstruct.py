@@ -199,10 +199,10 @@ def test_batch_norm_makes_no_difference() -> None:
 
 
 class Faulty:
-    """A network that gives no numbers at some of its runs, two of which make a step."""
+    """A network whose outputs are spoilt in some of its runs, two of which make a step."""
 
-    def __init__(self, twin: Twin, faults: set[int]) -> None:
-        self._twin, self._faults, self._runs = twin, faults, 0
+    def __init__(self, twin: Twin, faults: set[int], factor: float) -> None:
+        self._twin, self._faults, self._factor, self._runs = twin, faults, factor, 0
         self.learned = twin.learned
 
     def constant(self, name: str) -> torch.Tensor:
@@ -213,14 +213,16 @@ class Faulty:
     ) -> dict[str, torch.Tensor]:
         self._runs += 1
         outputs = self._twin(inputs, replaced)
-        factor = float("nan") if self._runs in self._faults else 1.0
+        factor = self._factor if self._runs in self._faults else 1.0
         return {name: value * factor for name, value in outputs.items()}
 
 
-def faulty_run(*steps: int) -> tuple[Learned | None, list[str], list[Progress]]:
-    """What comes of a run whose loss is no number at these steps, counted over all attempts."""
+def faulty_run(
+    *steps: int, factor: float = float("nan")
+) -> tuple[Learned | None, list[str], list[Progress]]:
+    """What comes of a run with faults at these steps, counted over all attempts."""
     twin, calibration, weights = setting()
-    network = Faulty(twin, {2 * step for step in steps})
+    network = Faulty(twin, {2 * step + 1 for step in steps}, factor)  # after one to know the scale
     recipe = replace(RECIPE, ramp=0.9)
     task = Task(network, calibration, weights, Budget.of(weights, 0.5), recipe, HEADS)
     lines: list[str] = []
@@ -254,6 +256,21 @@ def test_a_run_that_diverges_early_starts_anew() -> None:
     assert found is not None
     assert "going on from step 0 with half of it" in lines[0]
     assert seen[2].step == 1
+
+
+def test_a_loss_beyond_all_bounds_is_divergence_too() -> None:
+    found, lines, _ = faulty_run(100, factor=1e4)
+    assert found is not None
+    assert len(lines) == 1
+    assert "going on from step" in lines[0]
+    assert "nan" not in lines[0]
+
+
+def test_a_network_too_large_to_be_copied_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcpts_onnx.sparsity.fallback._LARGEST_COPIED", 300)
+    found, lines, _ = faulty_run(100)
+    assert found is not None
+    assert "going on from step 0 with half of it" in lines[0]
 
 
 def test_a_run_that_diverges_three_times_ends() -> None:

@@ -31,7 +31,7 @@ def test_every_row_is_named_with_what_it_needs() -> None:
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     names = [line.split()[0] for line in lines]
-    assert len(names) == len(set(names)) == 83
+    assert len(names) == len(set(names)) == 89
     counts = [sum(name.startswith(f"table{table}/") for name in names) for table in range(1, 8)]
     assert counts == [3, 16, 25, 8, 8, 4, 4]
     for line in lines:
@@ -95,6 +95,22 @@ def test_networks_that_the_paper_does_not_have(cifar: Path, place: Path) -> None
     ("options", "message"),
     [
         (("table9", "--out", "OUT"), "no row begins with table9"),
+        (("table2", "tabel3", "--list"), "no row begins with tabel3"),
+        (("table2/cifar-10/resnet-20", "--list"), "no row begins with table2/cifar-10/resnet-20"),
+        (("figure5/cifar-10/resnet-20/best", "--list"), "no row begins with figure5/"),
+        (
+            (
+                "--cifar10",
+                "CIFAR",
+                "--model",
+                "cifar-10/a=MODEL",
+                "--preprocess",
+                "cifar-10/b=raw",
+                "--out",
+                "OUT",
+            ),
+            "cifar-10/b: there is no --model of that name",
+        ),
         (("table2",), "say with --out"),
         (("--model", "ResNet-32=in.onnx", "--out", "OUT"), "expected DATASET/NETWORK=..."),
         (("--model", "cifar-10/ResNet-32=in.onnx", "--out", "OUT"), "no folder for 'cifar-10'"),
@@ -117,6 +133,27 @@ def test_wrong_usage(
     assert message in " ".join(result.output.split())
 
 
+def test_names_as_the_list_has_them(cifar: Path, place: Path) -> None:
+    result = run(
+        "table2/cifar-10/resnet-32/pot-erk", "--cifar10", str(cifar), "--out", str(place / "out"),
+        "--model", f"cifar-10/resnet-32={place / 'in.onnx'}", "--preprocess",
+        "CIFAR-10/ResNet-32=raw",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    page = (place / "out" / "reproduce.md").read_text()
+    assert "(90.95/99.62)" in page
+    assert "Left out" not in page
+
+
+def test_what_goes_wrong_is_said(cifar: Path, place: Path) -> None:
+    result = run(
+        "figure5", "--cifar10", str(cifar), "--out", str(place / "out"), "--recipe", "nope",
+        "--model", f"cifar-10/a={place / 'in.onnx'}",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert "Error: a: Recipe 'nope' is unknown" in result.output
+
+
 def test_detection(place: Path) -> None:
     data = place / "voc"
     data.mkdir()
@@ -134,7 +171,7 @@ def test_detection(place: Path) -> None:
     )  # fmt: skip
     result = run(*options)
     assert result.exit_code == 2
-    assert "say with --detector voc/MobileNetV1-SSD=FILE.toml" in result.output
+    assert "say with --detector voc/mobilenetv1-ssd=FILE.toml" in result.output
     result = run(*options, "--detector", f"{key}={place / 'd.toml'}")
     assert result.exit_code == 0, result.output
     page = (place / "out" / "reproduce.md").read_text()
