@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from fcpts_onnx.hardware import CHIPS
 from fcpts_onnx.methods import ALLOCATIONS, LEARNED, METHODS, NETWISE, RECONSTRUCTIONS
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.recipe import AUGMENTATIONS, recipe_names
@@ -180,6 +181,11 @@ selection_options = _options(
         metavar="first,last",
         callback=_places,
         help="Leave out the first or last weight.",
+    ),
+    click.option(
+        "--hardware",
+        type=click.Choice(CHIPS),
+        help="A chip: no layer gets more zeros than save time there, while others have room.",
     ),
 )
 threads_option = click.option(

@@ -14,6 +14,7 @@ import torch
 from fcpts_onnx.calibration import Calibration, Data, load_calibration
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.evaluate import evaluate_classifier, evaluate_detector, read_detector
+from fcpts_onnx.hardware import target_densities
 from fcpts_onnx.methods import (
     LEARNED,
     NETWISE,
@@ -79,6 +80,7 @@ def prune(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     keep_dense: Sequence[str] = (),
+    hardware: str | None = None,
     samples: int = 10_000,
     seed: int = 0,
     device: str = "auto",
@@ -109,6 +111,8 @@ def prune(
         losses: "kl", "bce" or "mse" by output, instead of what is chosen for it.
         include, exclude: globs on initializer or node names.
         keep_dense: "first" and "last".
+        hardware: a chip of `hardware.CHIPS`; no layer gets more zeros than save time there, as
+            long as others have room for them.
         samples: how much of the calibration data to take at most.
         seed: of every random choice; with the same seed and machine the same file results.
         device: "auto", "cpu" or "cuda".
@@ -136,7 +140,8 @@ def prune(
             ]
             check_target(target_path, dense.path, reads=reads, overwrite=overwrite)
             weights = weights_to_prune(dense, include, exclude, keep_dense)
-            budget = Budget.of(weights, target)
+            densities = None if hardware is None else target_densities(dense, weights, hardware)
+            budget = Budget.of(weights, target, densities)
             twin = learning_twin(dense, weights, exclude)
         with clock("calibrate"):
             calibration = load_calibration(calib, dense, preprocess, samples=samples, seed=seed)
@@ -175,6 +180,7 @@ def prune(
         source=str(model),
         output=str(target_path),
         target=target,
+        hardware=hardware,
         holds_target=learned.holds_target,
         count=validation.count,
         zeros=validation.zeros,
@@ -205,8 +211,12 @@ def inspect(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     keep_dense: Sequence[str] = (),
+    hardware: str | None = None,
 ) -> Inspection:
     """List what can be pruned in a model, and why the rest cannot.
+
+    Args:
+        hardware: a chip of `hardware.CHIPS`, to say from where on zeros save no more time on it.
 
     Raises:
         FcptsError: the model cannot be loaded, or a glob matches nothing.
@@ -226,6 +236,7 @@ def inspect(
         along=tuple(learned_along(loaded, weights, exclude)),
         heads=heads,
         obstacle=obstacle,
+        densities={} if hardware is None else target_densities(loaded, weights, hardware),
     )
 
 

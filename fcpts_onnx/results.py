@@ -49,6 +49,7 @@ class Inspection:
         heads: what is learned against: the outputs, or what gradients reach before them, each
             with its loss; empty where the graph cannot be tried out without calibration data.
         obstacle: why the model cannot be pruned, if so.
+        densities: of a chip, by weight, the share of weights below which zeros save no more time.
     """
 
     model: str
@@ -58,6 +59,7 @@ class Inspection:
     along: tuple[str, ...]
     heads: tuple[str, ...] = ()
     obstacle: str | None = None
+    densities: dict[str, float] = field(default_factory=dict)
 
     @property
     def prunable(self) -> int:
@@ -163,6 +165,7 @@ class PruneResult:
 
     Attributes:
         target: the share of zeros asked for.
+        hardware: the chip whose densities were kept to, if any.
         holds_target: whether the method can end with just that share; STR and LTP cannot.
         zeros: how many zeros the file has, of `count` prunable values.
         allocate: how they were shared among layers.
@@ -174,6 +177,7 @@ class PruneResult:
     source: str
     output: str
     target: float
+    hardware: str | None
     holds_target: bool
     count: int
     zeros: int

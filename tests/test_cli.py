@@ -224,6 +224,27 @@ def test_validate_tells_of_another_graph(place: Path) -> None:
     assert "has outputs ['y']" in result.output
 
 
+def test_hardware(place: Path) -> None:
+    """Of this network only the first layer gains on the chip, up to 45 zeros."""
+    result = run("inspect", place / "in.onnx", "--hardware", "cv22", "--json", place / "i.json")
+    assert result.exit_code == 0, result.output
+    assert "Useful: zeros beyond this share" in result.output
+    densities = json.loads((place / "i.json").read_text())["densities"]
+    assert densities == {"conv.w": pytest.approx(0.7901, abs=1e-4), "depthwise.w": 1, "fc.w": 1}
+    for target, least, most in ((0.1, 32, 32), (0.2, 45, 64)):
+        result = run(
+            "prune", place / "in.onnx", place / "out.onnx", "--target", target, "--hardware",
+            "cv22", "--calib", place / "images", "--recipe", place / "quick.toml",
+            "--json", place / "p.json",
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        stored = json.loads((place / "p.json").read_text())
+        assert (stored["hardware"], stored["zeros"]) == ("cv22", round(320 * target))
+        zeros = {weight["name"]: weight["zeros"] for weight in stored["validation"]["weights"]}
+        assert least <= zeros["conv.w"] <= most
+    assert run("inspect", place / "in.onnx", "--hardware", "tpu").exit_code == 2
+
+
 def test_eval(place: Path) -> None:
     result = run(
         "eval", place / "in.onnx", "--data", place / "labelled", "--json", place / "e.json"

@@ -49,8 +49,9 @@ ALLOWED = {
         "model", "weights", "ops", "twin", "features", "calibration", "sparsity", "engine",
     },
     "methods": {"sparsity"},
+    "hardware": {"model", "weights"},
     "pipeline": {
-        "methods",
+        "hardware", "methods",
         "model", "weights", "preparation", "preprocess", "calibration", "sparsity", "write",
         "parity", "validate", "evaluate", "publish", "team",
     },
@@ -59,7 +60,7 @@ ALLOWED = {
         "parity", "validate",
     },
     "compare": {"calibration", "methods", "model", "pipeline", "preprocess", "report", "write"},
-    "options": {"methods", "preprocess", "recipe", "write"},
+    "options": {"hardware", "methods", "preprocess", "recipe", "write"},
     "demo": {"pipeline", "team"},
     "cli": {
         "compare", "demo", "methods", "options", "preprocess", "report", "write",

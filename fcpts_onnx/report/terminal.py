@@ -27,8 +27,11 @@ def show_inspection(console: Console, found: Inspection) -> None:
     """Every candidate, and why an excluded one is excluded."""
     total = sum(weight.count for weight in found.weights)
     _line(console, f"{found.model}: opset {found.opset}; input {'; '.join(found.inputs)}")
-    table = _table("weight", "op", "shape", "count", "zeros", "share", "pruned", right=(3, 4, 5))
+    chip = ("useful",) if found.densities else ()
+    titles = ("weight", "op", "shape", "count", "zeros", "share", *chip, "pruned")
+    table = _table(*titles, right=range(3, len(titles) - 1))
     for weight in found.weights:
+        density = found.densities.get(weight.name)
         _row(
             table,
             weight.name + (f" (shared by {len(weight.nodes)})" if len(weight.nodes) > 1 else ""),
@@ -37,6 +40,7 @@ def show_inspection(console: Console, found: Inspection) -> None:
             f"{weight.count:,}",
             f"{weight.zeros:,}",
             f"{weight.count / total:.1%}",
+            *(["" if density is None else f"{1 - density:.1%}"] if chip else []),
             "yes" if weight.excluded is None else f"no: {weight.excluded}",
         )
     _whole(console, table)
@@ -50,6 +54,8 @@ def show_inspection(console: Console, found: Inspection) -> None:
     )
     for head in found.heads:
         _line(console, f"Learned against {head}")
+    if found.densities:
+        _line(console, "Useful: zeros beyond this share of a layer save no time on the chip")
     if found.obstacle:
         _line(console, f"It cannot be pruned: {found.obstacle}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,16 +32,23 @@ class Budget:
         zeros: round(target x prunable), to the weight.
         least: by layer, the zeros that are there already.
         most: by layer, so that it keeps at least one weight an output channel.
+        useful: by layer, beyond which zeros gain nothing: as long as others have room for them.
     """
 
     target: float
     zeros: int
     least: Mapping[str, int]
     most: Mapping[str, int]
+    useful: Mapping[str, int]
 
     @classmethod
-    def of(cls, weights: Sequence[Weight], target: float) -> Budget:
+    def of(
+        cls, weights: Sequence[Weight], target: float, densities: Mapping[str, float] | None = None
+    ) -> Budget:
         """The budget of a target on the selected weights.
+
+        Args:
+            densities: by layer, if known: the share of weights below which zeros gain nothing.
 
         Raises:
             TargetError: the target is not between 0 and 1, is below the zeros already there, or
@@ -61,7 +69,18 @@ class Budget:
                 f"The target of {target:g} would empty a layer: one weight an output channel is "
                 f"kept, so at most {sum(most.values()) / count:.4f} can be zero. Ask for less."
             )
-        return cls(target, zeros, {weight.name: weight.zeros for weight in weights}, most)
+        least = {weight.name: weight.zeros for weight in weights}
+        useful = {
+            weight.name: min(
+                most[weight.name],
+                max(
+                    weight.zeros,
+                    math.floor(weight.count * (1 - (densities or {}).get(weight.name, 0.0))),
+                ),
+            )
+            for weight in weights
+        }
+        return cls(target, zeros, least, most, useful)
 
     def counts(self, wanted: Mapping[str, float], zeros: int | None = None) -> dict[str, int]:
         """Whole counts of zeros by layer, near the wanted ones and with exactly the right sum.
@@ -71,13 +90,15 @@ class Budget:
             zeros: the sum, by default the whole budget.
         """
         zeros = self.zeros if zeros is None else max(zeros, sum(self.least.values()))
+        # What is useful is filled first, and only then what is not.
+        is_enough = zeros <= sum(self.useful.values())
+        low, high = (self.least, self.useful) if is_enough else (self.useful, self.most)
         found = {
-            name: min(max(round(value), self.least[name]), self.most[name])
-            for name, value in wanted.items()
+            name: min(max(round(value), low[name]), high[name]) for name, value in wanted.items()
         }
         # What rounding and bounds leave over goes to the layers in proportion to their room.
         while missing := zeros - sum(found.values()):
-            limit = self.most if missing > 0 else self.least
+            limit = high if missing > 0 else low
             room = {name: abs(limit[name] - value) for name, value in found.items()}
             whole, sign = sum(room.values()), 1 if missing > 0 else -1
             shares = {name: abs(missing) * size // whole for name, size in room.items()}

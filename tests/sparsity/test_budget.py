@@ -66,6 +66,20 @@ def test_counts_that_fit_stay() -> None:
     assert budget.counts({"a": 70.2, "b": 29.8}) == {"a": 70, "b": 30}
 
 
+def test_what_is_useful_is_filled_first() -> None:
+    weights = [weight("a", 2, 50), weight("b", 2, 50), weight("c", 2, 50, zeros=30)]
+    densities = {"a": 0.4, "c": 0.9}  # 60 zeros are useful in a, and the 30 there are in c
+    budget = Budget.of(weights, 0.5, densities)
+    assert budget.counts({"a": 90, "b": 30, "c": 30}) == {"a": 60, "b": 60, "c": 30}
+    # Beyond 60 + 98 + 30 in all, others gain nothing; each has what is useful by then.
+    budget = Budget.of(weights, 0.7, densities)
+    found = budget.counts({"a": 90, "b": 20, "c": 30})
+    assert found["b"] == 98
+    assert found["a"] >= 60
+    assert found["c"] >= 30
+    assert sum(found.values()) == 210
+
+
 def test_mask_is_exact_with_ties() -> None:
     sizes = torch.ones(3, 3)
     for zeros in range(10):
