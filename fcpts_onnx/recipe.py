@@ -60,7 +60,8 @@ class Recipe:
         augment: random views of images: "flip", "crop" (shifts), "mix" (of pairs), or none.
         precision: of the forward and backward pass; "auto" is bfloat16 where the processor has
             matrix units for it.
-        optimizer: "adam" or "sgd" (without Nesterov's variant).
+        optimizer: of the weights, "adam" or "sgd" (without Nesterov's variant); that of thresholds
+            belongs to their method.
         learning_rate: at the top of the schedule; it warms up and decays as a cosine. For adam it
             is relative: a step changes a tensor by about this share of its root mean square.
         rate_by_density: whether to divide the learning rate by the density asked for.

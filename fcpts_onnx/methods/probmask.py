@@ -24,6 +24,8 @@ class ProbabilisticMasks(Thresholds):
     to 0.03. In the end the most probable weights are kept, exactly as many as there shall be.
     """
 
+    optimizer = "adam"
+
     def __init__(self, values: Values, task: Task) -> None:
         self._recipe, self._budget = task.recipe, task.budget
         device = next(iter(values.values())).device

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,13 +101,13 @@ def _learn(task: Task, fallback: Fallback, run: _Run) -> State:
     network, recipe, team = task.network, task.recipe, task.team
     begun = fallback.restored()
     student, thresholds = begun.student, begun.thresholds
-    optimizer = _optimizer(student, thresholds, recipe)
+    optimizers = _optimizers(student, thresholds, recipe)
     precision = _precision(recipe, student.device)
     heads = (*task.heads, *task.features)
     for step, progress in run.course.since(begun.step, begun.progress):
         whole = next(run.batches)
         batch, part = team.share(whole), team.weight(whole)
-        _set_rate(optimizer, _rate(progress, recipe))
+        _set_rate(optimizers, _rate(progress, recipe))
         values = student.values()
         thresholds.begin_step({k: v.detach() for k, v in values.items()}, progress)
         masked = thresholds.masked(values)
@@ -115,10 +116,12 @@ def _learn(task: Task, fallback: Fallback, run: _Run) -> State:
                 expected = network(batch, student.dense)
             found = network(batch, student.tensors(masked))
         loss = reconstruction_loss(expected, found, heads, recipe.temperature)
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         (loss * part + thresholds.control_loss(values)).backward()
-        team.average(_gradients(optimizer))
-        optimizer.step()
+        team.average(_gradients(optimizers))
+        for optimizer in optimizers:
+            optimizer.step()
         if run.meter.add(step + 1, run.course.length, loss.detach() * part, masked):
             fallback.keep(replace(begun, step=step + 1, progress=progress))
         del values, masked, expected, found, loss  # before the next step makes them anew
@@ -141,22 +144,33 @@ def _steps(samples: int, recipe: Recipe) -> int:
     return max(recipe.min_steps, round(recipe.epochs * a_pass))
 
 
-def _optimizer(student: Student, thresholds: Thresholds, recipe: Recipe) -> torch.optim.Optimizer:
-    groups = [*student.groups(recipe), *thresholds.groups(recipe)]
-    if recipe.optimizer == "sgd":
+def _optimizers(
+    student: Student, thresholds: Thresholds, recipe: Recipe
+) -> list[torch.optim.Optimizer]:
+    """What moves the weights, and what moves the thresholds, if they are learned."""
+    parts = (
+        (recipe.optimizer, student.groups(recipe)),
+        (thresholds.optimizer, thresholds.groups(recipe)),
+    )
+    return [_optimizer(name, groups, recipe) for name, groups in parts if groups]
+
+
+def _optimizer(name: str, groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    if name == "sgd":
         return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, fused=True)
     betas = (recipe.momentum, 0.99)
     return torch.optim.AdamW(groups, recipe.learning_rate, betas=betas, fused=True)
 
 
-def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    parameters = (value for group in optimizer.param_groups for value in group["params"])
+def _gradients(optimizers: Sequence[torch.optim.Optimizer]) -> list[Tensor]:
+    groups = (group for optimizer in optimizers for group in optimizer.param_groups)
+    parameters = (value for group in groups for value in group["params"])
     return [value.grad for value in parameters if value.grad is not None]
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+def _set_rate(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None:
     """Scale each group's learning rate from what it was given at first."""
-    for group in optimizer.param_groups:
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 

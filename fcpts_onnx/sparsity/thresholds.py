@@ -50,10 +50,12 @@ class Thresholds(ABC):
 
     Attributes:
         holds_target: whether it ends with exactly the budget's zeros.
-        decays: whether its parameters decay as weights do.
+        optimizer: "sgd" or "adam", what moves its parameters.
+        decays: whether these decay as weights do.
     """
 
     holds_target = True
+    optimizer = "sgd"
     decays = False
 
     def parameters(self) -> list[nn.Parameter]:
