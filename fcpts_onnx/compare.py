@@ -21,7 +21,7 @@ from fcpts_onnx.pipeline import PathLike, evaluate, prune
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.report.comparison import markdown, page
-from fcpts_onnx.results import Comparison, Evaluation, Trial, silent
+from fcpts_onnx.results import Comparison, Evaluation, Trial, in_words, silent
 from fcpts_onnx.write import check_json, write_text
 
 __all__ = ["compare"]
@@ -290,7 +290,7 @@ def _line(trial: Trial) -> str:
     start = f"{trial.method} at {trial.target:g}"
     if trial.error is not None:
         return f"{start}: {trial.error}"
-    accuracy = "".join(f"{name} {score:.2%}, " for name, score in trial.scores.items())
+    accuracy = f"{in_words(trial.scores)}, " if trial.scores else ""
     agreement = "" if trial.agreement is None else f"same top-1 {trial.agreement:.2%}, "
     note = f"; {trial.note}" if trial.note else ""
     return f"{start}: {accuracy}{agreement}{trial.seconds:.0f} s{note}"

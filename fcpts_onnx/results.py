@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = [
     "Sparsity",
     "Trial",
     "Validation",
+    "in_words",
     "silent",
     "to_json",
 ]
@@ -258,6 +259,11 @@ class Comparison:
     source: str
     dense: Evaluation | None
     trials: tuple[Trial, ...]
+
+
+def in_words(scores: Mapping[str, float]) -> str:
+    """Scores by name, as in a sentence."""
+    return ", ".join(f"{name} {score:.2%}" for name, score in scores.items())
 
 
 def silent(*_: object) -> None:

@@ -42,7 +42,7 @@ ALLOWED = {
     "write": {"model"},
     "parity": {"model", "weights", "runtime", "twin", "calibration", "ops"},
     "validate": {"model", "weights", "runtime", "twin", "calibration", "sparsity", "parity"},
-    "evaluate": {"model", "preprocess", "sources", "runtime", "sparsity"},
+    "evaluate": {"model", "ops", "preprocess", "sources", "runtime", "sparsity"},
     "report": set(),
     "team": set(),
     "preparation": {

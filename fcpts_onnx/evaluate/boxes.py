@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+
+from fcpts_onnx.ops.detection import non_max_suppression
 
 __all__ = ["Array", "Boxes", "overlaps", "without_repeats"]
 
@@ -63,16 +66,18 @@ def without_repeats(boxes: Boxes, overlap: float, most: int) -> Boxes:
         overlap: intersection over union beyond which two boxes say the same.
         most: how many are kept in an image.
     """
-    kept = []
-    for place in np.unique(boxes.classes):
-        left = np.flatnonzero(boxes.classes == place)
-        left = left[np.argsort(-boxes.scores[left], kind="stable")]
-        while left.size:
-            kept.append(left[0])
-            common = overlaps(boxes.corners[left[:1]], boxes.corners[left])[0]
-            left = left[1:][common[1:] <= overlap]
-    order = np.array(kept, np.int64)
-    return boxes[order[np.argsort(-boxes.scores[order], kind="stable")][:most]]
+    if not len(boxes):
+        return boxes
+    scores = np.full((boxes.classes.max() + 1, len(boxes)), -np.inf)
+    scores[boxes.classes, np.arange(len(boxes))] = boxes.scores
+    chosen = non_max_suppression(
+        torch.from_numpy(boxes.corners)[None],
+        torch.from_numpy(scores)[None],
+        torch.tensor(len(boxes)),
+        torch.tensor(overlap, dtype=torch.float64),
+        torch.tensor(-np.inf),
+    )[:, 2].numpy()
+    return boxes[chosen[np.argsort(-boxes.scores[chosen], kind="stable")][:most]]
 
 
 def _areas(corners: Array) -> Array:

@@ -13,6 +13,7 @@ from fcpts_onnx.errors import CalibrationError
 from fcpts_onnx.evaluate.annotations import annotated
 from fcpts_onnx.evaluate.boxes import Boxes
 from fcpts_onnx.evaluate.detectors import Detector
+from fcpts_onnx.evaluate.labels import listed_names
 from fcpts_onnx.evaluate.mean_precision import average_precision
 from fcpts_onnx.model import Model
 from fcpts_onnx.preprocess import ImagePlan, Preprocess
@@ -51,9 +52,8 @@ def evaluate_detector(
         raise CalibrationError(f"{model.path}: has {len(model.inputs)} inputs; images feed one.")
     paths = find_images(folder)
     plan = ImagePlan.of(model.inputs[0], replace(preprocess, fit="stretch"))
-    wanted = annotated(
-        paths, boxes, detector.classes, _names(names), leave_out=detector.other_classes
-    )
+    numbered = None if names is None else listed_names(names)
+    wanted = annotated(paths, boxes, detector.classes, numbered, leave_out=detector.other_classes)
     if not any((~of_image.difficult).any() for of_image in wanted):
         raise CalibrationError(
             f"{boxes}: has no box that counts: of the classes {', '.join(detector.classes)}, and "
@@ -79,15 +79,6 @@ def evaluate_detector(
         skipped=images.skipped,
         by_class={name: precision.area for name, precision in counted.items()},
     )
-
-
-def _names(file: Path | None) -> list[str] | None:
-    if file is None:
-        return None
-    try:
-        return [name.strip() for name in file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise CalibrationError(f"{file}: cannot be read as a list of classes: {error}") from error
 
 
 def _detections(

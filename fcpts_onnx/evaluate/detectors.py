@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fcpts_onnx.errors import RecipeError
 from fcpts_onnx.evaluate.boxes import Array, Boxes, without_repeats
@@ -128,7 +129,7 @@ class Ssd(Detector):
     def decoded(self, outputs: Outputs) -> list[Boxes]:
         scores, corners = outputs[self.scores].astype(np.float64), outputs[self.boxes]
         if self.softmax:
-            scores = _softmax(scores, 2)
+            scores = torch.from_numpy(scores).softmax(2).numpy()
         if self.priors:
             priors = np.concatenate([_priors(**found) for found in self.priors]) / self.size
             priors = priors.clip(0, 1) if self.clip else priors
@@ -285,9 +286,4 @@ def _corners(middles: Array, sizes: Array) -> Array:
 
 
 def _sigmoid(values: Array) -> Array:
-    return np.exp(-np.logaddexp(0, -values))
-
-
-def _softmax(values: Array, axis: int) -> Array:
-    grown = np.exp(values - values.max(axis, keepdims=True))
-    return grown / grown.sum(axis, keepdims=True)
+    return torch.from_numpy(values).sigmoid().numpy()

@@ -10,7 +10,7 @@ from pathlib import Path
 from fcpts_onnx.errors import CalibrationError
 from fcpts_onnx.sources import find_images
 
-__all__ = ["Labelled", "class_names", "labelled_images"]
+__all__ = ["Labelled", "class_names", "labelled_images", "listed_names"]
 
 _HEADER = ["file", "label"]
 _NAMED = 5  # of many that are wrong
@@ -72,16 +72,25 @@ def class_names(folder: Path, labels: Path | None) -> list[str]:
         )
     if labels is None:
         return folders
-    try:
-        names = labels.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CalibrationError(f"{labels}: cannot be read as a list of classes: {error}") from error
-    names = [name.strip() for name in names if name.strip()]
+    names = [name for name in listed_names(labels) if name]
     if missing := sorted(set(folders) - set(names)):
         raise CalibrationError(f"{labels}: has no class {', '.join(missing)}, which {folder} has.")
     if twice := sorted(name for name in folders if names.count(name) > 1):
         raise CalibrationError(f"{labels}: has the class {', '.join(twice)} more than once.")
     return names
+
+
+def listed_names(file: Path) -> list[str]:
+    """The lines of a text file, one name each.
+
+    Raises:
+        CalibrationError: it cannot be read.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CalibrationError(f"{file}: cannot be read as a list of classes: {error}") from error
+    return [name.strip() for name in lines]
 
 
 def _from_table(folder: Path, labels: Path) -> Labelled:

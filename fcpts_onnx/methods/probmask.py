@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fcpts_onnx.sparsity.budget import counts_by_rank, mask_of_smallest, nonzero
+from fcpts_onnx.sparsity.budget import behind, counts_by_rank, mask_of_smallest
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.sparsity.thresholds import Thresholds, Values, along, rise
 
@@ -50,8 +50,10 @@ class ProbabilisticMasks(Thresholds):
             for name, probability in self._kept.items()
         }
         counts = self._budget.counts(counts_by_rank(kept, self._budget.zeros))
-        masks = {name: mask_of_smallest(kept[name], counts[name]) for name in values}
-        return {name: torch.where(masks[name] != 0, nonzero(v), 0.0) for name, v in values.items()}
+        return {
+            name: behind(mask_of_smallest(kept[name], counts[name]), value)
+            for name, value in values.items()
+        }
 
     def _drawn(self, kept: Tensor) -> Tensor:
         """A soft mask, between 0 and 1: both Gumbel variables together are one logistic."""

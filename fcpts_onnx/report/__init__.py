@@ -1,1 +1,1 @@
-"""SHOW: results as tables on a terminal, and how learning goes on."""
+"""SHOW: results on a terminal, as tables and as pages, and how learning goes on."""

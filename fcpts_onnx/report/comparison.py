@@ -10,7 +10,7 @@ from statistics import mean
 
 import jinja2
 
-from fcpts_onnx.results import Comparison, Trial
+from fcpts_onnx.results import Comparison, Trial, in_words
 
 __all__ = ["markdown", "page"]
 
@@ -26,7 +26,7 @@ def markdown(found: Comparison) -> str:
     """A line a run: what it reached, and how long it took."""
     lines = [f"# {Path(found.source).name}", ""]
     if found.dense is not None:
-        lines += [f"Dense: {_scores(found.dense.scores)} on {found.dense.samples:,} images.", ""]
+        lines += [f"Dense: {in_words(found.dense.scores)} on {found.dense.samples:,} images.", ""]
     titles, rows = _table(found)
     lines += [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in rows:
@@ -42,7 +42,7 @@ def page(found: Comparison) -> str:
     return environment.get_template("comparison.html").render(
         name=Path(found.source).name,
         dense=found.dense,
-        dense_scores="" if found.dense is None else _scores(found.dense.scores),
+        dense_scores="" if found.dense is None else in_words(found.dense.scores),
         chart=_chart(found),
         titles=titles,
         rows=rows,
@@ -66,10 +66,6 @@ def _cells(trial: Trial, names: Sequence[str]) -> Iterator[str]:
     yield "" if trial.agreement is None else f"{trial.agreement:.2%}"
     yield f"{trial.seconds:.0f}"
     yield trial.note
-
-
-def _scores(scores: dict[str, float]) -> str:
-    return ", ".join(f"{name} {score:.2%}" for name, score in scores.items())
 
 
 @dataclass(frozen=True)

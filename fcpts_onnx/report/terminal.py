@@ -9,7 +9,14 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from fcpts_onnx.results import Comparison, Evaluation, Inspection, PruneResult, Validation
+from fcpts_onnx.results import (
+    Comparison,
+    Evaluation,
+    Inspection,
+    PruneResult,
+    Validation,
+    in_words,
+)
 
 __all__ = [
     "show_comparison",
@@ -96,10 +103,9 @@ def show_evaluation(console: Console, found: Evaluation, title: str = "") -> Non
         for name, score in found.by_class.items():
             _row(table, name, f"{score:.2%}")
         _whole(console, table)
-    scores = ", ".join(f"{name} {score:.2%}" for name, score in found.scores.items())
     _line(
         console,
-        f"{title or found.model}: {scores} "
+        f"{title or found.model}: {in_words(found.scores)} "
         f"on {found.samples:,} images of {found.classes} classes in {found.data}",
     )
 

@@ -15,11 +15,11 @@ from fcpts_onnx.weights import Weight
 
 __all__ = [
     "Budget",
+    "behind",
     "control_loss",
     "counts_by_rank",
     "kth_smallest",
     "mask_of_smallest",
-    "nonzero",
 ]
 
 
@@ -150,9 +150,10 @@ def mask_of_smallest(sizes: Tensor, zeros: int) -> Tensor:
     return mask.to(sizes.dtype).reshape(sizes.shape)
 
 
-def nonzero(values: Tensor) -> Tensor:
-    """Values to be kept: one that happens to be zero would be one zero too many."""
-    return torch.where(values == 0, torch.finfo(values.dtype).tiny, values)
+def behind(mask: Tensor, values: Tensor) -> Tensor:
+    """M * W with exactly the mask's zeros: one that happens to be zero would be one too many."""
+    kept = torch.where(values == 0, torch.finfo(values.dtype).tiny, values)
+    return torch.where(mask != 0, kept, 0.0)
 
 
 def kth_smallest(values: Tensor, k: int) -> Tensor:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.student import Student
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.sparsity.thresholds import Start, Thresholds
@@ -75,5 +74,4 @@ class Fallback:
 
 
 def _parameters(state: State) -> list[nn.Parameter]:
-    groups = state.student.groups(Recipe())
-    return [p for group in groups for p in group["params"]] + state.thresholds.parameters()
+    return state.student.parameters() + state.thresholds.parameters()

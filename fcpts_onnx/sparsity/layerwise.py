@@ -12,7 +12,7 @@ from torch import Tensor
 from fcpts_onnx.errors import UnsupportedError
 from fcpts_onnx.layers import Layer, layers
 from fcpts_onnx.results import Progress, silent
-from fcpts_onnx.sparsity.budget import nonzero
+from fcpts_onnx.sparsity.budget import behind
 from fcpts_onnx.sparsity.reconstruct import Learned
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.twin import Twin
@@ -104,7 +104,7 @@ def layer_by_layer(
         dense = twin.learned[layer.weight.value].detach()
         moments = _moments(task, twin, layer, changed)
         sparse = rule(layer.rows(dense).double(), moments, counts[name])
-        rows = torch.where(sparse.mask != 0, nonzero(sparse.rows.to(dense.dtype)), 0.0)
+        rows = behind(sparse.mask, sparse.rows.to(dense.dtype))
         changed[layer.weight.value] = layer.stored(rows)
         if sparse.shift is not None and layer.bias is not None:
             bias = twin.learned[layer.bias].detach()

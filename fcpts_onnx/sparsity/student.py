@@ -69,6 +69,10 @@ class Student:
         """Where the parameters lie."""
         return next(iter(self.dense.values())).device
 
+    def parameters(self) -> list[nn.Parameter]:
+        """All that the optimizer moves."""
+        return [*self._weights.values(), *self._along.values(), *self._scales.values()]
+
     def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
         """The parameters with their learning rates; only weights decay."""
         others = [*self._along.values(), *self._scales.values()]

@@ -21,7 +21,7 @@ from fcpts_onnx.sparsity.bridge import (
     rate,
     sample,
 )
-from fcpts_onnx.sparsity.budget import control_loss, kth_smallest, mask_of_smallest, nonzero
+from fcpts_onnx.sparsity.budget import behind, control_loss, kth_smallest, mask_of_smallest
 from fcpts_onnx.sparsity.mask import apply_threshold
 from fcpts_onnx.sparsity.task import Task
 
@@ -138,7 +138,7 @@ class ScoreThresholds(Thresholds):
         }
         counts = self._budget.counts(wanted)
         return {
-            name: _kept(v, mask_of_smallest(v.abs(), counts[name])) for name, v in values.items()
+            name: behind(mask_of_smallest(v.abs(), counts[name]), v) for name, v in values.items()
         }
 
     def _threshold(self, name: str) -> Tensor:
@@ -171,7 +171,7 @@ class _Ramped(Thresholds):
     def settle(self, values: Values) -> dict[str, Tensor]:
         if not self._settled:
             self._set_masks(values, 1.0)
-        return {name: _kept(value, self._masks[name]) for name, value in values.items()}
+        return {name: behind(self._masks[name], value) for name, value in values.items()}
 
     def _advance(self, values: Values, ramp: float) -> None:
         """Go on to a share of the ramp."""
@@ -272,11 +272,6 @@ class FixedThresholds(_Ramped):
             name: mask_of_smallest(value.abs(), round(share * self._zeros[name]))
             for name, value in values.items()
         }
-
-
-def _kept(value: Tensor, mask: Tensor) -> Tensor:
-    """A weight behind its mask: what is kept is not zero."""
-    return torch.where(mask != 0, nonzero(value), 0.0)
 
 
 def along(progress: float, ramp: float) -> float:
