@@ -199,7 +199,7 @@ def _batch_normalization(node: NodeProto, values: Mapping[str, Any]) -> Iterator
     x, scale, shift, mean, variance = node.input[:5]
     inner = {key: f"{node.output[0]}/{key}" for key in ("e", "s", "v", "d", "g", "m", "r", "a")}
     epsilon = np.float32(_attributes(node).get("epsilon", 1e-5))
-    shape = np.array([-1] + [1] * (values[x].ndim - 2), np.int64)
+    shape = np.array([-1] + [1] * (values[node.output[0]].ndim - 2), np.int64)
 
     def make(kind: str, inputs: Sequence[str], output: str) -> NodeProto:
         return helper.make_node(kind, inputs, [output], output)

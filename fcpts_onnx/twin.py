@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fcpts_onnx.frontier import frontier
-from fcpts_onnx.fusion import with_biases_joined
+from fcpts_onnx.fusion import with_layers_joined
 from fcpts_onnx.model import Model
 from fcpts_onnx.ops import implemented
 from fcpts_onnx.ops.dtypes import promoted, to_torch
@@ -76,7 +76,7 @@ class Twin(nn.Module):
         for place, parameter in enumerate(self.learned.values()):
             self.register_parameter(f"learned_{place}", parameter)
         steps = _fold(steps, values)
-        steps = with_biases_joined(steps, values | self.learned, self.output_names)
+        steps = with_layers_joined(steps, values | self.learned, self.output_names)
         self.steps = _schedule(steps, self.output_names)
         read = set(self.output_names).union(*(step.reads for step in self.steps))
         # Shapes, axes and the like are read by Python: they stay on the CPU and are no buffers.

@@ -1,4 +1,4 @@
-"""A product and its bias as one step: the same values and gradients, and only where it is one."""
+"""A layer and its bias or batch norm as one step: same values, same gradients."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from fcpts_onnx.model import load
 from fcpts_onnx.runtime import Runtime
@@ -72,3 +72,64 @@ def test_whole_numbers_are_multiplied_as_such(tmp_path: Path) -> None:
     x = np.arange(12, dtype=np.float32).reshape(2, 6)
     found = Twin(model)({"x": torch.from_numpy(x)})["y"]
     np.testing.assert_array_equal(found.numpy(), x @ weight + bias)
+
+
+def normed(*, bias: bool = False, training: int = 0, shared: bool = False) -> onnx.ModelProto:
+    """A grouped convolution, a batch norm, Relu; shared: the convolution is read once more."""
+    inputs = ["x", "w", "b"] if bias else ["x", "w"]
+    parameters = ["scale", "shift", "mean", "variance"]
+    ends = ["n", "running_mean", "running_variance"] if training else ["n"]
+    nodes = [
+        helper.make_node("Conv", inputs, ["c"], "conv", group=2, pads=[1, 1, 1, 1]),
+        helper.make_node(
+            "BatchNormalization", ["c", *parameters], ends, "norm", training_mode=training
+        ),
+        helper.make_node("Add", ["n", "c" if shared else "n"], ["s"], "sum"),
+        helper.make_node("Relu", ["s"], ["y"], "relu"),
+    ]
+    constants = {
+        name: networks.values(6, seed=seed) for seed, name in enumerate((*inputs[2:], *parameters))
+    }
+    constants |= {"w": networks.values(6, 2, 3, 3), "variance": constants["variance"] ** 2 + 0.1}
+    return networks.make(nodes, constants, {"x": ["N", 4, 5, 5]}, {"y": ["N", 6, 5, 5]})
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_convolution_takes_its_batch_norm_in(bias: bool, tmp_path: Path) -> None:
+    model = load(networks.save(normed(bias=bias), tmp_path / "m.onnx"))
+    learned = ["w", "scale", "shift", *(["b"] if bias else [])]
+    twin = Twin(model, learned)
+    assert [step.op for step in twin.steps] == ["BatchNormalization", "Add", "Relu"]
+    x = torch.randn(3, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    found = twin({"x": x})["y"]
+    expected = Runtime(model).run({"x": x.numpy()})["y"]
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+    found.square().sum().backward()
+    own = {name: torch.tensor(model.array(name)) for name in model.tensors}
+    w, scale, shift = (own[name].requires_grad_() for name in ("w", "scale", "shift"))
+    b = own["b"].requires_grad_() if bias else None
+    convolved = torch.conv2d(x, w, b, padding=1, groups=2)
+    normal = torch.batch_norm(
+        convolved, scale, shift, own["mean"], own["variance"], False, 0.1, 1e-5, False
+    )
+    torch.relu(normal + normal).square().sum().backward()
+    for name in learned:
+        torch.testing.assert_close(
+            twin.learned[name].grad, own[name].grad, rtol=1e-3, atol=1e-2, msg=name
+        )
+
+
+@pytest.mark.parametrize("case", [{"training": 1}, {"shared": True}], ids=str)
+def test_a_batch_norm_stays_on_its_own(case: dict[str, int], tmp_path: Path) -> None:
+    model = load(networks.save(normed(**case), tmp_path / "m.onnx"))
+    twin = Twin(model, ["w"])
+    assert [step.op for step in twin.steps][:2] == ["Conv", "BatchNormalization"]
+
+
+def test_half_precision_is_rounded_in_between(tmp_path: Path) -> None:
+    proto = normed()
+    for tensor in proto.graph.initializer:
+        array = numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    twin = Twin(load(networks.save(proto, tmp_path / "m.onnx")))
+    assert [step.op for step in twin.steps][:2] == ["Conv", "BatchNormalization"]
