@@ -3,8 +3,9 @@
     python tools/bench_accuracy.py a.onnx b.onnx --calib imgs/ --data labelled/ \\
         --target 0.7 --seed 0 --seed 1 --out tools/results/accuracy
 
-Runs one after another, each as `fcpts-onnx prune` and `fcpts-onnx eval` do it. Writes JSON and
-Markdown after every run; a run whose row is there already is not repeated.
+Each run is as `fcpts-onnx prune` and `fcpts-onnx eval` do it, one after another unless --jobs says
+otherwise. Writes JSON and Markdown after every run; a run whose row is there already is not
+repeated.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from itertools import product
 from multiprocessing import get_context
@@ -46,6 +47,7 @@ KEYS = ("network", "target", "recipe")
 @click.option("--target", "targets", multiple=True, type=float, default=(0.7,), show_default=True)
 @click.option("--recipe", "recipes", multiple=True, default=("default",), show_default=True)
 @click.option("--seed", "seeds", multiple=True, type=int, default=(0,), show_default=True)
+@click.option("--jobs", default=1, show_default=True, help="Runs at once, which share the cores.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Without a suffix.")
 def main(
     models: tuple[Path, ...],
@@ -56,6 +58,7 @@ def main(
     targets: tuple[float, ...],
     recipes: tuple[str, ...],
     seeds: tuple[int, ...],
+    jobs: int,
     out: Path,
 ) -> None:
     """Prune every model at every target with every recipe and seed, and evaluate it."""
@@ -64,17 +67,28 @@ def main(
     rows = json.loads(stored.read_text())["rows"] if stored.exists() else []
     done = {tuple(row[key] for key in (*KEYS, "seed")) for row in rows}
     loaded = [Recipe.load(recipe) for recipe in recipes]
-    for model, target, recipe, seed in product(models, targets, loaded, seeds):
-        if (model.stem, target, recipe.name, seed) in done:
-            continue
-        # Each in a process of its own: the peak of memory is one of a process.
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            run = pool.submit(measure, model, calib, data, labels, settings, target, recipe, seed)
-            row = run.result()
-        click.echo(row)
-        rows.append(row)
-        stored.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
-        out.with_suffix(".md").write_text("\n".join(page(rows)) + "\n")
+    wanted = [
+        (model, target, recipe, seed)
+        for model, target, recipe, seed in product(models, targets, loaded, seeds)
+        if (model.stem, target, recipe.name, seed) not in done
+    ]
+    # Each in a process of its own: the peak of memory is one of a process.
+    with ProcessPoolExecutor(
+        jobs,
+        mp_context=get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(max(1, torch.get_num_threads() // jobs),),
+        max_tasks_per_child=1,
+    ) as pool:
+        pending = [
+            pool.submit(measure, model, calib, data, labels, settings, target, recipe, seed)
+            for model, target, recipe, seed in wanted
+        ]
+        for run in as_completed(pending):
+            click.echo(run.result())
+            rows.append(run.result())
+            stored.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
+            out.with_suffix(".md").write_text("\n".join(page(rows)) + "\n")
     click.echo("\n".join(page(rows)))
 
 
@@ -136,7 +150,8 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     """The table, and what it was measured on."""
     yield from table(rows)
     yield ""
-    for machine_seen in dict.fromkeys(tuple(row["machine"].items()) for row in rows):
+    seen = [{k: v for k, v in row["machine"].items() if k != "threads"} for row in rows]
+    for machine_seen in dict.fromkeys(tuple(entry.items()) for entry in seen):
         yield "- " + ", ".join(f"{key} {value}" for key, value in machine_seen)
 
 
@@ -144,19 +159,21 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
     """A line a network, target and recipe; mean and spread over seeds."""
     yield (
         "| network | target | recipe | dense | sparse | drop, points | zeros too many "
-        "| images seen | minutes | GiB |"
+        "| images seen | threads | minutes | GiB |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
     for key in dict.fromkeys(tuple(row[k] for k in KEYS) for row in rows):
         runs = [row for row in rows if tuple(row[k] for k in KEYS) == key]
         drops = [100 * (row["dense"] - row["sparse"]) for row in runs]
         spread = f" ± {stdev(drops):.2f} ({len(runs)} seeds)" if len(runs) > 1 else ""
         network, target, recipe = key
+        threads = ", ".join(sorted({row["machine"]["threads"] for row in runs}))
         yield (
             f"| {network} | {target:.0%} | {recipe} | {runs[0]['dense']:.2%} "
             f"| {mean(row['sparse'] for row in runs):.2%} | {mean(drops):.2f}{spread} "
             f"| {max(abs(row['zeros'] - row['asked']) for row in runs)} "
-            f"| {runs[0]['images']:,} | {mean(row['seconds'] for row in runs) / 60:.1f} "
+            f"| {runs[0]['images']:,} | {threads} "
+            f"| {mean(row['seconds'] for row in runs) / 60:.1f} "
             f"| {max(row['peak_mib'] for row in runs) / 1024:.1f} |"
         )
 
