@@ -2,11 +2,12 @@
 
 from fcpts_onnx.compare import compare
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.pipeline import evaluate, inspect, prune, validate
+from fcpts_onnx.pipeline import diff, evaluate, inspect, prune, validate
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import (
     Comparison,
+    Difference,
     Evaluation,
     Inspection,
     Output,
@@ -16,11 +17,12 @@ from fcpts_onnx.results import (
     Sparsity,
     Trial,
     Validation,
-    to_json,
 )
+from fcpts_onnx.texts import to_json
 
 __all__ = [
     "Comparison",
+    "Difference",
     "Evaluation",
     "FcptsError",
     "Inspection",
@@ -34,6 +36,7 @@ __all__ = [
     "Trial",
     "Validation",
     "compare",
+    "diff",
     "evaluate",
     "inspect",
     "prune",

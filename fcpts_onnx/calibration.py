@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from fcpts_onnx.errors import CalibrationError
@@ -76,6 +77,13 @@ class Calibration:
             order = torch.randperm(len(self), generator=generator)
             for start in range(0, len(self) - size + 1, size):
                 yield order[start : start + size]
+
+    def picture(self, index: int) -> Image.Image | None:
+        """The image of a sample; None where there is none."""
+        for source in self.sources.values():
+            if isinstance(source, Images):
+                return source.picture(index)
+        return None
 
     def describe(self) -> str:
         """One line: what was read."""

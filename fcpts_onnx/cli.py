@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +22,7 @@ from fcpts_onnx.options import (
     learning_options,
     output_options,
     preprocess_options,
+    report_option,
     run_options,
     selection_options,
     threads_option,
@@ -27,27 +30,39 @@ from fcpts_onnx.options import (
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import recipe_names, recipe_text
 from fcpts_onnx.report.progress import image_reporter, progress_reporter
+from fcpts_onnx.report.run import page, read_run
 from fcpts_onnx.report.terminal import (
     show_comparison,
+    show_difference,
     show_evaluation,
     show_inspection,
     show_pruning,
     show_validation,
 )
-from fcpts_onnx.results import to_json
 from fcpts_onnx.team import is_first
-from fcpts_onnx.write import write_text
+from fcpts_onnx.texts import to_json
+from fcpts_onnx.write import check_text, write_text
 
 __all__ = ["main"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _INTERRUPTED = 130
+_COMMAND = "fcpts_onnx.command"  # the whole line, in what click keeps of an invocation
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class _Group(click.Group):
     """Shows what a user can put right without a traceback, and tells Ctrl-C by its exit code."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:  # fmt: skip
+        line = f"{info_name} {shlex.join(args)}"
+        context = super().make_context(info_name, args, parent, **extra)
+        context.meta.setdefault(_COMMAND, line)
+        return context
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -97,12 +112,18 @@ def main() -> None:
 @learning_options
 @run_options
 @click.option("--overwrite", is_flag=True, help="Allow OUTPUT to be MODEL itself.")
+@click.option("--stamp", is_flag=True, help="Say in OUTPUT's metadata how it was made.")
+@report_option
 @output_options
+@click.pass_context
 def prune(
+    context: click.Context,
+    /,
     model: Path,
     output: Path,
     calib: Path,
     preprocess: str,
+    report_file: Path | None,
     json_file: Path | None,
     quiet: bool,
     **options: Any,
@@ -114,9 +135,10 @@ def prune(
       fcpts-onnx prune in.onnx out.onnx --target 0.7 --calib images/
       fcpts-onnx prune in.onnx out.onnx --target 0.9 --calib images/ --preprocess tf
       fcpts-onnx prune in.onnx out.onnx --target 0.5 --calib inputs.npz --keep-dense first,last
+      fcpts-onnx prune in.onnx out.onnx --target 0.7 --calib images/ --json run.json
     """
-    if json_file is not None and json_file.resolve() == output.resolve():
-        raise click.UsageError("--json names OUTPUT itself.")
+    named = {"OUTPUT": output, "--json": json_file, "--report": report_file}
+    _check_apart({name: file for name, file in named.items() if file is not None})
     settings = _settings(preprocess, options)
     console = _console(quiet)
     with progress_reporter(console) as report:
@@ -129,13 +151,17 @@ def prune(
             report=report,
             **options,
         )
+    result = replace(result, command=context.meta[_COMMAND])
     show_pruning(console, result)
     _write_json(json_file, result)
+    if report_file is not None and is_first():
+        write_text(report_file, page(result))
 
 
 @main.command(short_help="List what can be pruned.")
 @click.argument("model", type=FILE)
 @selection_options
+@click.option("--sizes", is_flag=True, help="Say what the weights take, stored in several ways.")
 @output_options
 def inspect(model: Path, json_file: Path | None, quiet: bool, **options: Any) -> None:
     """List every weight of MODEL that can be pruned, and why another cannot.
@@ -181,6 +207,22 @@ def validate(
     settings = _settings(preprocess, options)
     found = fcpts_onnx.validate(dense, sparse, calib=calib, preprocess=settings, **options)
     show_validation(_console(quiet), found)
+    _write_json(json_file, found)
+
+
+@main.command(short_help="Show what differs between two files.")
+@click.argument("first", type=FILE)
+@click.argument("second", type=FILE)
+@output_options
+def diff(first: Path, second: Path, json_file: Path | None, quiet: bool) -> None:
+    """Show what differs between two ONNX files: values of tensors, and parts of the rest.
+
+    \b
+    Example:
+      fcpts-onnx diff in.onnx out.onnx
+    """
+    found = fcpts_onnx.diff(first, second)
+    show_difference(_console(quiet), found)
     _write_json(json_file, found)
 
 
@@ -249,6 +291,22 @@ def compare(
     _write_json(json_file, found)
 
 
+@main.command(short_help="Make a page of a run.")
+@click.argument("run", type=FILE)
+@click.argument("output", type=FILE, required=False)
+def report(run: Path, output: Path | None) -> None:
+    """Make a page, OUTPUT, of what prune --json wrote to RUN; beside it if OUTPUT is left out.
+
+    \b
+    Example:
+      fcpts-onnx report run.json run.html
+    """
+    target = output or run.with_suffix(".html")
+    _check_apart({"RUN": run, "OUTPUT": target})
+    check_text(target, "HTML")
+    write_text(target, page(read_run(run)))
+
+
 @main.command(short_help="Prune a small network that comes along.")
 @click.option(
     "--target", type=float, default=0.9, show_default=True, help="Share of zeros, 0 to 1."
@@ -296,6 +354,14 @@ def _settings(preprocess: str, options: dict[str, Any]) -> Preprocess:
 
 def _console(quiet: bool) -> Console:
     return Console(quiet=quiet or not is_first(), file=sys.stdout)
+
+
+def _check_apart(files: Mapping[str, Path]) -> None:
+    """See that each name stands for a file of its own."""
+    seen: dict[Path, str] = {}
+    for name, file in files.items():
+        if (other := seen.setdefault(file.resolve(), name)) != name:
+            raise click.UsageError(f"{name} names {other} itself.")
 
 
 def _write_json(file: Path | None, result: Any) -> None:

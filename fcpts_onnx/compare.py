@@ -21,8 +21,9 @@ from fcpts_onnx.pipeline import PathLike, evaluate, prune
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.report.comparison import markdown, page
-from fcpts_onnx.results import Comparison, Evaluation, Trial, in_words, silent
-from fcpts_onnx.write import check_json, write_text
+from fcpts_onnx.results import Comparison, Evaluation, Trial, silent
+from fcpts_onnx.texts import in_words
+from fcpts_onnx.write import check_text, write_text
 
 __all__ = ["compare"]
 
@@ -183,7 +184,7 @@ class _Book:
         self._entries: list[dict[str, Any]] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            check_json(self._path)
+            check_text(self._path, "JSON")
             stored = json.loads(self._path.read_text(encoding="utf-8") or "{}")
         except FileNotFoundError:
             return

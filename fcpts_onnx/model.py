@@ -23,6 +23,7 @@ from fcpts_onnx.errors import ModelError
 
 __all__ = [
     "OLDEST_OPSET",
+    "STAMP",
     "InputSpec",
     "Model",
     "constant_tensors",
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 OLDEST_OPSET = 7
+STAMP = "fcpts-onnx"
+"""The entry of a file's metadata that says how it was made sparse."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from fcpts_onnx.hardware import CHIPS
 from fcpts_onnx.methods import ALLOCATIONS, LEARNED, METHODS, NETWISE, RECONSTRUCTIONS
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.recipe import AUGMENTATIONS, recipe_names
-from fcpts_onnx.write import check_json
+from fcpts_onnx.write import check_text
 
 __all__ = [
     "FILE",
@@ -22,6 +22,7 @@ __all__ = [
     "learning_options",
     "output_options",
     "preprocess_options",
+    "report_option",
     "run_options",
     "selection_options",
     "threads_option",
@@ -103,10 +104,10 @@ def _targets(_: click.Context, __: click.Parameter, value: str) -> tuple[float, 
     return targets
 
 
-def _json_target(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
-    """See before any work that the JSON can be written."""
+def _text_target(_: click.Context, option: click.Parameter, value: Path | None) -> Path | None:
+    """See before any work that the file can be written."""
     if value is not None:
-        check_json(value)
+        check_text(value, "HTML" if option.name == "report_file" else "JSON")
     return value
 
 
@@ -210,11 +211,19 @@ output_options = _options(
         "--json",
         "json_file",
         type=FILE,
-        callback=_json_target,
+        callback=_text_target,
         metavar="FILE",
         help="Write the result as JSON too.",
     ),
     click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors."),
+)
+report_option = click.option(
+    "--report",
+    "report_file",
+    type=FILE,
+    callback=_text_target,
+    metavar="FILE.html",
+    help="Write a page with plots of what was done too.",
 )
 learning_options = _options(
     click.option(

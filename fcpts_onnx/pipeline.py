@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
 from fcpts_onnx.calibration import Calibration, Data, load_calibration
+from fcpts_onnx.difference import difference
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.evaluate import evaluate_classifier, evaluate_detector, read_detector
+from fcpts_onnx.evidence import versions, ways_to_store
 from fcpts_onnx.hardware import target_densities
+from fcpts_onnx.machine import Clock, device_of, limited_threads
 from fcpts_onnx.methods import (
     LEARNED,
     NETWISE,
@@ -38,9 +40,9 @@ from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.publish import publish
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import (
+    Difference,
     Evaluation,
     Inspection,
-    Parity,
     Progress,
     PruneResult,
     Validation,
@@ -50,16 +52,14 @@ from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Loss
 from fcpts_onnx.sparsity.reconstruct import Learned
 from fcpts_onnx.sparsity.task import Task
-from fcpts_onnx.team import Team, joined, local_place
+from fcpts_onnx.team import Team, joined
 from fcpts_onnx.validate import COMPARED, validate_models
 from fcpts_onnx.weights import find_weights, learned_along, select
 from fcpts_onnx.write import check_target
 
-__all__ = ["evaluate", "inspect", "prune", "validate"]
+__all__ = ["diff", "evaluate", "inspect", "prune", "validate"]
 
 _FEW_SAMPLES = 64
-_MARGIN = 1.3  # of the time that writing is thought to take
-_LEAST_WRITING = 0.5  # seconds
 
 PathLike = str | os.PathLike[str]
 
@@ -87,6 +87,7 @@ def prune(
     engine: str = "torch",
     threads: int = 0,
     overwrite: bool = False,
+    stamp: bool = False,
     say: Callable[[str], None] = silent,
     report: Callable[[Progress], None] = silent,
 ) -> PruneResult:
@@ -119,19 +120,20 @@ def prune(
         engine: what computes gradients: "torch", or "ort", which is onnxruntime-training (on the
             processor only).
         threads: for torch and onnxruntime, 0 for their own choice.
+        stamp: say in the file's metadata how it was made.
         say, report: told what happens: lines, and the progress of learning.
 
     Raises:
         FcptsError: anything the user can put right; nothing has been written then.
     """
-    target_path, clock = Path(output), _Clock()
+    target_path, clock = Path(output), Clock()
     check_pair(allocate, reconstruct, time_budget)
     rule = allocation(allocate)
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     if augment is not None:
         recipe = replace(recipe, augment=tuple(augment))
-    preprocess, torch_device = _preprocess(preprocess), _device(device, engine)
-    with _threads(threads), joined() as team:
+    preprocess, torch_device = _preprocess(preprocess), device_of(device, engine)
+    with limited_threads(threads), joined() as team:
         with clock("load"):
             dense = load(model)
             reads = [
@@ -171,11 +173,17 @@ def prune(
                 reached = f"{zeros / sum(weight.count for weight in weights):.2%}"
                 say(f"Recipe {recipe.name} cannot hold a target: it ends with {reached} zeros")
             twin.prepare(torch.device("cpu"))
+            made = {
+                "version": versions()["fcpts-onnx"], "target": target, "zeros": zeros,
+                "recipe": recipe.name, "allocate": allocate, "reconstruct": reconstruct,
+                "seed": seed,
+            }  # fmt: skip
         with clock("write"):
             written = team.rank == 0 and publish(
-                dense, target_path, twin, learned.tensors, calibration, weights, zeros, threads
-            )
-            validation = team.from_first(written or None)
+                dense, target_path, twin, learned.tensors, calibration, weights, zeros, threads,
+                json.dumps(made) if stamp else None,
+            )  # fmt: skip
+            validation, values = team.from_first(written or None)
     return PruneResult(
         source=str(model),
         output=str(target_path),
@@ -194,6 +202,9 @@ def prune(
         validation=validation,
         history=learned.history,
         seconds=clock.seconds,
+        settings={**asdict(recipe), "augment": [*recipe.augment]},
+        weight_values=values,
+        versions=versions(),
     )
 
 
@@ -212,11 +223,13 @@ def inspect(
     exclude: Sequence[str] = (),
     keep_dense: Sequence[str] = (),
     hardware: str | None = None,
+    sizes: bool = False,
 ) -> Inspection:
     """List what can be pruned in a model, and why the rest cannot.
 
     Args:
         hardware: a chip of `hardware.CHIPS`, to say from where on zeros save no more time on it.
+        sizes: say what the weights take in several ways to store them, too.
 
     Raises:
         FcptsError: the model cannot be loaded, or a glob matches nothing.
@@ -237,7 +250,17 @@ def inspect(
         heads=heads,
         obstacle=obstacle,
         densities={} if hardware is None else target_densities(loaded, weights, hardware),
+        sizes=ways_to_store(loaded, weights) if sizes else (),
     )
+
+
+def diff(first: PathLike, second: PathLike) -> Difference:
+    """What differs between two files: values of tensors, one by one, and parts of the rest.
+
+    Raises:
+        FcptsError: a file cannot be loaded.
+    """
+    return difference(load(first), load(second))
 
 
 def validate(
@@ -306,73 +329,6 @@ def evaluate(
         loaded, folder, Path(boxes), read_detector(Path(detector)), settings, names=names,
         threads=threads, report=report,
     )  # fmt: skip
-
-
-class _Clock:
-    """Seconds by step of the data flow."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._start = time.monotonic()
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.monotonic()
-        yield
-        self.seconds[name] = time.monotonic() - start
-
-    def left(self, budget: float | None, parity: Parity, samples: int, team: Team) -> float | None:
-        """Seconds of a budget that are left to learn in, what writing will take put aside.
-
-        Raises:
-            FcptsError: there are none.
-        """
-        if budget is None:
-            return None
-        # The file is loaded again, and both models run on what they are compared on.
-        compared = 2 * min(samples, COMPARED) / parity.samples * parity.seconds
-        writing = _MARGIN * (compared + 2 * self.seconds["load"] + _LEAST_WRITING)
-        (spent,) = team.mean([time.monotonic() - self._start])
-        (left,) = team.mean([budget - spent - writing])
-        if left <= 0:
-            raise FcptsError(
-                f"The time budget of {budget:g} s leaves nothing to learn in: until here it took "
-                f"{spent:.0f} s, and to write and check the result will take {writing:.0f} s. "
-                "Give it more."
-            )
-        return left
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Limit torch's threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _device(name: str, engine: str) -> torch.device:
-    if engine not in ("torch", "ort"):
-        raise FcptsError(f"The engine is {engine!r}; expected torch or ort.")
-    if engine == "ort" and name == "auto":
-        name = "cpu"
-    if name not in ("auto", "cpu", "cuda"):
-        raise FcptsError(f"The device is {name!r}; expected auto, cpu or cuda.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise FcptsError("--device cuda: this machine has no usable CUDA device. Use cpu or auto.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cpu":
-        return torch.device(name)
-    if local_place() >= torch.cuda.device_count():
-        raise FcptsError(
-            f"{torch.cuda.device_count()} CUDA device(s) for more processes. Start as many "
-            "processes, or use --device cpu."
-        )
-    return torch.device(name, local_place())
 
 
 def _preprocess(choice: Preprocess | str) -> Preprocess:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration
 from fcpts_onnx.errors import OutputError, ParityError
+from fcpts_onnx.evidence import values_before_and_after
 from fcpts_onnx.model import Model, load
 from fcpts_onnx.ops.dtypes import promoted, to_numpy, to_torch
 from fcpts_onnx.parity import tolerance
-from fcpts_onnx.results import Validation
+from fcpts_onnx.results import Validation, WeightValues
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.validate import validate_models
 from fcpts_onnx.weights import Weight
@@ -33,21 +34,23 @@ def publish(
     weights: Sequence[Weight],
     zeros: int,
     threads: int,
-) -> Validation:
+    stamp: str | None,
+) -> tuple[Validation, WeightValues]:
     """Write the sparse file, check that it has its zeros, and only then let it take its place."""
     stale = stale_data(target, dense)
     grids = {weight.value: weight for weight in weights if weight.grid is not None}
     with staged(target) as stage:
-        save(dense, dict(_as_stored(learned, grids)), stage, target.parent)
+        save(dense, dict(_as_stored(learned, grids)), stage, target.parent, stamp)
         saved = load(stage)
         found = validate_models(
             dense, saved, calibration, weights, twin=twin,
             replaced=dict(_as_read(saved, learned, grids)), threads=threads,
         )  # fmt: skip
         _accept(found, zeros, tolerance(dense))
+        values = values_before_and_after(dense, saved, weights)
     for file in stale:
         file.unlink(missing_ok=True)
-    return replace(found, model=str(target))
+    return replace(found, model=str(target)), values
 
 
 def _as_stored(

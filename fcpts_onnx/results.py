@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,18 +9,22 @@ from fcpts_onnx.weights import Weight
 
 __all__ = [
     "Comparison",
+    "Departure",
+    "Difference",
+    "Distribution",
     "Evaluation",
     "Inspection",
     "Output",
     "Parity",
     "Progress",
     "PruneResult",
+    "Sizes",
     "Sparsity",
+    "TensorDifference",
     "Trial",
     "Validation",
-    "in_words",
+    "WeightValues",
     "silent",
-    "to_json",
 ]
 
 
@@ -51,6 +53,7 @@ class Inspection:
             with its loss; empty where the graph cannot be tried out without calibration data.
         obstacle: why the model cannot be pruned, if so.
         densities: of a chip, by weight, the share of weights below which zeros save no more time.
+        sizes: of what can be pruned, stored in several ways, where that was asked for.
     """
 
     model: str
@@ -61,6 +64,7 @@ class Inspection:
     heads: tuple[str, ...] = ()
     obstacle: str | None = None
     densities: dict[str, float] = field(default_factory=dict)
+    sizes: tuple[Sizes, ...] = ()
 
     @property
     def prunable(self) -> int:
@@ -108,6 +112,24 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Departure:
+    """A sample on which the sparse model says something else than the dense one.
+
+    Attributes:
+        place: of the sample in the calibration set, from 0 on.
+        kl: KL(dense || sparse) of its classes, in nats.
+        dense, sparse: the likeliest classes, each with its probability.
+        picture: the image that the models saw, as WebP in base64; None where it is none.
+    """
+
+    place: int
+    kl: float
+    dense: tuple[tuple[int, float], ...]
+    sparse: tuple[tuple[int, float], ...]
+    picture: str | None
+
+
+@dataclass(frozen=True)
 class Validation:
     """What was found in a saved sparse file, held against its dense origin.
 
@@ -115,6 +137,7 @@ class Validation:
         changed: the tensors whose values differ.
         same_graph: whether nothing but tensor values differs.
         twin_error: worst relative difference between onnxruntime and the twin it came from.
+        furthest: the samples on which classes are furthest apart, the worst first.
     """
 
     model: str
@@ -124,6 +147,7 @@ class Validation:
     same_graph: bool
     outputs: tuple[Output, ...]
     twin_error: float | None = None
+    furthest: tuple[Departure, ...] = ()
 
     @property
     def count(self) -> int:
@@ -134,6 +158,86 @@ class Validation:
     def zeros(self) -> int:
         """How many of them are zero."""
         return sum(weight.zeros for weight in self.weights)
+
+
+@dataclass(frozen=True)
+class TensorDifference:
+    """A tensor that two files have differently; pairs are of the first file and the second.
+
+    Attributes:
+        types: type and shape.
+        changed: how many values differ; None where the shapes do.
+        largest: the largest difference of a value; None likewise.
+    """
+
+    name: str
+    types: tuple[str, str]
+    counts: tuple[int, int]
+    zeros: tuple[int, int]
+    changed: int | None
+    largest: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What differs between two files.
+
+    Attributes:
+        only_first, only_second: constant tensors that the other one lacks.
+        parts: the fields of the files that differ beyond values of tensors.
+    """
+
+    first: str
+    second: str
+    tensors: tuple[TensorDifference, ...]
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How the values of one weight tensor are spread, before and after.
+
+    Attributes:
+        reach: the bins lie between -reach and reach; few weights are beyond.
+        dense, sparse: the density of all weights, and of those that are not zero, in each bin;
+            the area under both is their share of all weights.
+        curve: the kernel density of the dense weights at the bins' centres (FCPTS, Eq. 11).
+        threshold: below it lies, of the dense weights, the share that is zero now.
+    """
+
+    name: str
+    reach: float
+    dense: tuple[float, ...]
+    sparse: tuple[float, ...]
+    curve: tuple[float, ...]
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the pruned weights take in one way to store them, in bytes, by type of their values."""
+
+    name: str
+    float32: int
+    float16: int
+    int8: int
+
+
+@dataclass(frozen=True)
+class WeightValues:
+    """What became of the values of the pruned weights.
+
+    Attributes:
+        distributions: by weight, in the order of the graph.
+        sizes: of the sparse values, stored dense and in ways that leave zeros out.
+        file_bytes: of the dense and the sparse model, with what they keep beside their files.
+    """
+
+    distributions: tuple[Distribution, ...]
+    sizes: tuple[Sizes, ...]
+    file_bytes: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -173,6 +277,10 @@ class PruneResult:
         reconstruct: how accuracy was won back.
         seconds: time by step of the data flow.
         skipped: calibration files that could not be read.
+        settings: the recipe's.
+        weight_values: what became of the pruned weights' values.
+        versions: of what it was made with.
+        command: the command line it came from, if it came from one.
     """
 
     source: str
@@ -192,6 +300,10 @@ class PruneResult:
     validation: Validation
     history: tuple[Progress, ...]
     seconds: dict[str, float]
+    settings: dict[str, Any]
+    weight_values: WeightValues
+    versions: dict[str, str]
+    command: str | None = None
 
 
 @dataclass(frozen=True)
@@ -261,31 +373,5 @@ class Comparison:
     trials: tuple[Trial, ...]
 
 
-def in_words(scores: Mapping[str, float]) -> str:
-    """Scores by name, as in a sentence."""
-    return ", ".join(f"{name} {score:.2%}" for name, score in scores.items())
-
-
 def silent(*_: object) -> None:
     """Tell nobody: what takes reports when no one listens."""
-
-
-def to_json(result: Any) -> str:
-    """A result as JSON text, derived figures included."""
-    return json.dumps(_plain(result), indent=2, allow_nan=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(entry) for entry in value]
-    if hasattr(value, "__dataclass_fields__"):
-        derived = {
-            name: getattr(value, name)
-            for name, member in vars(type(value)).items()
-            if isinstance(member, property)
-        }
-        shallow = {name: getattr(value, name) for name in value.__dataclass_fields__}
-        return _plain(shallow | derived)
-    return value

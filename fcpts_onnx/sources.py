@@ -91,6 +91,13 @@ class Images:
         """uint8 (batch, height, width, channels)."""
         return torch.from_numpy(np.ascontiguousarray(self.pixels[indices.numpy()]))
 
+    def picture(self, index: int) -> Image.Image:
+        """An image as it is taken, cut and scaled, in its own colours."""
+        pixels = np.asarray(self.pixels[index])
+        if self.plan.preprocess.channels == "bgr":
+            pixels = pixels[..., ::-1]
+        return Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+
     def describe(self) -> str:
         """Count, size and the range of values after preprocessing."""
         some = self.take(torch.arange(min(len(self), 1000))).float()

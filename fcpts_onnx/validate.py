@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 
-import onnx
 import torch
-from google.protobuf.message import Message
-from onnx import TensorProto
-from onnx.external_data_helper import uses_external_data
+from PIL import Image
 from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration
+from fcpts_onnx.difference import differing_parts, differing_tensors
 from fcpts_onnx.errors import OutputError
-from fcpts_onnx.model import Model, stored_tensors, take_in
+from fcpts_onnx.model import Model
 from fcpts_onnx.parity import written_error
-from fcpts_onnx.results import Output, Sparsity, Validation
+from fcpts_onnx.results import Departure, Output, Sparsity, Validation
 from fcpts_onnx.runtime import Runtime, as_arrays, check_finite
-from fcpts_onnx.sparsity.losses import Head, as_float, find_heads, kl_divergence
+from fcpts_onnx.sparsity.losses import (
+    Head,
+    as_float,
+    class_scores,
+    find_heads,
+    kl_divergence,
+    kl_divergences,
+    log_probabilities,
+)
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import Weight, count_zeros
 
 __all__ = [
     "COMPARED",
-    "differences",
     "recount",
     "validate_models",
 ]
@@ -32,6 +39,9 @@ COMPARED = 1000
 """On how many samples the outputs of two models are compared, unless said otherwise."""
 
 _BATCH = 64
+_FURTHEST = 8  # samples to be shown
+_LIKELIEST = 3  # classes of each
+_PICTURE = 128  # pixels of the longer side at most
 
 
 def validate_models(
@@ -58,7 +68,6 @@ def validate_models(
         ModelError: the file cannot be run, or gives NaN or Inf.
         OutputError: the two files have different outputs.
     """
-    changed, same_graph = differences(dense, sparse)
     if dense.outputs != sparse.outputs:
         raise OutputError(
             f"{sparse.path}: has outputs {list(sparse.outputs)}, {dense.path} has "
@@ -71,12 +80,13 @@ def validate_models(
         model=str(sparse.path),
         samples=min(samples, len(calibration)),
         weights=tuple(recount(sparse, weights)),
-        changed=tuple(changed),
-        same_graph=same_graph,
+        changed=differing_tensors(dense, sparse),
+        same_graph=not differing_parts(dense, sparse),
         outputs=tuple(_compare(head, *outputs[head.name]) for head in heads),
         twin_error=(
             None if twin is None else written_error(twin, sparse, replaced, calibration, threads)
         ),
+        furthest=_furthest(heads, outputs, calibration),
     )
 
 
@@ -89,58 +99,6 @@ def recount(model: Model, weights: Sequence[Weight]) -> list[Sparsity]:
         zeros = count_zeros(model, weight)
         counted.append(Sparsity(weight.name, weight.shape, weight.count, zeros))
     return counted
-
-
-def differences(first: Model, second: Model) -> tuple[list[str], bool]:
-    """The constant tensors of the main graph whose values differ, and whether all else is equal.
-
-    Where and how values are stored (inline or external) does not count; their type does.
-    """
-    bare, changed = [_bare(first), _bare(second)], []
-    for name in first.tensors.keys() & second.tensors.keys():
-        here, there = first.array(name), second.array(name)
-        if here.dtype != there.dtype or here.tobytes() != there.tobytes():
-            changed.append(name)
-    return sorted(changed), bare[0] == bare[1]
-
-
-def _bare(model: Model) -> onnx.ModelProto:
-    """A model without the values of its constants; only their names, types and shapes.
-
-    Tensors inside the graphs of nodes keep their values, wherever these are stored.
-    """
-    bare = onnx.ModelProto()
-    _copy_fields(model.proto, bare, but="graph")
-    _copy_fields(model.proto.graph, bare.graph, but="initializer")  # it may be gigabytes
-    for tensor in model.proto.graph.initializer:
-        # What an If may go by says which of its branches is a part of the graph.
-        is_condition = tensor.data_type == TensorProto.BOOL
-        bare.graph.initializer.append(tensor if is_condition else _stripped(tensor))
-    for name, tensor in list(stored_tensors(bare.graph)):
-        if name is not None:
-            tensor.CopyFrom(_stripped(tensor))
-        elif uses_external_data(tensor):
-            take_in(tensor, model.folder)
-    return bare
-
-
-def _copy_fields(source: Message, target: Message, *, but: str) -> None:
-    for field, value in source.ListFields():
-        if field.name == but:
-            continue
-        if hasattr(value, "extend"):  # repeated, whatever the version of protobuf calls it
-            getattr(target, field.name).extend(value)
-        elif isinstance(value, Message):
-            getattr(target, field.name).CopyFrom(value)
-        else:
-            setattr(target, field.name, value)
-
-
-def _stripped(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    """A tensor's name, type and shape."""
-    return onnx.TensorProto(
-        name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, doc_string=tensor.doc_string
-    )
 
 
 def _run_both(
@@ -188,3 +146,45 @@ def _compare(head: Head, first: Tensor, second: Tensor) -> Output:
         float(kl_divergence(first, second, head)),
         float(agreement),
     )
+
+
+def _furthest(
+    heads: Sequence[Head],
+    outputs: Mapping[str, tuple[Tensor, Tensor]],
+    calibration: Calibration,
+) -> tuple[Departure, ...]:
+    """The samples whose classes are furthest apart, by the first output that is one of classes."""
+    for head in heads:
+        first, second = (as_float(values).float() for values in outputs[head.name])
+        if head.loss != "kl" or head.axis != 1 or class_scores(first) is None:
+            continue
+        kl = kl_divergences(first, second, head).flatten()
+        dense, sparse = (
+            log_probabilities(values, head).exp().flatten(1) for values in (first, second)
+        )
+        return tuple(
+            Departure(
+                place,
+                float(kl[place]),
+                _likeliest(dense[place]),
+                _likeliest(sparse[place]),
+                _encoded(calibration.picture(place)),
+            )
+            for place in kl.topk(min(_FURTHEST, len(kl))).indices.tolist()
+        )
+    return ()
+
+
+def _likeliest(probabilities: Tensor) -> tuple[tuple[int, float], ...]:
+    found = probabilities.topk(min(_LIKELIEST, len(probabilities)))
+    return tuple(zip(found.indices.tolist(), found.values.tolist(), strict=True))
+
+
+def _encoded(picture: Image.Image | None) -> str | None:
+    """As WebP in base64, small enough for a page."""
+    if picture is None:
+        return None
+    small, buffer = picture.copy(), io.BytesIO()
+    small.thumbnail((_PICTURE, _PICTURE))
+    small.save(buffer, "WEBP", quality=90)
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import onnx
@@ -16,10 +16,11 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from fcpts_onnx.errors import OutputError
-from fcpts_onnx.model import Model, external_bytes, stored_tensors
+from fcpts_onnx.model import STAMP, Model, external_bytes, stored_tensors
 
-__all__ = ["check_json", "check_target", "save", "staged", "stale_data", "write_text"]
+__all__ = ["check_target", "check_text", "save", "staged", "stale_data", "write_text"]
 
+_FIRST = {"JSON": b"{", "HTML": b"<"}  # what a file of results begins with
 _ALIGNMENT = 4096  # so that a runtime can map each tensor straight from the file
 
 _FIELDS: dict[int, str] = {
@@ -113,8 +114,8 @@ def stale_data(target: Path, source: Model) -> list[Path]:
     return [file for file in files if file.resolve() not in read]
 
 
-def check_json(target: Path) -> None:
-    """See before any work that a result can be written as JSON; only JSON is ever replaced by it.
+def check_text(target: Path, kind: Literal["JSON", "HTML"]) -> None:
+    """See before any work that a result can be written; only files of its kind are ever replaced.
 
     Raises:
         OutputError: it cannot.
@@ -122,8 +123,8 @@ def check_json(target: Path) -> None:
     check_target(target)
     if target.exists():
         with target.open("rb") as file:
-            if file.read(1) not in (b"", b"{"):
-                raise OutputError(f"{target}: exists and is not JSON. Name another file.")
+            if file.read(1) not in (b"", _FIRST[kind]):
+                raise OutputError(f"{target}: exists and is not {kind}. Name another file.")
 
 
 def write_text(target: Path, text: str) -> None:
@@ -137,7 +138,11 @@ def write_text(target: Path, text: str) -> None:
 
 
 def save(
-    model: Model, arrays: Mapping[str, np.ndarray[Any, Any]], stage: Path, folder: Path
+    model: Model,
+    arrays: Mapping[str, np.ndarray[Any, Any]],
+    stage: Path,
+    folder: Path,
+    stamp: str | None = None,
 ) -> None:
     """Write the model with new values for the named constant tensors of its main graph.
 
@@ -148,9 +153,14 @@ def save(
         arrays: new values by name, of the stored shapes.
         stage: the file to write.
         folder: where it will be moved to; external data takes a name that is free there.
+        stamp: for the file's metadata, in place of an older one.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
+    if stamp is not None:
+        others = [entry for entry in model.proto.metadata_props if entry.key != STAMP]
+        del proto.metadata_props[:]
+        proto.metadata_props.extend([*others, onnx.StringStringEntryProto(key=STAMP, value=stamp)])
     data = stage.with_name(_free_name(folder, f"{stage.name}.data"))
     with _Appender(data) as sink:
         for name, tensor in stored_tensors(proto.graph):

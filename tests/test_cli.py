@@ -285,7 +285,7 @@ def test_help_examples_work(place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (place / "Annotations" / f"{image.stem}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     (place / "ssd.toml").write_text('kind = "fastestdet"\nclasses = ["cat", "dog"]\n')
     examples = help_examples()
-    assert len(examples) == 14
+    assert len(examples) == 17
     for line in sorted(examples, key=lambda line: "prune" not in line):
         arguments = shlex.split(line)[1:]
         if arguments[0] == "demo":
@@ -559,6 +559,50 @@ def test_output_that_cannot_be(place: Path, target: str, message: str) -> None:
     assert result.exit_code == 1
     assert message in result.output
     assert listing(place) == before
+
+
+def test_a_report_beside_the_file_and_from_json(place: Path) -> None:
+    result = prune(place, "--json", str(place / "a.json"), "--report", str(place / "a.html"))
+    assert result.exit_code == 0, result.output
+    text = (place / "a.html").read_text()
+    assert "prune" in json.loads((place / "a.json").read_text())["command"]
+    assert run("report", place / "a.json", place / "b.html").exit_code == 0
+    assert (place / "b.html").read_text() == text
+    assert run("report", place / "a.json").exit_code == 0  # replaces the page beside it
+    assert run("report", place / "a.json", place / "a.json").exit_code == 2
+    assert run("report", place / "in.onnx").exit_code == 1
+    assert "exists and is not HTML" in run("report", place / "a.json", place / "in.onnx").output
+
+
+def test_a_stamp(place: Path) -> None:
+    assert prune(place, "--stamp").exit_code == 0
+    for _ in range(2):
+        (entry,) = onnx.load(str(place / "out.onnx")).metadata_props
+        said = json.loads(entry.value)
+        assert (entry.key, said["zeros"], said["seed"]) == ("fcpts-onnx", 192, 0)
+        shutil.copy(place / "out.onnx", place / "in.onnx")
+        result = prune(place, "--stamp")  # once more takes the place of the first
+        assert result.exit_code == 0, result.output
+
+
+def test_sizes(place: Path) -> None:
+    lines = run("inspect", place / "in.onnx", "--sizes").output.splitlines()
+    assert any(
+        line.split() == ["dense", "1.28", "KB", "640", "bytes", "320", "bytes"] for line in lines
+    )
+    assert any(line.startswith("zip") for line in lines)
+
+
+def test_diff(place: Path) -> None:
+    prune(place)
+    result = run("diff", place / "in.onnx", place / "out.onnx", "--json", place / "d.json")
+    assert result.exit_code == 0, result.output
+    assert "beyond those differs: nothing" in result.output
+    found = json.loads((place / "d.json").read_text())
+    changed = {tensor["name"]: tensor["zeros"][1] for tensor in found["tensors"]}
+    assert changed["conv.w"] + changed["depthwise.w"] + changed["fc.w"] == 192
+    same = run("diff", place / "in.onnx", place / "in.onnx")
+    assert same.output == "Values differ in 0 tensors; beyond those differs: nothing\n"
 
 
 def test_json_replaces_nothing_but_json(place: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import fcpts_onnx
 
 PACKAGE = Path(fcpts_onnx.__file__).parent
-EVERYONE = {"errors", "recipe", "results"}
+EVERYONE = {"errors", "recipe", "results", "texts"}
 
 # Module or folder -> what of the package it may import, besides itself and EVERYONE.
 ALLOWED = {
@@ -20,6 +20,7 @@ ALLOWED = {
     "errors": set(),
     "recipe": set(),
     "results": {"weights"},
+    "texts": set(),
     "branches": set(),
     "model": {"branches"},
     "quantization": {"model"},
@@ -41,7 +42,12 @@ ALLOWED = {
     "engine": {"ops", "twin", "gradient_graph"},
     "write": {"model"},
     "parity": {"model", "weights", "runtime", "twin", "calibration", "ops"},
-    "validate": {"model", "weights", "runtime", "twin", "calibration", "sparsity", "parity"},
+    "difference": {"model"},
+    "validate": {
+        "difference", "weights", "model", "runtime", "twin", "calibration", "sparsity", "parity",
+    },
+    "evidence": {"hardware", "model", "sparsity", "weights"},
+    "machine": {"team", "validate"},
     "evaluate": {"model", "ops", "preprocess", "sources", "runtime", "sparsity"},
     "report": set(),
     "team": set(),
@@ -51,13 +57,13 @@ ALLOWED = {
     "methods": {"sparsity"},
     "hardware": {"model", "weights"},
     "pipeline": {
-        "hardware", "methods",
+        "difference", "evidence", "hardware", "machine", "methods",
         "model", "weights", "preparation", "preprocess", "calibration", "sparsity", "write",
         "parity", "validate", "evaluate", "publish", "team",
     },
     "publish": {
         "model", "weights", "ops", "twin", "calibration", "sparsity", "write",
-        "parity", "validate",
+        "evidence", "parity", "validate",
     },
     "compare": {"calibration", "methods", "model", "pipeline", "preprocess", "report", "write"},
     "options": {"hardware", "methods", "preprocess", "recipe", "write"},
@@ -72,8 +78,11 @@ WITHOUT_TORCH = {
     "quantization",
     "weights",
     "write",
+    "difference",
+    "hardware",
     "report",
     "results",
+    "texts",
     "recipe",
     "errors",
 }

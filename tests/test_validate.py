@@ -6,15 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from onnx import numpy_helper
 
 from fcpts_onnx.errors import OutputError
 from fcpts_onnx.model import Model, load
+from fcpts_onnx.runtime import Runtime
 from fcpts_onnx.twin import Twin
-from fcpts_onnx.validate import differences, recount, validate_models
+from fcpts_onnx.validate import recount, validate_models
 from fcpts_onnx.weights import Weight, find_weights
 from tests import networks
 from tests.networks import loaded, random_images, values
@@ -32,21 +32,6 @@ def changed_copy(path: Path, name: str, array: np.ndarray) -> Model:
     return loaded(proto, path)
 
 
-def test_differences(tmp_path: Path) -> None:
-    first = loaded(networks.cnn(), tmp_path / "a.onnx")
-    assert differences(first, loaded(networks.cnn(), tmp_path / "b.onnx")) == ([], True)
-    moved = changed_copy(tmp_path / "c.onnx", "fc.b", np.zeros(4, np.float32))
-    assert differences(first, moved) == (["fc.b"], True)
-    onnx.save(networks.cnn(), str(tmp_path / "d.onnx"), save_as_external_data=True)
-    assert differences(first, load(tmp_path / "d.onnx")) == ([], True)
-    proto = networks.cnn()
-    proto.graph.node[0].name = "renamed"
-    assert differences(first, loaded(proto, tmp_path / "e.onnx")) == ([], False)
-    proto = networks.cnn()
-    proto.doc_string = "more"
-    assert differences(first, loaded(proto, tmp_path / "f.onnx")) == ([], False)
-
-
 def test_counting_zeros(tmp_path: Path) -> None:
     array = values(4, 8)
     array[0, :3] = [0.0, -0.0, 1e-30]
@@ -55,6 +40,23 @@ def test_counting_zeros(tmp_path: Path) -> None:
     assert (found.count, found.zeros, found.rate) == (32, 2, 2 / 32)
     with pytest.raises(OutputError, match="has no constant tensor 'x'"):
         recount(model, [replace(weights_of(model, "fc.w")[0], name="x")])
+
+
+def test_the_samples_that_are_furthest_apart(tmp_path: Path) -> None:
+    dense = loaded(networks.cnn(), tmp_path / "a.onnx")
+    other = changed_copy(tmp_path / "b.onnx", "fc.w", -values(4, 8, seed=4, scale=2.0))
+    images = random_images(dense)
+    found = validate_models(dense, other, images, [])
+    kl = [sample.kl for sample in found.furthest]
+    assert len(kl) == 8
+    assert kl == sorted(kl, reverse=True)
+    assert kl[0] >= found.outputs[0].kl
+    worst = found.furthest[0]
+    row = next(iter(images.take(torch.tensor([worst.place])).values())).numpy()
+    (scores,) = Runtime(dense).run({dense.inputs[0].name: row}).values()
+    share = torch.softmax(torch.from_numpy(scores[0]), 0)
+    assert worst.dense[0] == (int(share.argmax()), pytest.approx(float(share.max()), abs=1e-5))
+    assert worst.picture is None  # arrays, no images
 
 
 def test_a_model_against_itself_and_against_another(tmp_path: Path) -> None:

@@ -11,15 +11,17 @@ from rich.table import Table
 
 from fcpts_onnx.results import (
     Comparison,
+    Difference,
     Evaluation,
     Inspection,
     PruneResult,
     Validation,
-    in_words,
 )
+from fcpts_onnx.texts import in_bytes, in_words
 
 __all__ = [
     "show_comparison",
+    "show_difference",
     "show_evaluation",
     "show_inspection",
     "show_pruning",
@@ -65,6 +67,12 @@ def show_inspection(console: Console, found: Inspection) -> None:
         _line(console, "Useful: zeros beyond this share of a layer save no time on the chip")
     if found.obstacle:
         _line(console, f"It cannot be pruned: {found.obstacle}")
+    if found.sizes:
+        table = _table("stored as", "float32", "float16", "int8", right=(1, 2, 3))
+        for size in found.sizes:
+            _row(table, size.name, *map(in_bytes, (size.float32, size.float16, size.int8)))
+        _whole(console, table)
+        _line(console, "Of the weights that can be pruned, each with as many zeros as it has")
 
 
 def show_pruning(console: Console, result: PruneResult) -> None:
@@ -92,6 +100,31 @@ def show_validation(console: Console, found: Validation) -> None:
     rest = "nothing else differs" if found.same_graph else "the graphs differ beyond tensor values"
     _line(console, f"Values differ in {len(found.changed)} tensors; {rest}")
     _outputs(console, found)
+
+
+def show_difference(console: Console, found: Difference) -> None:
+    """What differs between two files, tensor by tensor."""
+    table = _table("tensor", "type", "count", "zeros", "changed", "largest", right=(2, 3, 4, 5))
+    for tensor in found.tensors:
+        _row(
+            table,
+            tensor.name,
+            _both(*tensor.types),
+            _both(*(f"{count:,}" for count in tensor.counts)),
+            _both(*(f"{count:,}" for count in tensor.zeros)),
+            "" if tensor.changed is None else f"{tensor.changed:,}",
+            "" if tensor.largest is None else f"{tensor.largest:.3g}",
+        )
+    if found.tensors:
+        _whole(console, table)
+    for file, names in ((found.first, found.only_first), (found.second, found.only_second)):
+        if names:
+            _line(console, f"Only in {file}: {', '.join(names)}")
+    parts = ", ".join(found.parts) or "nothing"
+    _line(
+        console,
+        f"Values differ in {len(found.tensors)} tensors; beyond those differs: {parts}",
+    )
 
 
 def show_evaluation(console: Console, found: Evaluation, title: str = "") -> None:
@@ -184,3 +217,8 @@ def _line(console: Console, text: str) -> None:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(str(size) for size in shape) or "scalar"
+
+
+def _both(first: str, second: str) -> str:
+    """A value of two files, once where it is the same."""
+    return first if first == second else f"{first} > {second}"

@@ -17,6 +17,7 @@ from torch import Tensor
 __all__ = [
     "Density",
     "bandwidth",
+    "density_at",
     "histogram_density",
     "kde_density",
     "marginal_cost",
@@ -46,9 +47,13 @@ def bandwidth(weights: Tensor) -> Tensor:
 
 def kde_density(points: Tensor, threshold: Tensor, h: Tensor | float) -> Tensor:
     """dr/dt = p(t) + p(-t) by Eq. 11, with the normal kernel of Eq. 12."""
-    both = torch.stack([threshold, -threshold])
-    z = (both[:, None] - points) / h
-    return (torch.exp(-0.5 * z**2) / (h * math.sqrt(2 * math.pi))).mean(1).sum()
+    return density_at(torch.stack([threshold, -threshold]), points, h).sum()
+
+
+def density_at(places: Tensor, points: Tensor, h: Tensor | float) -> Tensor:
+    """p of Eq. 11 at some places: the mean of a normal kernel around each point."""
+    z = (places[:, None] - points) / h
+    return (torch.exp(-0.5 * z**2) / (h * math.sqrt(2 * math.pi))).mean(1)
 
 
 def histogram_density(weights: Tensor, threshold: Tensor, bins: int = 100) -> Tensor:

@@ -18,6 +18,8 @@ __all__ = [
     "class_scores",
     "find_heads",
     "kl_divergence",
+    "kl_divergences",
+    "log_probabilities",
     "reconstruction_loss",
 ]
 
@@ -117,9 +119,21 @@ def kl_divergence(dense: Tensor, sparse: Tensor, head: Head, temperature: float 
     Args:
         dense, sparse: of one shape, classes along the head's axis.
     """
-    target = _log_probabilities(dense, head, temperature)
-    found = _log_probabilities(sparse, head, temperature)
-    return (target.exp() * (target - found)).sum(head.axis).mean()
+    return kl_divergences(dense, sparse, head, temperature).mean()
+
+
+def kl_divergences(dense: Tensor, sparse: Tensor, head: Head, temperature: float = 1.0) -> Tensor:
+    """As `kl_divergence`, at each place."""
+    target = log_probabilities(dense, head, temperature)
+    found = log_probabilities(sparse, head, temperature)
+    return (target.exp() * (target - found)).sum(head.axis)
+
+
+def log_probabilities(values: Tensor, head: Head, temperature: float = 1.0) -> Tensor:
+    """log softmax(values / T); of probabilities, of what went into the softmax."""
+    if head.probabilities:
+        values = values.clamp_min(_SMALLEST_PROBABILITY).log()
+    return F.log_softmax(values / temperature, head.axis)
 
 
 def reconstruction_loss(
@@ -172,13 +186,6 @@ def _are_distributions(values: Tensor, axis: int) -> bool:
 def _are_unit_vectors(values: Tensor) -> bool:
     lengths = values.flatten(1).norm(dim=1)
     return bool((lengths - 1).abs().max() < 1e-3)
-
-
-def _log_probabilities(values: Tensor, head: Head, temperature: float) -> Tensor:
-    """log softmax(values / T); of probabilities, of what went into the softmax."""
-    if head.probabilities:
-        values = values.clamp_min(_SMALLEST_PROBABILITY).log()
-    return F.log_softmax(values / temperature, head.axis)
 
 
 def _kl(dense: Tensor, sparse: Tensor, head: Head, temperature: float) -> Tensor:

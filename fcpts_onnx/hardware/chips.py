@@ -1,4 +1,4 @@
-"""DEPLOY: what zeros are worth on a chip: the density of a layer below which they save no time."""
+"""DEPLOY: the density of a layer below which further zeros save no time on a chip."""
 
 from __future__ import annotations
 

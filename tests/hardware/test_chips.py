@@ -9,7 +9,7 @@ import pytest
 from onnx import helper
 
 from fcpts_onnx.errors import TargetError
-from fcpts_onnx.hardware import CHIPS, Convolution, target_densities, target_density
+from fcpts_onnx.hardware.chips import CHIPS, Convolution, target_densities, target_density
 from fcpts_onnx.weights import find_weights
 from tests import networks
 from tests.networks import loaded, values

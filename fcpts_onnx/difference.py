@@ -1,0 +1,119 @@
+"""CHECK: what differs between two files: values of constant tensors, and parts of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from google.protobuf.message import Message
+from onnx import TensorProto
+from onnx.external_data_helper import uses_external_data
+
+from fcpts_onnx.model import STAMP, Model, stored_tensors, take_in
+from fcpts_onnx.results import Difference, TensorDifference
+
+__all__ = ["difference", "differing_parts", "differing_tensors"]
+
+
+def difference(first: Model, second: Model) -> Difference:
+    """All that differs between two files."""
+    one, two = first.tensors.keys(), second.tensors.keys()
+    return Difference(
+        str(first.path),
+        str(second.path),
+        tuple(_tensor(name, first, second) for name in differing_tensors(first, second)),
+        tuple(name for name in first.tensors if name not in two),
+        tuple(name for name in second.tensors if name not in one),
+        differing_parts(first, second),
+    )
+
+
+def differing_tensors(first: Model, second: Model) -> tuple[str, ...]:
+    """The constant tensors of both main graphs whose types, shapes or values differ, in order.
+
+    Where and how values are stored (inline or external) does not count.
+    """
+    changed = []
+    for name in (name for name in first.tensors if name in second.tensors):
+        here, there = first.array(name), second.array(name)
+        same = here.dtype == there.dtype and here.shape == there.shape
+        if not same or here.tobytes() != there.tobytes():
+            changed.append(name)
+    return tuple(changed)
+
+
+def differing_parts(first: Model, second: Model) -> tuple[str, ...]:
+    """The fields of the files that differ, but for the values of tensors and a stamp of ours."""
+    one, two = _bare(first), _bare(second)
+    found = tuple(sorted(_fields_apart(one, two)))
+    return found or (() if one == two else ("fields of a newer ONNX",))
+
+
+def _tensor(name: str, first: Model, second: Model) -> TensorDifference:
+    here, there = first.array(name), second.array(name)
+    changed, largest = None, None
+    if here.shape == there.shape:
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(here.astype(np.float64) - there.astype(np.float64))
+        changed = int(np.count_nonzero(apart))
+        largest = float(apart.max(initial=0.0))
+    return TensorDifference(
+        name,
+        (f"{here.dtype}{list(here.shape)}", f"{there.dtype}{list(there.shape)}"),
+        (here.size, there.size),
+        (here.size - int(np.count_nonzero(here)), there.size - int(np.count_nonzero(there))),
+        changed,
+        largest,
+    )
+
+
+def _fields_apart(first: Message, second: Message) -> Iterator[str]:
+    one, two = ({field.name: value for field, value in m.ListFields()} for m in (first, second))
+    for name in one.keys() | two.keys():
+        if name == "graph":
+            yield from (f"graph.{part}" for part in _fields_apart(one[name], two[name]))
+        elif one.get(name) != two.get(name):
+            yield name
+
+
+def _bare(model: Model) -> onnx.ModelProto:
+    """A model without the values of its constants; only their names, types and shapes.
+
+    Tensors inside the graphs of nodes keep their values, wherever these are stored.
+    """
+    bare = onnx.ModelProto()
+    _copy_fields(model.proto, bare, but="graph")
+    unstamped = [entry for entry in model.proto.metadata_props if entry.key != STAMP]
+    del bare.metadata_props[:]
+    bare.metadata_props.extend(unstamped)
+    _copy_fields(model.proto.graph, bare.graph, but="initializer")  # it may be gigabytes
+    for tensor in model.proto.graph.initializer:
+        # What an If may go by says which of its branches is a part of the graph.
+        is_condition = tensor.data_type == TensorProto.BOOL
+        bare.graph.initializer.append(tensor if is_condition else _stripped(tensor))
+    for name, tensor in list(stored_tensors(bare.graph)):
+        if name is not None:
+            tensor.CopyFrom(_stripped(tensor))
+        elif uses_external_data(tensor):
+            take_in(tensor, model.folder)
+    return bare
+
+
+def _copy_fields(source: Message, target: Message, *, but: str) -> None:
+    for field, value in source.ListFields():
+        if field.name == but:
+            continue
+        if hasattr(value, "extend"):  # repeated, whatever the version of protobuf calls it
+            getattr(target, field.name).extend(value)
+        elif isinstance(value, Message):
+            getattr(target, field.name).CopyFrom(value)
+        else:
+            setattr(target, field.name, value)
+
+
+def _stripped(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """A tensor's name, type and shape."""
+    return onnx.TensorProto(
+        name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, doc_string=tensor.doc_string
+    )

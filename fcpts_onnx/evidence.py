@@ -1,0 +1,86 @@
+"""CHECK: what of a run a person has to see: how weights are spread, what they take, where from."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fcpts_onnx.hardware import sizes, zipped
+from fcpts_onnx.model import Model
+from fcpts_onnx.results import Distribution, Sizes, WeightValues
+from fcpts_onnx.sparsity.bridge import bandwidth, density_at, sample
+from fcpts_onnx.weights import Weight
+
+__all__ = ["values_before_and_after", "versions", "ways_to_store"]
+
+_BINS = 60
+_POINTS = 100  # of the kernel density, as the paper takes
+_WITHIN = 0.998  # of the weights lie between the bins' ends
+_USED = ("fcpts-onnx", "onnx", "onnxruntime", "torch", "numpy")
+
+
+def values_before_and_after(dense: Model, sparse: Model, weights: Sequence[Weight]) -> WeightValues:
+    """How the values of weights are spread in two files, and what they take."""
+    return WeightValues(
+        tuple(
+            _distribution(weight.name, *(_flat(model, weight) for model in (dense, sparse)))
+            for weight in weights
+        ),
+        sizes(_float_values(sparse, weight) for weight in weights),
+        (_stored_bytes(dense), _stored_bytes(sparse)),
+    )
+
+
+def _float_values(model: Model, weight: Weight) -> np.ndarray[Any, Any]:
+    """A weight's values in float32: what whole numbers stand for, where it is stored as such."""
+    stored = model.array(weight.name)
+    values = stored if weight.grid is None else weight.grid.values(stored)
+    return np.array(values, np.float32)
+
+
+def ways_to_store(model: Model, weights: Sequence[Weight]) -> tuple[Sizes, ...]:
+    """What the weights that can be pruned take, stored in several ways and after zip."""
+    values = [_float_values(model, weight) for weight in weights if weight.excluded is None]
+    return (*sizes(values), zipped(values))
+
+
+def versions() -> dict[str, str]:
+    """Of what results depend on, as installed."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _USED}
+
+
+def _stored_bytes(model: Model) -> int:
+    return sum(os.path.getsize(file) for file in model.files)
+
+
+def _flat(model: Model, weight: Weight) -> Tensor:
+    return torch.from_numpy(_float_values(model, weight)).flatten()
+
+
+def _distribution(name: str, dense: Tensor, sparse: Tensor) -> Distribution:
+    ordered = dense.abs().sort().values
+    reach = float(ordered[int(_WITHIN * (len(ordered) - 1))]) or 1.0
+    below = len(sparse) - int(sparse.count_nonzero())
+    width = 2 * reach / _BINS
+    centres = torch.linspace(-reach + width / 2, reach - width / 2, _BINS)
+    kept = sparse[sparse != 0]
+
+    def density(values: Tensor) -> tuple[float, ...]:
+        counts = torch.histc(values, _BINS, -reach, reach)
+        return _rounded(counts / (len(dense) * width))
+
+    curve = density_at(centres, sample(dense, _POINTS), bandwidth(dense))
+    threshold = float(ordered[below - 1]) if below else 0.0
+    return Distribution(name, reach, density(dense), density(kept), _rounded(curve), threshold)
+
+
+def _rounded(values: Tensor) -> tuple[float, ...]:
+    """To four digits, which is what a plot shows."""
+    return tuple(float(f"{value:.4g}") for value in values.tolist())

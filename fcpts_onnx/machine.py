@@ -1,0 +1,86 @@
+"""What a run takes of the machine: a device, threads, seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from fcpts_onnx.errors import FcptsError
+from fcpts_onnx.results import Parity
+from fcpts_onnx.team import Team, local_place
+from fcpts_onnx.validate import COMPARED
+
+__all__ = ["Clock", "device_of", "limited_threads"]
+
+_MARGIN = 1.3  # of the time that writing is thought to take
+_LEAST_WRITING = 0.5  # seconds
+
+
+class Clock:
+    """Seconds by step of the data flow."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._start = time.monotonic()
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - start
+
+    def left(self, budget: float | None, parity: Parity, samples: int, team: Team) -> float | None:
+        """Seconds of a budget that are left to learn in, what writing will take put aside.
+
+        Raises:
+            FcptsError: there are none.
+        """
+        if budget is None:
+            return None
+        # The file is loaded again, and both models run on what they are compared on.
+        compared = 2 * min(samples, COMPARED) / parity.samples * parity.seconds
+        writing = _MARGIN * (compared + 2 * self.seconds["load"] + _LEAST_WRITING)
+        (spent,) = team.mean([time.monotonic() - self._start])
+        (left,) = team.mean([budget - spent - writing])
+        if left <= 0:
+            raise FcptsError(
+                f"The time budget of {budget:g} s leaves nothing to learn in: until here it took "
+                f"{spent:.0f} s, and to write and check the result will take {writing:.0f} s. "
+                "Give it more."
+            )
+        return left
+
+
+@contextmanager
+def limited_threads(count: int) -> Iterator[None]:
+    """Limit torch's threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def device_of(name: str, engine: str) -> torch.device:
+    if engine not in ("torch", "ort"):
+        raise FcptsError(f"The engine is {engine!r}; expected torch or ort.")
+    if engine == "ort" and name == "auto":
+        name = "cpu"
+    if name not in ("auto", "cpu", "cuda"):
+        raise FcptsError(f"The device is {name!r}; expected auto, cpu or cuda.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise FcptsError("--device cuda: this machine has no usable CUDA device. Use cpu or auto.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return torch.device(name)
+    if local_place() >= torch.cuda.device_count():
+        raise FcptsError(
+            f"{torch.cuda.device_count()} CUDA device(s) for more processes. Start as many "
+            "processes, or use --device cpu."
+        )
+    return torch.device(name, local_place())

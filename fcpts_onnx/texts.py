@@ -1,0 +1,44 @@
+"""SHOW: results as text: JSON, and figures in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["in_bytes", "in_words", "to_json"]
+
+
+def in_words(scores: Mapping[str, float]) -> str:
+    """Scores by name, as in a sentence."""
+    return ", ".join(f"{name} {score:.2%}" for name, score in scores.items())
+
+
+def in_bytes(count: int) -> str:
+    """A size, in the unit that suits it."""
+    size, units = float(count), iter(("bytes", "KB", "MB", "GB"))
+    unit = next(units)
+    while size >= 1000 and unit != "GB":
+        size, unit = size / 1000, next(units)
+    return f"{size:.4g} {unit}"
+
+
+def to_json(result: Any) -> str:
+    """A result as JSON text, derived figures included."""
+    return json.dumps(_plain(result), indent=2, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(entry) for entry in value]
+    if hasattr(value, "__dataclass_fields__"):
+        derived = {
+            name: getattr(value, name)
+            for name, member in vars(type(value)).items()
+            if isinstance(member, property)
+        }
+        shallow = {name: getattr(value, name) for name in value.__dataclass_fields__}
+        return _plain(shallow | derived)
+    return value

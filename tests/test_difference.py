@@ -1,0 +1,86 @@
+"""What differs between two files: tensors one by one, and the parts of all else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from fcpts_onnx.difference import difference
+from fcpts_onnx.model import STAMP, Model, load
+from tests import networks
+from tests.networks import loaded
+
+
+def copy(path: Path, **arrays: np.ndarray) -> Model:
+    """The network with other values for some tensors; dots of names are double underscores."""
+    proto = networks.cnn()
+    for tensor in proto.graph.initializer:
+        name = tensor.name.replace(".", "__")
+        if name in arrays:
+            tensor.CopyFrom(numpy_helper.from_array(arrays[name], tensor.name))
+    return loaded(proto, path)
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Model:
+    return loaded(networks.cnn(), tmp_path / "first.onnx")
+
+
+def test_a_tensor(first: Model, tmp_path: Path) -> None:
+    bias = first.array("fc.b").copy()
+    bias[:2] = 0.0
+    found = difference(first, copy(tmp_path / "b.onnx", fc__b=bias))
+    (tensor,) = found.tensors
+    assert (tensor.name, tensor.counts, tensor.zeros, tensor.changed) == ("fc.b", (4, 4), (0, 2), 2)
+    assert tensor.types == ("float32[4]", "float32[4]")
+    assert tensor.largest == pytest.approx(np.abs(first.array("fc.b")[:2]).max())
+    assert (found.only_first, found.only_second, found.parts) == ((), (), ())
+
+
+def test_a_sign_of_zero_counts(tmp_path: Path) -> None:
+    zeros = np.zeros(4, np.float32)
+    one, two = copy(tmp_path / "a.onnx", fc__b=zeros), copy(tmp_path / "b.onnx", fc__b=-zeros)
+    (tensor,) = difference(one, two).tensors
+    assert (tensor.changed, tensor.largest) == (0, 0.0)
+
+
+def test_another_shape_or_type(first: Model, tmp_path: Path) -> None:
+    wide = copy(tmp_path / "a.onnx", fc__b=np.ones((1, 4), np.float32))
+    found = difference(first, wide)
+    assert (found.tensors[0].changed, found.tensors[0].largest) == (None, None)
+    assert found.parts == ("graph.initializer",)
+    double = copy(tmp_path / "b.onnx", fc__b=first.array("fc.b").astype(np.float64))
+    assert difference(first, double).tensors[0].types == ("float32[4]", "float64[4]")
+
+
+def test_a_tensor_that_the_other_lacks(first: Model, tmp_path: Path) -> None:
+    proto = networks.cnn()
+    proto.graph.initializer.append(numpy_helper.from_array(np.zeros(2, np.float32), "more"))
+    second = loaded(proto, tmp_path / "b.onnx")
+    assert difference(first, second).only_second == ("more",)
+    assert difference(second, first).only_first == ("more",)
+
+
+def test_where_values_are_stored_does_not_count(first: Model, tmp_path: Path) -> None:
+    onnx.save(networks.cnn(), str(tmp_path / "d.onnx"), save_as_external_data=True)
+    found = difference(first, load(tmp_path / "d.onnx"))
+    assert (found.tensors, found.parts) == ((), ())
+
+
+def test_all_else_counts(first: Model, tmp_path: Path) -> None:
+    proto = networks.cnn()
+    proto.graph.node[0].name = "renamed"
+    proto.doc_string = "more"
+    proto.metadata_props.add(key="author", value="somebody")
+    found = difference(first, loaded(proto, tmp_path / "e.onnx"))
+    assert found.parts == ("doc_string", "graph.node", "metadata_props")
+
+
+def test_a_stamp_does_not_count(first: Model, tmp_path: Path) -> None:
+    proto = networks.cnn()
+    proto.metadata_props.add(key=STAMP, value="{}")
+    assert difference(first, loaded(proto, tmp_path / "e.onnx")).parts == ()
