@@ -1,27 +1,19 @@
-"""SHOW: what every command gives back: plain data, ready for a terminal, JSON or a page."""
+"""SHOW: what pruning and validation give back."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from fcpts_onnx.weights import Weight
-
 __all__ = [
-    "Comparison",
     "Departure",
-    "Difference",
     "Distribution",
-    "Evaluation",
-    "Inspection",
     "Output",
     "Parity",
     "Progress",
     "PruneResult",
     "Sizes",
     "Sparsity",
-    "TensorDifference",
-    "Trial",
     "Validation",
     "WeightValues",
     "silent",
@@ -41,40 +33,6 @@ class Sparsity:
     def rate(self) -> float:
         """The share of zeros, 0 to 1."""
         return self.zeros / self.count
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What `inspect` shows: every candidate for pruning, and what is learned with them.
-
-    Attributes:
-        along: biases and norm parameters that are learned along.
-        heads: what is learned against: the outputs, or what gradients reach before them, each
-            with its loss; empty where the graph cannot be tried out without calibration data.
-        obstacle: why the model cannot be pruned, if so.
-        densities: of a chip, by weight, the share of weights below which zeros save no more time.
-        sizes: of what can be pruned, stored in several ways, where that was asked for.
-    """
-
-    model: str
-    opset: int
-    inputs: tuple[str, ...]
-    weights: tuple[Weight, ...]
-    along: tuple[str, ...]
-    heads: tuple[str, ...] = ()
-    obstacle: str | None = None
-    densities: dict[str, float] = field(default_factory=dict)
-    sizes: tuple[Sizes, ...] = ()
-
-    @property
-    def prunable(self) -> int:
-        """How many values can be pruned: the base of the target."""
-        return sum(weight.count for weight in self.weights if weight.excluded is None)
-
-    @property
-    def zeros(self) -> int:
-        """How many of those are zero already."""
-        return sum(weight.zeros for weight in self.weights if weight.excluded is None)
 
 
 @dataclass(frozen=True)
@@ -158,41 +116,6 @@ class Validation:
     def zeros(self) -> int:
         """How many of them are zero."""
         return sum(weight.zeros for weight in self.weights)
-
-
-@dataclass(frozen=True)
-class TensorDifference:
-    """A tensor that two files have differently; pairs are of the first file and the second.
-
-    Attributes:
-        types: type and shape.
-        changed: how many values differ; None where the shapes do.
-        largest: the largest difference of a value; None likewise.
-    """
-
-    name: str
-    types: tuple[str, str]
-    counts: tuple[int, int]
-    zeros: tuple[int, int]
-    changed: int | None
-    largest: float | None
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What differs between two files.
-
-    Attributes:
-        only_first, only_second: constant tensors that the other one lacks.
-        parts: the fields of the files that differ beyond values of tensors.
-    """
-
-    first: str
-    second: str
-    tensors: tuple[TensorDifference, ...]
-    only_first: tuple[str, ...]
-    only_second: tuple[str, ...]
-    parts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -304,73 +227,6 @@ class PruneResult:
     weight_values: WeightValues
     versions: dict[str, str]
     command: str | None = None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Accuracy on labelled images, as shares of 0 to 1.
-
-    Attributes:
-        classes: how many there are labels of.
-        scores: "top-1" and "top-5" of a classifier; of a detector "mAP50", VOC 2010's mean of the
-            areas under the curves of its classes at an overlap of one half, and "mAP50 (2007)",
-            with VOC 2007's eleven points.
-        by_class: the first of these for each class, of a detector.
-    """
-
-    model: str
-    data: str
-    samples: int
-    classes: int
-    scores: dict[str, float]
-    skipped: tuple[str, ...]
-    by_class: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One method at one target, in a comparison.
-
-    Attributes:
-        output: the sparse file; None if there is none.
-        zeros: how many of `count` prunable values are zero in it.
-        kl, agreement: of the first output that has them, against the dense model.
-        scores: on the labelled images, where there are any, as of an `Evaluation`.
-        seconds: of the whole run but for measuring it.
-        error: why the method could not take the model.
-    """
-
-    method: str
-    target: float
-    seed: int
-    output: str | None = None
-    zeros: int = 0
-    count: int = 0
-    kl: float | None = None
-    agreement: float | None = None
-    scores: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    error: str | None = None
-
-    @property
-    def note(self) -> str:
-        """What there is to say of it: the error, or that the target was missed."""
-        if self.error is None and self.zeros != round(self.target * self.count):
-            return f"cannot hold a target: {self.zeros / self.count:.2%} zeros"
-        return self.error or ""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Methods side by side on one model.
-
-    Attributes:
-        dense: the dense model on the labelled images, if there are any.
-    """
-
-    source: str
-    dense: Evaluation | None
-    trials: tuple[Trial, ...]
 
 
 def silent(*_: object) -> None:

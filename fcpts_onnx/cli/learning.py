@@ -1,0 +1,147 @@
+"""Commands that learn, and how they do: prune, demo, recipe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+import fcpts_onnx
+from fcpts_onnx import demo as demo_run
+from fcpts_onnx.cli.group import (
+    COMMAND,
+    check_apart,
+    console_of,
+    main,
+    settings_of,
+    write_json,
+)
+from fcpts_onnx.cli.options import (
+    FILE,
+    learning_options,
+    output_options,
+    preprocess_options,
+    report_option,
+    run_options,
+    selection_options,
+)
+from fcpts_onnx.recipe import recipe_names, recipe_text
+from fcpts_onnx.report.progress import progress_reporter
+from fcpts_onnx.report.run import page
+from fcpts_onnx.report.terminal import (
+    show_evaluation,
+    show_pruning,
+)
+from fcpts_onnx.team import is_first
+from fcpts_onnx.write import write_text
+
+__all__: list[str] = []
+
+
+@main.command(short_help="Write a sparse copy of a model.")
+@click.argument("model", type=FILE)
+@click.argument("output", type=FILE)
+@click.option("--target", type=float, required=True, help="Share of zeros, between 0 and 1.")
+@click.option(
+    "--calib",
+    required=True,
+    type=FILE,
+    help="Folder of images or .npy, an .npz keyed by input name, or one .npy.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    help="How many to learn from at most, drawn at random.",
+)
+@preprocess_options
+@selection_options
+@learning_options
+@run_options
+@click.option("--overwrite", is_flag=True, help="Allow OUTPUT to be MODEL itself.")
+@click.option("--stamp", is_flag=True, help="Say in OUTPUT's metadata how it was made.")
+@report_option
+@output_options
+@click.pass_context
+def prune(
+    context: click.Context,
+    /,
+    model: Path,
+    output: Path,
+    calib: Path,
+    preprocess: str,
+    report_file: Path | None,
+    json_file: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Write MODEL to OUTPUT with exactly the target's share of zero weights.
+
+    \b
+    Examples:
+      fcpts-onnx prune in.onnx out.onnx --target 0.7 --calib images/
+      fcpts-onnx prune in.onnx out.onnx --target 0.9 --calib images/ --preprocess tf
+      fcpts-onnx prune in.onnx out.onnx --target 0.5 --calib inputs.npz --keep-dense first,last
+      fcpts-onnx prune in.onnx out.onnx --target 0.7 --calib images/ --json run.json
+    """
+    named = {"OUTPUT": output, "--json": json_file, "--report": report_file}
+    check_apart({name: file for name, file in named.items() if file is not None})
+    settings = settings_of(preprocess, options)
+    console = console_of(quiet)
+    with progress_reporter(console) as report:
+        result = fcpts_onnx.prune(
+            model,
+            output,
+            calib=calib,
+            preprocess=settings,
+            say=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+            report=report,
+            **options,
+        )
+    result = replace(result, command=context.meta[COMMAND])
+    show_pruning(console, result)
+    write_json(json_file, result)
+    if report_file is not None and is_first():
+        write_text(report_file, page(result))
+
+
+@main.command(short_help="Prune a small network that comes along.")
+@click.option(
+    "--target", type=float, default=0.9, show_default=True, help="Share of zeros, 0 to 1."
+)
+@run_options
+@output_options
+def demo(json_file: Path | None, quiet: bool, **options: Any) -> None:
+    """Prune a small network for handwritten digits and compare it with the dense one.
+
+    \b
+    Example:
+      fcpts-onnx demo
+    """
+    console = console_of(quiet)
+    with progress_reporter(console) as report:
+        found = demo_run.run(report=report, **options)
+    show_pruning(console, found.pruning)
+    show_evaluation(console, found.dense, "dense")
+    show_evaluation(console, found.sparse, "sparse")
+    write_json(json_file, found)
+
+
+@main.group(short_help="Show how the recipes learn.")
+def recipe() -> None:
+    """The recipes that come along, to be read or copied."""
+
+
+@recipe.command(short_help="Print a recipe as TOML.")
+@click.argument("name", type=click.Choice(recipe_names()))
+def show(name: str) -> None:
+    """Print the recipe NAME as TOML, to be changed and given to prune.
+
+    \b
+    Example:
+      fcpts-onnx recipe show default > mine.toml
+    """
+    click.echo(recipe_text(name), nl=False)

@@ -1,0 +1,97 @@
+"""Commands that measure: eval, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import fcpts_onnx
+from fcpts_onnx.cli.group import (
+    INTERRUPTED,
+    console_of,
+    main,
+    settings_of,
+    write_json,
+)
+from fcpts_onnx.cli.options import (
+    FILE,
+    comparing_options,
+    label_options,
+    output_options,
+    preprocess_options,
+    threads_option,
+)
+from fcpts_onnx.report.progress import image_reporter
+from fcpts_onnx.report.terminal import (
+    show_comparison,
+    show_evaluation,
+)
+
+__all__: list[str] = []
+
+
+@main.command(name="eval", short_help="Measure accuracy on labelled images.")
+@click.argument("model", type=FILE)
+@click.option(
+    "--data",
+    required=True,
+    type=FILE,
+    help="Folder with one folder a class, in the order of their names; a detector's images.",
+)
+@label_options
+@preprocess_options
+@threads_option
+@output_options
+def evaluate(
+    model: Path, preprocess: str, json_file: Path | None, quiet: bool, **options: Any
+) -> None:
+    """Measure the accuracy of MODEL on labelled images: top-1 and top-5, or mAP of a detector.
+
+    \b
+    Examples:
+      fcpts-onnx eval out.onnx --data labelled/
+      fcpts-onnx eval ssd.onnx --data JPEGImages/ --boxes Annotations/ --detector ssd.toml
+    """
+    settings = settings_of(preprocess, options)
+    console = console_of(quiet)
+    with image_reporter(console) as report:
+        found = fcpts_onnx.evaluate(model, preprocess=settings, report=report, **options)
+    show_evaluation(console, found)
+    write_json(json_file, found)
+
+
+@main.command(short_help="Hold methods side by side.")
+@click.argument("model", type=FILE)
+@comparing_options
+@preprocess_options
+@threads_option
+@output_options
+def compare(
+    model: Path, preprocess: str, seeds: int, json_file: Path | None, quiet: bool, **options: Any
+) -> None:
+    """Prune MODEL by several methods to several targets and show what is left of its accuracy.
+
+    \b
+    Example:
+      fcpts-onnx compare in.onnx --calib images/ --data labelled/ --out results/
+    """
+    out: Path = options["out"]
+    if json_file is not None and json_file.resolve().parent == out.resolve():
+        raise click.UsageError("--json names a file in --out, which has results.json already.")
+    console = console_of(quiet)
+    settings = settings_of(preprocess, options)
+    try:
+        found = fcpts_onnx.compare(
+            model,
+            preprocess=settings,
+            seeds=range(seeds),
+            say=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+            **options,
+        )
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted; the runs that ended are in {out}.", err=True)
+        click.get_current_context().exit(INTERRUPTED)
+    show_comparison(console, found)
+    write_json(json_file, found)

@@ -1,0 +1,37 @@
+"""SHOW: what every command gives back: plain data, ready for a terminal, JSON or a page."""
+
+from fcpts_onnx.results.files import Difference, Inspection, TensorDifference
+from fcpts_onnx.results.measures import Comparison, Evaluation, Trial
+from fcpts_onnx.results.pruning import (
+    Departure,
+    Distribution,
+    Output,
+    Parity,
+    Progress,
+    PruneResult,
+    Sizes,
+    Sparsity,
+    Validation,
+    WeightValues,
+    silent,
+)
+
+__all__ = [
+    "Comparison",
+    "Departure",
+    "Difference",
+    "Distribution",
+    "Evaluation",
+    "Inspection",
+    "Output",
+    "Parity",
+    "Progress",
+    "PruneResult",
+    "Sizes",
+    "Sparsity",
+    "TensorDifference",
+    "Trial",
+    "Validation",
+    "WeightValues",
+    "silent",
+]

@@ -1,0 +1,78 @@
+"""SHOW: what is measured: accuracy, and methods side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = [
+    "Comparison",
+    "Evaluation",
+    "Trial",
+]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy on labelled images, as shares of 0 to 1.
+
+    Attributes:
+        classes: how many there are labels of.
+        scores: "top-1" and "top-5" of a classifier; of a detector "mAP50", VOC 2010's mean of the
+            areas under the curves of its classes at an overlap of one half, and "mAP50 (2007)",
+            with VOC 2007's eleven points.
+        by_class: the first of these for each class, of a detector.
+    """
+
+    model: str
+    data: str
+    samples: int
+    classes: int
+    scores: dict[str, float]
+    skipped: tuple[str, ...]
+    by_class: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One method at one target, in a comparison.
+
+    Attributes:
+        output: the sparse file; None if there is none.
+        zeros: how many of `count` prunable values are zero in it.
+        kl, agreement: of the first output that has them, against the dense model.
+        scores: on the labelled images, where there are any, as of an `Evaluation`.
+        seconds: of the whole run but for measuring it.
+        error: why the method could not take the model.
+    """
+
+    method: str
+    target: float
+    seed: int
+    output: str | None = None
+    zeros: int = 0
+    count: int = 0
+    kl: float | None = None
+    agreement: float | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str | None = None
+
+    @property
+    def note(self) -> str:
+        """What there is to say of it: the error, or that the target was missed."""
+        if self.error is None and self.zeros != round(self.target * self.count):
+            return f"cannot hold a target: {self.zeros / self.count:.2%} zeros"
+        return self.error or ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods side by side on one model.
+
+    Attributes:
+        dense: the dense model on the labelled images, if there are any.
+    """
+
+    source: str
+    dense: Evaluation | None
+    trials: tuple[Trial, ...]
