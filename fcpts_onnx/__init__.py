@@ -2,7 +2,7 @@
 
 from fcpts_onnx.compare import compare
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.pipeline import diff, evaluate, inspect, prune, validate
+from fcpts_onnx.pipeline import bench, diff, evaluate, inspect, prune, validate
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import (
@@ -10,6 +10,7 @@ from fcpts_onnx.results import (
     Difference,
     Evaluation,
     Inspection,
+    Latency,
     Output,
     Parity,
     Progress,
@@ -26,6 +27,7 @@ __all__ = [
     "Evaluation",
     "FcptsError",
     "Inspection",
+    "Latency",
     "Output",
     "Parity",
     "Preprocess",
@@ -35,6 +37,7 @@ __all__ = [
     "Sparsity",
     "Trial",
     "Validation",
+    "bench",
     "compare",
     "diff",
     "evaluate",

@@ -13,7 +13,13 @@ import torch
 from fcpts_onnx.calibration import Calibration, Data, load_calibration
 from fcpts_onnx.difference import difference
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.evaluate import evaluate_classifier, evaluate_detector, read_detector
+from fcpts_onnx.evaluate import (
+    check_installed,
+    evaluate_classifier,
+    evaluate_detector,
+    measure_latency,
+    read_detector,
+)
 from fcpts_onnx.evidence import versions, ways_to_store
 from fcpts_onnx.hardware import target_densities
 from fcpts_onnx.machine import Clock, device_of, limited_threads
@@ -43,6 +49,7 @@ from fcpts_onnx.results import (
     Difference,
     Evaluation,
     Inspection,
+    Latency,
     Progress,
     PruneResult,
     Validation,
@@ -57,7 +64,7 @@ from fcpts_onnx.validate import COMPARED, validate_models
 from fcpts_onnx.weights import find_weights, learned_along, select
 from fcpts_onnx.write import check_target
 
-__all__ = ["diff", "evaluate", "inspect", "prune", "validate"]
+__all__ = ["bench", "diff", "evaluate", "inspect", "prune", "validate"]
 
 _FEW_SAMPLES = 64
 
@@ -329,6 +336,35 @@ def evaluate(
         loaded, folder, Path(boxes), read_detector(Path(detector)), settings, names=names,
         threads=threads, report=report,
     )  # fmt: skip
+
+
+def bench(
+    dense: PathLike,
+    sparse: PathLike,
+    *,
+    engines: Sequence[str] = ("ort",),
+    runs: int = 100,
+    threads: int = 1,
+    size: tuple[int, int] | None = None,
+    report: Callable[[int, int], None] = silent,
+) -> Latency:
+    """How long a dense and a sparse model take on the engines at hand, measured in turns.
+
+    Args:
+        engines: names of `evaluate.ENGINES`.
+        runs: how often each model is timed on each engine.
+        threads: of each engine.
+        size: height and width of images, where the graph leaves them open.
+        report: told how many turns of how many are over.
+
+    Raises:
+        FcptsError: a file cannot be loaded, or an engine is not installed.
+    """
+    for engine in engines:
+        check_installed(engine)
+    return measure_latency(
+        load(dense), load(sparse), engines, runs=runs, threads=threads, size=size, report=report
+    )
 
 
 def _preprocess(choice: Preprocess | str) -> Preprocess:

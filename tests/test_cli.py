@@ -285,10 +285,10 @@ def test_help_examples_work(place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (place / "Annotations" / f"{image.stem}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     (place / "ssd.toml").write_text('kind = "fastestdet"\nclasses = ["cat", "dog"]\n')
     examples = help_examples()
-    assert len(examples) == 17
+    assert len(examples) == 19
     for line in sorted(examples, key=lambda line: "prune" not in line):
         arguments = shlex.split(line)[1:]
-        if arguments[0] == "demo":
+        if arguments[0] == "demo" or "ort,mnn" in arguments:
             continue
         if arguments[0] in ("prune", "compare"):
             arguments += ["--recipe", "quick.toml"]
@@ -311,6 +311,7 @@ def test_help_examples_work(place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", ".5", "--time-budget", "soon"],
         ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", ".5", "--time-budget", "0"],
         ["inspect", "a.onnx", "--loud"],
+        ["bench", "a.onnx", "b.onnx", "--runtime", "tvm"],
         ["squeeze"],
     ],
     ids=" ".join,

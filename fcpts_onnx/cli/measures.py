@@ -18,15 +18,19 @@ from fcpts_onnx.cli.group import (
 from fcpts_onnx.cli.options import (
     FILE,
     comparing_options,
+    engines_option,
     label_options,
     output_options,
     preprocess_options,
+    size_option,
     threads_option,
 )
-from fcpts_onnx.report.progress import image_reporter
+from fcpts_onnx.errors import FcptsError
+from fcpts_onnx.report.progress import count_reporter
 from fcpts_onnx.report.terminal import (
     show_comparison,
     show_evaluation,
+    show_latency,
 )
 
 __all__: list[str] = []
@@ -56,7 +60,7 @@ def evaluate(
     """
     settings = settings_of(preprocess, options)
     console = console_of(quiet)
-    with image_reporter(console) as report:
+    with count_reporter(console, "Images") as report:
         found = fcpts_onnx.evaluate(model, preprocess=settings, report=report, **options)
     show_evaluation(console, found)
     write_json(json_file, found)
@@ -95,3 +99,42 @@ def compare(
         click.get_current_context().exit(INTERRUPTED)
     show_comparison(console, found)
     write_json(json_file, found)
+
+
+@main.command(short_help="Measure what zeros save on an engine.")
+@click.argument("dense", type=FILE)
+@click.argument("sparse", type=FILE)
+@engines_option
+@click.option(
+    "--runs",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="How often each model is timed on each engine.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Of each engine."
+)
+@size_option
+@click.option("--layers", is_flag=True, help="Show each layer's time, where the engine tells.")
+@click.option("--strict", is_flag=True, help="Fail where an engine's outputs are not right.")
+@output_options
+def bench(
+    dense: Path, sparse: Path, layers: bool, strict: bool, json_file: Path | None, quiet: bool,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Time DENSE and SPARSE side by side, and hold what engines compute against onnxruntime.
+
+    \b
+    Examples:
+      fcpts-onnx bench in.onnx out.onnx
+      fcpts-onnx bench in.onnx out.onnx --runtime ort,mnn --layers
+    """
+    console = console_of(quiet)
+    with count_reporter(console, "Turns") as report:
+        found = fcpts_onnx.bench(dense, sparse, report=report, **options)
+    show_latency(console, found, layers)
+    write_json(json_file, found)
+    if strict and (wrong := [t for t in found.timings if t.disagrees or t.error]):
+        names = ", ".join(f"{timing.engine} ({timing.model})" for timing in wrong)
+        raise FcptsError(f"--strict: {names} did not give onnxruntime's outputs.")

@@ -18,6 +18,7 @@ from fcpts_onnx.write import check_text
 __all__ = [
     "FILE",
     "comparing_options",
+    "engines_option",
     "label_options",
     "learning_options",
     "output_options",
@@ -25,8 +26,11 @@ __all__ = [
     "report_option",
     "run_options",
     "selection_options",
+    "size_option",
     "threads_option",
 ]
+
+_RUNTIMES = {"ort": ("ort",), "mnn": ("mnn", "mnn-sparse")}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -111,6 +115,13 @@ def _text_target(_: click.Context, option: click.Parameter, value: Path | None) 
     return value
 
 
+def _engines(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    names = [part.strip() for part in value.split(",") if part.strip()]
+    if not names or set(names) - _RUNTIMES.keys():
+        raise click.BadParameter(f"expected some of {','.join(_RUNTIMES)}")
+    return tuple(dict.fromkeys(engine for name in names for engine in _RUNTIMES[name]))
+
+
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Several options as one decorator, shown in this order."""
 
@@ -123,6 +134,12 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 
 FILE = click.Path(path_type=Path)
+size_option = click.option(
+    "--size",
+    callback=_size,
+    metavar="HxW|N",
+    help="Image size in pixels, where the graph leaves it open.",
+)
 preprocess_options = _options(
     click.option(
         "--preprocess",
@@ -137,12 +154,7 @@ preprocess_options = _options(
     click.option(
         "--std", callback=_numbers, metavar="A[,B,C]", help="Deviation, instead of the preset's."
     ),
-    click.option(
-        "--size",
-        callback=_size,
-        metavar="HxW|N",
-        help="Image size in pixels, where the graph leaves it open.",
-    ),
+    size_option,
     click.option(
         "--resize",
         type=click.IntRange(1),
@@ -188,6 +200,15 @@ selection_options = _options(
         type=click.Choice(CHIPS),
         help="A chip: no layer gets more zeros than save time there, while others have room.",
     ),
+)
+engines_option = click.option(
+    "--runtime",
+    "engines",
+    default="ort",
+    show_default=True,
+    callback=_engines,
+    metavar="ort,mnn",
+    help="What to run them on: onnxruntime, MNN without and with kernels that skip zeros.",
 )
 threads_option = click.option(
     "--threads",

@@ -1,7 +1,16 @@
-"""MEASURE: accuracy on labelled images, independent of the learning."""
+"""MEASURE: accuracy on labelled images, and latency, independent of the learning."""
 
 from fcpts_onnx.evaluate.classification import evaluate_classifier
 from fcpts_onnx.evaluate.detection import evaluate_detector
 from fcpts_onnx.evaluate.detectors import read_detector
+from fcpts_onnx.evaluate.engines import ENGINES, check_installed
+from fcpts_onnx.evaluate.latency import measure_latency
 
-__all__ = ["evaluate_classifier", "evaluate_detector", "read_detector"]
+__all__ = [
+    "ENGINES",
+    "check_installed",
+    "evaluate_classifier",
+    "evaluate_detector",
+    "measure_latency",
+    "read_detector",
+]

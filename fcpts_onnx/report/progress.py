@@ -11,7 +11,7 @@ from rich.progress import Progress as Bar
 
 from fcpts_onnx.results import Progress
 
-__all__ = ["image_reporter", "progress_reporter"]
+__all__ = ["count_reporter", "progress_reporter"]
 
 _LINES = 10  # over a whole run, where there is no terminal
 
@@ -45,11 +45,11 @@ def progress_reporter(console: Console) -> Iterator[Callable[[Progress], None]]:
 
 
 @contextmanager
-def image_reporter(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A function that shows how many images of how many are done, on a terminal only."""
-    columns = (TextColumn("Images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+def count_reporter(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A function that shows how many of how many are done, on a terminal only."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("images", total=None)
+        task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

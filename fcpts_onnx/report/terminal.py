@@ -14,7 +14,9 @@ from fcpts_onnx.results import (
     Difference,
     Evaluation,
     Inspection,
+    Latency,
     PruneResult,
+    Timing,
     Validation,
 )
 from fcpts_onnx.texts import in_bytes, in_words
@@ -24,12 +26,14 @@ __all__ = [
     "show_difference",
     "show_evaluation",
     "show_inspection",
+    "show_latency",
     "show_pruning",
     "show_validation",
 ]
 
 
 _WIDEST = 1000  # columns
+_SHOWN = 0.01  # of all time, that a layer takes at least to be listed
 
 
 def show_inspection(console: Console, found: Inspection) -> None:
@@ -127,6 +131,62 @@ def show_difference(console: Console, found: Difference) -> None:
     )
 
 
+def show_latency(console: Console, found: Latency, layers: bool = False) -> None:
+    """Times side by side; what an engine refuses, or computes differently, below."""
+    shapes = ", ".join(f"{name} {_shape(tuple(s))}" for name, s in found.inputs.items())
+    _line(
+        console,
+        f"{found.runs} runs each, in turns; {found.threads} thread(s); input {shapes}; medians, "
+        "and quartiles in brackets",
+    )
+    table = _table(
+        "engine", "dense, ms", "sparse, ms", "speed-up", "dense", "sparse", right=range(1, 6)
+    )
+    by_place = {(timing.engine, timing.model): timing for timing in found.timings}
+    for engine in dict.fromkeys(timing.engine for timing in found.timings):
+        both = [by_place[engine, model] for model in ("dense", "sparse")]
+        gain = found.speed_ups.get(engine)
+        _row(
+            table,
+            engine,
+            *(_milliseconds(timing) for timing in both),
+            "" if gain is None else f"{gain:.2f}",
+            *("" if timing.bytes is None else in_bytes(timing.bytes) for timing in both),
+        )
+    _whole(console, table)
+    for timing in found.timings:
+        name = f"{timing.engine}, {timing.model}"
+        if timing.error is not None:
+            _line(console, f"{name}: {timing.error}")
+        if timing.disagrees:
+            _line(console, f"{name}: differs from onnxruntime by {timing.apart:.2g}", "red")
+    if "ort" in found.speed_ups:
+        _line(console, "onnxruntime does not skip zeros: what differs there is chance")
+    if layers:
+        _layers(console, found)
+
+
+def _layers(console: Console, found: Latency) -> None:
+    for engine in dict.fromkeys(timing.engine for timing in found.timings if timing.layers):
+        dense, sparse = (
+            next(t.layers for t in found.timings if (t.engine, t.model) == (engine, model))
+            for model in ("dense", "sparse")
+        )
+        least = _SHOWN * sum(dense.values())
+        table = _table(f"{engine}, layer", "dense, ms", "sparse, ms", "speed-up", right=(1, 2, 3))
+        for name in (name for name in dense if name in sparse and dense[name] >= least):
+            gain = dense[name] / sparse[name] if sparse[name] else float("inf")
+            _row(table, name, f"{dense[name]:.3f}", f"{sparse[name]:.3f}", f"{gain:.2f}")
+        _whole(console, table)
+
+
+def _milliseconds(timing: Timing) -> str:
+    if timing.milliseconds is None or timing.spread is None:
+        return ""
+    low, high = timing.spread
+    return f"{timing.milliseconds:.3g} ({low:.3g} to {high:.3g})"
+
+
 def show_evaluation(console: Console, found: Evaluation, title: str = "") -> None:
     """Accuracy on labelled images; a title stands for the model's path."""
     for line in found.skipped:
@@ -211,8 +271,8 @@ def _row(table: Table, *cells: str) -> None:
     table.add_row(*(escape(cell) for cell in cells))
 
 
-def _line(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+def _line(console: Console, text: str, style: str | None = None) -> None:
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -1,7 +1,7 @@
 """SHOW: what every command gives back: plain data, ready for a terminal, JSON or a page."""
 
 from fcpts_onnx.results.files import Difference, Inspection, TensorDifference
-from fcpts_onnx.results.measures import Comparison, Evaluation, Trial
+from fcpts_onnx.results.measures import Comparison, Evaluation, Latency, Timing, Trial
 from fcpts_onnx.results.pruning import (
     Departure,
     Distribution,
@@ -23,6 +23,7 @@ __all__ = [
     "Distribution",
     "Evaluation",
     "Inspection",
+    "Latency",
     "Output",
     "Parity",
     "Progress",
@@ -30,6 +31,7 @@ __all__ = [
     "Sizes",
     "Sparsity",
     "TensorDifference",
+    "Timing",
     "Trial",
     "Validation",
     "WeightValues",

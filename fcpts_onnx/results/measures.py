@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = [
-    "Comparison",
-    "Evaluation",
-    "Trial",
-]
+__all__ = ["Comparison", "Evaluation", "Latency", "Timing", "Trial"]
+
+_MOST_APART = 1e-3  # from onnxruntime; engines round differently
 
 
 @dataclass(frozen=True)
@@ -76,3 +74,61 @@ class Comparison:
     source: str
     dense: Evaluation | None
     trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One model on one engine.
+
+    Attributes:
+        model: "dense" or "sparse".
+        milliseconds: the median of a run.
+        spread: the quartiles of that, below and above.
+        bytes: what the engine's own form of the model takes.
+        apart: the worst difference of any output from onnxruntime's of the same file, relative
+            to that output's largest value; None where onnxruntime has none.
+        layers: milliseconds by layer, where the engine tells.
+        error: why there is nothing else.
+    """
+
+    engine: str
+    model: str
+    milliseconds: float | None = None
+    spread: tuple[float, float] | None = None
+    bytes: int | None = None
+    apart: float | None = None
+    layers: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether the engine computes something else than onnxruntime does."""
+        return self.apart is not None and not self.apart <= _MOST_APART
+
+
+@dataclass(frozen=True)
+class Latency:
+    """A dense and a sparse model, timed on engines in turns.
+
+    Attributes:
+        inputs: their shapes, by name.
+        threads: of each engine.
+        runs: how often each was timed.
+    """
+
+    dense: str
+    sparse: str
+    inputs: dict[str, list[int]]
+    threads: int
+    runs: int
+    timings: tuple[Timing, ...]
+
+    @property
+    def speed_ups(self) -> dict[str, float]:
+        """By engine, how many times faster the sparse model is on it."""
+        taken = {(t.engine, t.model): t.milliseconds for t in self.timings}
+        return {
+            engine: dense / sparse
+            for (engine, model), dense in taken.items()
+            if model == "dense" and dense and (sparse := taken[engine, "sparse"])
+        }

@@ -7,14 +7,14 @@ import io
 import pytest
 from rich.console import Console
 
-from fcpts_onnx.report.progress import image_reporter, progress_reporter
+from fcpts_onnx.report.progress import count_reporter, progress_reporter
 from fcpts_onnx.results import Progress
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_images(terminal: bool) -> None:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=80)
-    with image_reporter(console) as report:
+    with count_reporter(console, "Images") as report:
         report(30, 120)
     text = console.file.getvalue()
     assert ("30/120" in text) == terminal

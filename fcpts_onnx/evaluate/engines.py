@@ -1,0 +1,163 @@
+"""MEASURE: what runs a model: onnxruntime, and MNN without and with kernels that skip zeros."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from fcpts_onnx.errors import FcptsError, ModelError
+from fcpts_onnx.model import load
+from fcpts_onnx.runtime import Arrays, Runtime
+
+__all__ = ["ENGINES", "Engine", "check_installed"]
+
+_CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
+_LONGEST_REASON = 300
+
+
+class Engine(Protocol):
+    """A model made ready on one engine, with its inputs in place.
+
+    Attributes:
+        bytes: what the engine's own form of the model takes.
+    """
+
+    bytes: int
+
+    def run(self) -> None:
+        """Run the model once."""
+
+    def outputs(self) -> dict[str, np.ndarray[Any, Any]]:
+        """What the last run gave, by name."""
+
+    def layer_seconds(self) -> dict[str, float]:
+        """One run, layer by layer, where the engine tells; else nothing."""
+
+
+class _OnnxRuntime:
+    """The ONNX file as it is."""
+
+    def __init__(self, path: Path, inputs: Arrays, threads: int) -> None:
+        model = load(path)
+        self._runtime, self._inputs = Runtime(model, threads=threads), inputs
+        self.bytes = sum(os.path.getsize(file) for file in model.files)
+        self._found: dict[str, np.ndarray[Any, Any]] = {}
+
+    def run(self) -> None:
+        self._found = self._runtime.run(self._inputs)
+
+    def outputs(self) -> dict[str, np.ndarray[Any, Any]]:
+        return self._found
+
+    def layer_seconds(self) -> dict[str, float]:
+        return {}
+
+
+class _Mnn:
+    """The file converted for MNN.
+
+    Its converter is called as such: the program that comes with it, mnnconvert, installs packages
+    for its authors' statistics into the environment and changes others there.
+    """
+
+    def __init__(self, path: Path, inputs: Arrays, threads: int, *flags: str) -> None:
+        import MNN
+
+        self._mnn = MNN
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "model.mnn"
+            self._convert(path, file, flags)
+            self.bytes = file.stat().st_size
+            self._model = MNN.Interpreter(str(file))
+        self._session = self._model.createSession({"backend": "CPU", "numThread": threads})
+        for name, tensor in self._model.getSessionInputAll(self._session).items():
+            self._model.resizeTensor(tensor, inputs[name].shape)
+        self._model.resizeSession(self._session)
+        for name, tensor in self._model.getSessionInputAll(self._session).items():
+            tensor.copyFrom(self._on_host(inputs[name]))
+
+    def run(self) -> None:
+        self._model.runSession(self._session)
+
+    def outputs(self) -> dict[str, np.ndarray[Any, Any]]:
+        found = {}
+        for name, tensor in self._model.getSessionOutputAll(self._session).items():
+            host = self._on_host(np.zeros(tensor.getShape(), np.float32))
+            tensor.copyToHostTensor(host)
+            found[name] = np.array(host.getNumpyData()).reshape(tensor.getShape())
+        return found
+
+    def layer_seconds(self) -> dict[str, float]:
+        spent: dict[str, float] = {}
+        started = 0.0
+
+        def before(_: Any, __: Any) -> bool:
+            nonlocal started
+            started = time.perf_counter()
+            return True
+
+        def after(_: Any, layer: Any) -> bool:
+            spent[layer.getName()] = time.perf_counter() - started
+            return True
+
+        self._model.runSessionWithCallBackInfo(self._session, before, after)
+        return spent
+
+    @staticmethod
+    def _convert(path: Path, file: Path, flags: tuple[str, ...]) -> None:
+        command = [
+            sys.executable, "-c", _CONVERT, "-f", "ONNX", "--modelFile", str(path),
+            "--MNNModel", str(file), "--bizCode", "fcpts", *flags,
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if not file.exists():
+            said = " ".join((done.stdout + done.stderr).split())[-_LONGEST_REASON:]
+            raise ModelError(f"{path}: MNN cannot convert it: {said}")
+
+    def _on_host(self, values: np.ndarray[Any, Any]) -> Any:
+        kinds = {
+            "float32": self._mnn.Halide_Type_Float,
+            "uint8": self._mnn.Halide_Type_Uint8,
+            "int32": self._mnn.Halide_Type_Int,
+        }
+        if values.dtype.name not in kinds:
+            raise ModelError(f"MNN takes no inputs of type {values.dtype}.")
+        layout = self._mnn.Tensor_DimensionType_Caffe
+        return self._mnn.Tensor(values.shape, kinds[values.dtype.name], values, layout)
+
+
+def _mnn_sparse(path: Path, inputs: Arrays, threads: int) -> _Mnn:
+    return _Mnn(path, inputs, threads, "--detectSparseSpeedUp")
+
+
+ENGINES: dict[str, Callable[[Path, Arrays, int], Engine]] = {
+    "ort": _OnnxRuntime,
+    "mnn": _Mnn,
+    "mnn-sparse": _mnn_sparse,
+}
+"""By name; mnn-sparse is MNN told to look for layers that its sparse kernels run faster."""
+
+_PACKAGES = {"ort": "onnxruntime", "mnn": "MNN", "mnn-sparse": "MNN"}
+
+
+def check_installed(engine: str) -> None:
+    """See that an engine is there.
+
+    Raises:
+        FcptsError: it is unknown, or its package is not installed; how to install it is said.
+    """
+    if engine not in ENGINES:
+        raise FcptsError(f"The engine {engine!r} is unknown; expected {', '.join(ENGINES)}.")
+    if find_spec(_PACKAGES[engine]) is None:
+        raise FcptsError(
+            f"The engine {engine} is not installed. Install it with: pip install 'fcpts-onnx[mnn]'"
+        )

@@ -1,0 +1,152 @@
+"""Two models timed on engines: times, sizes, what engines refuse and what they get wrong."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from onnx import helper, numpy_helper
+
+import fcpts_onnx
+from fcpts_onnx import Latency
+from fcpts_onnx.cli import main
+from fcpts_onnx.errors import FcptsError, OutputError
+from fcpts_onnx.evaluate import check_installed
+from fcpts_onnx.results import Timing
+from tests import networks
+
+HAS_MNN = importlib.util.find_spec("MNN") is not None
+needs_mnn = pytest.mark.skipif(not HAS_MNN, reason="needs MNN (pip install MNN)")
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """A network of a wide layer, and the same with nine of ten weights zero."""
+    weight = networks.values(256, 128, 1, 1)
+    mask = np.random.default_rng(1).random(weight.shape) < 0.1
+    for name, values in (("dense", weight), ("sparse", weight * mask)):
+        proto = networks.make(
+            [helper.make_node("Conv", ["x", "w"], ["y"], "conv")],
+            {"w": values}, {"x": ["N", 128, 16, 16]}, {"y": ["N", 256, 16, 16]},
+        )  # fmt: skip
+        networks.save(proto, tmp_path / f"{name}.onnx")
+    return tmp_path / "dense.onnx", tmp_path / "sparse.onnx"
+
+
+def timing(found: Latency, engine: str, model: str) -> Timing:
+    (only,) = (t for t in found.timings if (t.engine, t.model) == (engine, model))
+    return only
+
+
+def test_onnxruntime(pair: tuple[Path, Path]) -> None:
+    turns: list[tuple[int, int]] = []
+    found = fcpts_onnx.bench(*pair, runs=8, report=lambda *turn: turns.append(turn))
+    assert (found.runs, found.threads, found.inputs) == (10, 1, {"x": [1, 128, 16, 16]})
+    assert turns == [(1, 2), (2, 2)]
+    for model, path in zip(("dense", "sparse"), pair, strict=True):
+        one = timing(found, "ort", model)
+        assert one.spread[0] <= one.milliseconds <= one.spread[1]
+        assert (one.bytes, one.apart, one.error) == (path.stat().st_size, 0.0, None)
+    assert found.speed_ups["ort"] > 0
+
+
+@needs_mnn
+def test_mnn_skips_zeros(pair: tuple[Path, Path]) -> None:
+    found = fcpts_onnx.bench(*pair, engines=("mnn", "mnn-sparse"), runs=5)
+    assert {t.engine for t in found.timings} == {"mnn", "mnn-sparse"}
+    for one in found.timings:
+        assert one.error is None
+        assert one.apart < 1e-4
+        assert len(one.layers) >= 1
+        assert all(milliseconds >= 0 for milliseconds in one.layers.values())
+    # Its file leaves zeros out only where it was told to look for them.
+    assert timing(found, "mnn", "sparse").bytes > 0.9 * timing(found, "mnn", "dense").bytes
+    assert timing(found, "mnn-sparse", "sparse").bytes < 0.4 * timing(found, "mnn", "dense").bytes
+
+
+@needs_mnn
+def test_what_an_engine_refuses_is_said_in_its_row(tmp_path: Path) -> None:
+    """A type that MNN takes no inputs of."""
+    proto = networks.perceptron()
+    for tensor in proto.graph.initializer:
+        array = numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = 10
+    path = networks.save(proto, tmp_path / "half.onnx")
+    found = fcpts_onnx.bench(path, path, engines=("ort", "mnn"), runs=1)
+    assert timing(found, "ort", "dense").error is None
+    assert timing(found, "mnn", "dense").error == "MNN takes no inputs of type float16."
+    assert "mnn" not in found.speed_ups
+
+
+def test_open_lengths(tmp_path: Path) -> None:
+    proto = networks.make(
+        [helper.make_node("Conv", ["x", "w"], ["y"], "conv")],
+        {"w": networks.values(4, 3, 1, 1)},
+        {"x": ["N", 3, None, None]},
+        {"y": ["N", 4, None, None]},
+    )  # fmt: skip
+    path = networks.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(FcptsError, match=r"'x' has shape \[1, 3, None, None\].*--size"):
+        fcpts_onnx.bench(path, path, runs=1)
+    assert fcpts_onnx.bench(path, path, runs=1, size=(4, 6)).inputs == {"x": [1, 3, 4, 6]}
+
+
+def test_models_that_cannot_be_compared(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    other = networks.save(networks.cnn(), tmp_path / "other.onnx")
+    with pytest.raises(OutputError, match="has other inputs than"):
+        fcpts_onnx.bench(pair[0], other)
+
+
+def test_an_engine_that_is_not_there(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FcptsError, match="'tvm' is unknown; expected ort, mnn, mnn-sparse"):
+        fcpts_onnx.bench(*pair, engines=("tvm",))
+    monkeypatch.setattr(sys.modules[check_installed.__module__], "find_spec", lambda _: None)
+    with pytest.raises(FcptsError, match=r"pip install 'fcpts-onnx\[mnn\]'"):
+        fcpts_onnx.bench(*pair, engines=("mnn",))
+
+
+FINE = Timing("ort", "dense", 2.0, (1.9, 2.1), 4000, 0.0)
+FOUND = Latency(
+    "a.onnx", "b.onnx", {"x": [1, 3, 8, 8]}, 2, 100,
+    (
+        FINE,
+        replace(FINE, model="sparse", milliseconds=1.0),
+        replace(FINE, engine="mnn", layers={"conv": 1.5, "tiny": 0.001}),
+        replace(FINE, engine="mnn", model="sparse", apart=0.25, layers={"conv": 0.5, "tiny": 1.0}),
+        replace(FINE, engine="mnn-sparse"),
+        Timing("mnn-sparse", "sparse", error="no Loop"),
+    ),
+)  # fmt: skip
+
+
+def test_what_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcpts_onnx.bench", lambda *_, **__: FOUND)
+    shown = CliRunner().invoke(main, ["bench", "a.onnx", "b.onnx", "--layers"])
+    assert shown.exit_code == 0
+    lines = [" ".join(line.split()) for line in shown.output.splitlines()]
+    assert lines[0].startswith("100 runs each, in turns; 2 thread(s); input x 1x3x8x8;")
+    assert lines[2] == "ort 2 (1.9 to 2.1) 1 (1.9 to 2.1) 2.00 4 KB 4 KB"
+    assert lines[4] == "mnn-sparse 2 (1.9 to 2.1) 4 KB"
+    assert "mnn, sparse: differs from onnxruntime by 0.25" in lines
+    assert "mnn-sparse, sparse: no Loop" in lines
+    assert "conv 1.500 0.500 3.00" in lines
+    assert not any(line.startswith("tiny") for line in lines)
+
+
+def test_strict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcpts_onnx.bench", lambda *_, **__: FOUND)
+    failed = CliRunner().invoke(main, ["bench", "a.onnx", "b.onnx", "--strict"])
+    assert failed.exit_code == 1
+    assert "--strict: mnn (sparse), mnn-sparse (sparse) did not give" in failed.output
+    right = replace(FOUND, timings=FOUND.timings[:2])
+    monkeypatch.setattr("fcpts_onnx.bench", lambda *_, **__: right)
+    assert CliRunner().invoke(main, ["bench", "a.onnx", "b.onnx", "--strict"]).exit_code == 0
