@@ -2,7 +2,7 @@
 
 from fcpts_onnx.compare import compare
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.pipeline import bench, diff, evaluate, inspect, prune, validate
+from fcpts_onnx.pipeline import bench, diff, evaluate, inspect, prune, quantize, validate
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import (
@@ -15,6 +15,7 @@ from fcpts_onnx.results import (
     Parity,
     Progress,
     PruneResult,
+    Quantization,
     Sparsity,
     Trial,
     Validation,
@@ -33,6 +34,7 @@ __all__ = [
     "Preprocess",
     "Progress",
     "PruneResult",
+    "Quantization",
     "Recipe",
     "Sparsity",
     "Trial",
@@ -43,6 +45,7 @@ __all__ = [
     "evaluate",
     "inspect",
     "prune",
+    "quantize",
     "to_json",
     "validate",
 ]

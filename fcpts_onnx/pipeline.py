@@ -22,6 +22,7 @@ from fcpts_onnx.evaluate import (
 )
 from fcpts_onnx.evidence import versions, ways_to_store
 from fcpts_onnx.hardware import target_densities
+from fcpts_onnx.int8 import quantize_model
 from fcpts_onnx.machine import Clock, device_of, limited_threads
 from fcpts_onnx.methods import (
     LEARNED,
@@ -52,6 +53,7 @@ from fcpts_onnx.results import (
     Latency,
     Progress,
     PruneResult,
+    Quantization,
     Validation,
     silent,
 )
@@ -64,7 +66,7 @@ from fcpts_onnx.validate import COMPARED, validate_models
 from fcpts_onnx.weights import find_weights, learned_along, select
 from fcpts_onnx.write import check_target
 
-__all__ = ["bench", "diff", "evaluate", "inspect", "prune", "validate"]
+__all__ = ["bench", "diff", "evaluate", "inspect", "prune", "quantize", "validate"]
 
 _FEW_SAMPLES = 64
 
@@ -336,6 +338,39 @@ def evaluate(
         loaded, folder, Path(boxes), read_detector(Path(detector)), settings, names=names,
         threads=threads, report=report,
     )  # fmt: skip
+
+
+def quantize(
+    model: PathLike,
+    output: PathLike,
+    *,
+    calib: Data,
+    preprocess: Preprocess | str = "imagenet",
+    against: PathLike | None = None,
+    samples: int = 500,
+    seed: int = 0,
+    threads: int = 0,
+) -> Quantization:
+    """Write a float model in 8 bits by onnxruntime's static quantizer; zeros stay zeros.
+
+    Args:
+        model: a float model, sparse or not.
+        output: the file to write, with QuantizeLinear and DequantizeLinear around each layer.
+        calib, preprocess: as for `prune`.
+        against: the model whose outputs it is held against; `model` itself if None.
+        samples: how many to take ranges from, and to compare on.
+
+    Raises:
+        FcptsError: a file cannot be read or written, or onnxruntime cannot quantize the model.
+    """
+    loaded, target = load(model), Path(output)
+    origin = loaded if against is None else load(against)
+    check_target(target, loaded.path, reads=[*loaded.files, *origin.files])
+    calibration = load_calibration(
+        calib, loaded, _preprocess(preprocess), samples=samples, seed=seed
+    )
+    weights = [weight for weight in find_weights(loaded) if weight.excluded is None]
+    return quantize_model(loaded, target, weights, calibration, against=origin, threads=threads)
 
 
 def bench(

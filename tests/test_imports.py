@@ -48,6 +48,7 @@ ALLOWED = {
     },
     "evidence": {"hardware", "model", "sparsity", "weights"},
     "machine": {"team", "validate"},
+    "int8": {"calibration", "model", "runtime", "validate", "weights", "write"},
     "evaluate": {"model", "ops", "preprocess", "sources", "runtime", "sparsity"},
     "report": set(),
     "team": set(),
@@ -57,7 +58,7 @@ ALLOWED = {
     "methods": {"sparsity"},
     "hardware": {"model", "weights"},
     "pipeline": {
-        "difference", "evidence", "hardware", "machine", "methods",
+        "difference", "evidence", "hardware", "int8", "machine", "methods",
         "model", "weights", "preparation", "preprocess", "calibration", "sparsity", "write",
         "parity", "validate", "evaluate", "publish", "team",
     },

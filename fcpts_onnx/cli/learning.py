@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
 import fcpts_onnx
 from fcpts_onnx import demo as demo_run
@@ -21,18 +22,22 @@ from fcpts_onnx.cli.group import (
 from fcpts_onnx.cli.options import (
     FILE,
     learning_options,
+    new_file,
     output_options,
     preprocess_options,
     report_option,
     run_options,
     selection_options,
 )
+from fcpts_onnx.errors import FcptsError
+from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import recipe_names, recipe_text
 from fcpts_onnx.report.progress import progress_reporter
 from fcpts_onnx.report.run import page
 from fcpts_onnx.report.terminal import (
     show_evaluation,
     show_pruning,
+    show_quantization,
 )
 from fcpts_onnx.team import is_first
 from fcpts_onnx.write import write_text
@@ -62,6 +67,14 @@ __all__: list[str] = []
 @learning_options
 @run_options
 @click.option("--overwrite", is_flag=True, help="Allow OUTPUT to be MODEL itself.")
+@click.option(
+    "--then-quantize",
+    "quantized",
+    type=FILE,
+    callback=new_file,
+    metavar="FILE.onnx",
+    help="Write the sparse model in 8 bits too, as quantize does.",
+)
 @click.option("--stamp", is_flag=True, help="Say in OUTPUT's metadata how it was made.")
 @report_option
 @output_options
@@ -73,6 +86,7 @@ def prune(
     output: Path,
     calib: Path,
     preprocess: str,
+    quantized: Path | None,
     report_file: Path | None,
     json_file: Path | None,
     quiet: bool,
@@ -87,7 +101,10 @@ def prune(
       fcpts-onnx prune in.onnx out.onnx --target 0.5 --calib inputs.npz --keep-dense first,last
       fcpts-onnx prune in.onnx out.onnx --target 0.7 --calib images/ --json run.json
     """
-    named = {"OUTPUT": output, "--json": json_file, "--report": report_file}
+    named = {
+        "MODEL": None if model == output else model, "OUTPUT": output, "--json": json_file,
+        "--report": report_file, "--then-quantize": quantized,
+    }  # fmt: skip
     check_apart({name: file for name, file in named.items() if file is not None})
     settings = settings_of(preprocess, options)
     console = console_of(quiet)
@@ -106,6 +123,43 @@ def prune(
     write_json(json_file, result)
     if report_file is not None and is_first():
         write_text(report_file, page(result))
+    if quantized is not None and is_first():
+        _quantize(console, output, quantized, calib, settings, None if model == output else model)
+
+
+@main.command(short_help="Write a model in 8 bits.")
+@click.argument("model", type=FILE)
+@click.argument("output", type=FILE)
+@click.option("--calib", required=True, type=FILE, help="As for prune.")
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=500,
+    show_default=True,
+    help="How many to take ranges from at most, drawn at random.",
+)
+@preprocess_options
+@run_options
+@output_options
+def quantize(
+    model: Path,
+    output: Path,
+    calib: Path,
+    preprocess: str,
+    json_file: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Write MODEL to OUTPUT in 8 bits by onnxruntime's static quantizer; zeros stay zeros.
+
+    \b
+    Example:
+      fcpts-onnx quantize out.onnx out8.onnx --calib images/
+    """
+    settings = settings_of(preprocess, options)
+    found = fcpts_onnx.quantize(model, output, calib=calib, preprocess=settings, **options)
+    show_quantization(console_of(quiet), found)
+    write_json(json_file, found)
 
 
 @main.command(short_help="Prune a small network that comes along.")
@@ -145,3 +199,21 @@ def show(name: str) -> None:
       fcpts-onnx recipe show default > mine.toml
     """
     click.echo(recipe_text(name), nl=False)
+
+
+def _quantize(
+    console: Console,
+    sparse: Path,
+    quantized: Path,
+    calib: Path,
+    preprocess: Preprocess,
+    dense: Path | None,
+) -> None:
+    """What --then-quantize adds to a run that is over."""
+    try:
+        found = fcpts_onnx.quantize(
+            sparse, quantized, calib=calib, preprocess=preprocess, against=dense
+        )
+    except FcptsError as error:
+        raise FcptsError(f"{error} The sparse model itself is in {sparse}.") from error
+    show_quantization(console, found)

@@ -13,7 +13,7 @@ from fcpts_onnx.hardware import CHIPS
 from fcpts_onnx.methods import ALLOCATIONS, LEARNED, METHODS, NETWISE, RECONSTRUCTIONS
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.recipe import AUGMENTATIONS, recipe_names
-from fcpts_onnx.write import check_text
+from fcpts_onnx.write import check_target, check_text
 
 __all__ = [
     "FILE",
@@ -21,6 +21,7 @@ __all__ = [
     "engines_option",
     "label_options",
     "learning_options",
+    "new_file",
     "output_options",
     "preprocess_options",
     "report_option",
@@ -120,6 +121,13 @@ def _engines(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ..
     if not names or set(names) - _RUNTIMES.keys():
         raise click.BadParameter(f"expected some of {','.join(_RUNTIMES)}")
     return tuple(dict.fromkeys(engine for name in names for engine in _RUNTIMES[name]))
+
+
+def new_file(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+    """See before any work that a file can be written."""
+    if value is not None:
+        check_target(value)
+    return value
 
 
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:

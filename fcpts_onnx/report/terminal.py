@@ -15,7 +15,9 @@ from fcpts_onnx.results import (
     Evaluation,
     Inspection,
     Latency,
+    Output,
     PruneResult,
+    Quantization,
     Timing,
     Validation,
 )
@@ -28,6 +30,7 @@ __all__ = [
     "show_inspection",
     "show_latency",
     "show_pruning",
+    "show_quantization",
     "show_validation",
 ]
 
@@ -90,6 +93,17 @@ def show_pruning(console: Console, result: PruneResult) -> None:
     _outputs(console, result.validation)
     times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.seconds.items())
     _line(console, f"Seconds: {times}; in all {sum(result.seconds.values()):.1f}")
+
+
+def show_quantization(console: Console, found: Quantization) -> None:
+    """What became of a model in 8 bits."""
+    before, after = (in_bytes(count) for count in found.file_bytes)
+    _line(
+        console,
+        f"{found.output}: 8 bits, {after} instead of {before}; {found.zeros:,} of {found.count:,} "
+        f"weights are zero ({found.zeros / found.count:.2%}), in float {found.zeros_before:,} were",
+    )
+    _agreements(console, found.outputs, found.samples, found.against)
 
 
 def show_validation(console: Console, found: Validation) -> None:
@@ -239,16 +253,22 @@ def _zeros(console: Console, found: Validation) -> None:
 
 
 def _outputs(console: Console, found: Validation) -> None:
-    for output in found.outputs:
+    _agreements(console, found.outputs, found.samples)
+    if found.twin_error is not None:
+        _line(console, f"onnxruntime agrees with the sparse twin within {found.twin_error:.1e}")
+
+
+def _agreements(
+    console: Console, outputs: Sequence[Output], samples: int, against: str = "dense"
+) -> None:
+    for output in outputs:
         parts = [f"cosine {output.cosine:.4f}"]
         if output.kl is not None and output.agreement is not None:
             parts = [f"KL {output.kl:.4f}", *parts, f"same top-1 {output.agreement:.2%}"]
         _line(
             console,
-            f"Output {output.name} against dense, {found.samples:,} samples: {', '.join(parts)}",
+            f"Output {output.name} against {against}, {samples:,} samples: {', '.join(parts)}",
         )
-    if found.twin_error is not None:
-        _line(console, f"onnxruntime agrees with the sparse twin within {found.twin_error:.1e}")
 
 
 def _table(*titles: str, right: Sequence[int]) -> Table:

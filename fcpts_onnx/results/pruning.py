@@ -12,6 +12,7 @@ __all__ = [
     "Parity",
     "Progress",
     "PruneResult",
+    "Quantization",
     "Sizes",
     "Sparsity",
     "Validation",
@@ -227,6 +228,38 @@ class PruneResult:
     weight_values: WeightValues
     versions: dict[str, str]
     command: str | None = None
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """A model in 8 bits.
+
+    Attributes:
+        samples: that its ranges were taken from and its outputs compared on.
+        zeros_before: of the weights in float.
+        weights: their zeros now; small values have become some too.
+        against: the model that its outputs are held against.
+        file_bytes: of the float model and of this one.
+    """
+
+    source: str
+    output: str
+    samples: int
+    zeros_before: int
+    weights: tuple[Sparsity, ...]
+    against: str
+    outputs: tuple[Output, ...]
+    file_bytes: tuple[int, int]
+
+    @property
+    def count(self) -> int:
+        """How many values the weights have."""
+        return sum(weight.count for weight in self.weights)
+
+    @property
+    def zeros(self) -> int:
+        """How many of them are zero."""
+        return sum(weight.zeros for weight in self.weights)
 
 
 def silent(*_: object) -> None:

@@ -1,0 +1,121 @@
+"""A float model in 8 bits: zeros stay, outputs are near, and what cannot be is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+
+import fcpts_onnx
+from fcpts_onnx.cli import main
+from fcpts_onnx.errors import FcptsError, ModelError, OutputError
+from fcpts_onnx.model import load
+from fcpts_onnx.runtime import Runtime
+from tests import networks
+
+
+@pytest.fixture
+def sparse(place: Path) -> Path:
+    """Six of ten weights zero."""
+    fcpts_onnx.prune(
+        place / "in.onnx", place / "out.onnx", target=0.6, calib=place / "images",
+        recipe=str(place / "quick.toml"),
+    )  # fmt: skip
+    return place / "out.onnx"
+
+
+def test_zeros_stay_and_outputs_are_near(sparse: Path, place: Path) -> None:
+    found = fcpts_onnx.quantize(sparse, place / "out8.onnx", calib=place / "images")
+    before, after = load(sparse), load(place / "out8.onnx")
+    total = 0
+    for weight in found.weights:
+        stored = after.array(f"{weight.name}_quantized")
+        assert stored.dtype == np.int8
+        assert not stored[before.array(weight.name) == 0].any()
+        assert not after.array(f"{weight.name}_zero_point").any()
+        assert weight.zeros == int((stored == 0).sum())
+        total += weight.zeros
+    assert (found.zeros_before, found.count) == (192, 320)
+    assert found.zeros == total >= 192
+    assert found.outputs[0].cosine > 0.99
+    assert found.against == str(sparse)
+    image = networks.values(2, 3, 8, 8)
+    exact, rounded = (Runtime(model).run({"image": image})["scores"] for model in (before, after))
+    np.testing.assert_allclose(exact, rounded, atol=0.1 * np.abs(exact).max())
+
+
+def test_against_another_model(sparse: Path, place: Path) -> None:
+    found = fcpts_onnx.quantize(
+        sparse, place / "out8.onnx", calib=place / "images", against=place / "in.onnx"
+    )
+    itself = fcpts_onnx.quantize(sparse, place / "out8.onnx", calib=place / "images")
+    assert found.outputs[0].kl > itself.outputs[0].kl
+
+
+def test_external_data(place: Path) -> None:
+    onnx.save(networks.cnn(), str(place / "e.onnx"), save_as_external_data=True, size_threshold=100)
+    found = fcpts_onnx.quantize(place / "e.onnx", place / "e8.onnx", calib=place / "images")
+    assert found.file_bytes[0] > (place / "e.onnx").stat().st_size
+    (place / "e.onnx").unlink()
+    assert load(place / "e8.onnx").array("conv.w_quantized").dtype == np.int8
+
+
+def test_what_onnxruntime_cannot_quantize(
+    sparse: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("no such\n thing")
+
+    monkeypatch.setattr("fcpts_onnx.int8.quantize_static", refuse)
+    with pytest.raises(
+        ModelError, match=r"out\.onnx: onnxruntime cannot quantize it: no such thing"
+    ):
+        fcpts_onnx.quantize(sparse, place / "out8.onnx", calib=place / "images")
+    assert not (place / "out8.onnx").exists()
+    result = prune(place, "--then-quantize", str(place / "out8.onnx"))
+    assert result.exit_code == 1
+    assert f"The sparse model itself is in {place / 'out.onnx'}" in result.output
+
+
+def test_a_zero_that_does_not_stay_one(
+    sparse: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shifted(source: str, target: str, *_: object, **__: object) -> None:
+        proto = onnx.load(source)
+        for tensor in proto.graph.initializer:
+            if tensor.name == "conv.w":
+                array = onnx.numpy_helper.to_array(tensor) + np.float32(1)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(array, "conv.w"))
+        onnx.save(proto, target)
+
+    monkeypatch.setattr("fcpts_onnx.int8.quantize_static", shifted)
+    with pytest.raises(OutputError, match=r"gave zeros of 'conv.w' other values"):
+        fcpts_onnx.quantize(sparse, place / "out8.onnx", calib=place / "images")
+    assert not (place / "out8.onnx").exists()
+
+
+def test_nothing_that_is_read_is_replaced(sparse: Path, place: Path) -> None:
+    for target in (sparse, place / "in.onnx"):
+        with pytest.raises(FcptsError):
+            fcpts_onnx.quantize(sparse, target, calib=place / "images", against=place / "in.onnx")
+
+
+def prune(place: Path, *more: str) -> object:
+    return CliRunner().invoke(main, [
+        "prune", str(place / "in.onnx"), str(place / "out.onnx"), "--target", "0.6", "--calib",
+        str(place / "images"), "--recipe", str(place / "quick.toml"), *more,
+    ])  # fmt: skip
+
+
+def test_after_pruning(place: Path) -> None:
+    result = prune(place, "--then-quantize", str(place / "out8.onnx"))
+    assert result.exit_code == 0, result.output
+    last = result.output.splitlines()[-2:]
+    assert last[0].startswith(f"{place / 'out8.onnx'}: 8 bits, ")
+    assert "of 320 weights are zero" in last[0]
+    assert last[1].startswith(f"Output scores against {place / 'in.onnx'}, 16 samples: KL ")
+    for names in (("--then-quantize", "out.onnx"), ("--then-quantize", "in.onnx")):
+        assert prune(place, names[0], str(place / names[1])).exit_code == 2
