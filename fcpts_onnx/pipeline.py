@@ -30,6 +30,7 @@ from fcpts_onnx.methods import (
     allocated,
     allocation,
     check_pair,
+    check_pattern,
     recovered,
 )
 from fcpts_onnx.model import load
@@ -59,6 +60,7 @@ from fcpts_onnx.results import (
 )
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Loss
+from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.sparsity.reconstruct import Learned
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.team import Team, joined
@@ -77,8 +79,9 @@ def prune(
     model: PathLike,
     output: PathLike,
     *,
-    target: float,
+    target: float | None = None,
     calib: Data,
+    pattern: str = "unstructured",
     preprocess: Preprocess | str = "imagenet",
     recipe: Recipe | str = "default",
     allocate: str = LEARNED,
@@ -106,7 +109,9 @@ def prune(
         model: the dense ONNX file; it is never changed unless `output` names it too and
             `overwrite` is set.
         output: the sparse ONNX file to write.
-        target: the share of zeros, 0 to 1, over all weights that are pruned.
+        target: the share of zeros, 0 to 1, over all weights that are pruned; None with a pattern
+            that says it itself, as 2:4 does.
+        pattern: where zeros may lie, of `sparsity.pattern.PATTERNS`.
         calib: calibration data without labels: a folder of images or .npy, an .npz keyed by input
             name, a .npy, or an iterable of arrays or of dicts by input name.
         preprocess: a Preprocess, or the name of a preset or TOML file.
@@ -136,9 +141,10 @@ def prune(
         FcptsError: anything the user can put right; nothing has been written then.
     """
     target_path, clock = Path(output), Clock()
-    check_pair(allocate, reconstruct, time_budget)
-    rule = allocation(allocate)
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    check_pair(allocate, reconstruct, time_budget)
+    check_pattern(pattern, allocate, reconstruct, recipe)
+    rule = allocation(allocate)
     if augment is not None:
         recipe = replace(recipe, augment=tuple(augment))
     preprocess, torch_device = _preprocess(preprocess), device_of(device, engine)
@@ -152,7 +158,7 @@ def prune(
             check_target(target_path, dense.path, reads=reads, overwrite=overwrite)
             weights = weights_to_prune(dense, include, exclude, keep_dense)
             densities = None if hardware is None else target_densities(dense, weights, hardware)
-            budget = Budget.of(weights, target, densities)
+            budget = Budget.of(weights, target, densities, PATTERNS[pattern])
             twin = learning_twin(dense, weights, exclude)
         with clock("calibrate"):
             calibration = load_calibration(calib, dense, preprocess, samples=samples, seed=seed)
@@ -172,8 +178,9 @@ def prune(
         with clock("learn"):
             network.prepare(torch_device)
             task = Task(
-                network, calibration, weights, budget, recipe, heads, seed, team, features=features
-            )
+                network, calibration, weights, budget, recipe, heads, seed, team,
+                features=features, pattern=PATTERNS[pattern],
+            )  # fmt: skip
             task = allocated(task, rule)
             seconds = clock.left(time_budget, parity, len(calibration), team)
             learned = recovered(task, reconstruct, seconds=seconds, say=say, report=report)
@@ -183,7 +190,7 @@ def prune(
                 say(f"Recipe {recipe.name} cannot hold a target: it ends with {reached} zeros")
             twin.prepare(torch.device("cpu"))
             made = {
-                "version": versions()["fcpts-onnx"], "target": target, "zeros": zeros,
+                "version": versions()["fcpts-onnx"], "target": budget.target, "zeros": zeros,
                 "recipe": recipe.name, "allocate": allocate, "reconstruct": reconstruct,
                 "seed": seed,
             }  # fmt: skip
@@ -196,7 +203,8 @@ def prune(
     return PruneResult(
         source=str(model),
         output=str(target_path),
-        target=target,
+        target=budget.target,
+        pattern=pattern,
         hardware=hardware,
         holds_target=learned.holds_target,
         count=validation.count,

@@ -39,6 +39,7 @@ from fcpts_onnx.report.terminal import (
     show_pruning,
     show_quantization,
 )
+from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.team import is_first
 from fcpts_onnx.write import write_text
 
@@ -48,7 +49,9 @@ __all__: list[str] = []
 @main.command(short_help="Write a sparse copy of a model.")
 @click.argument("model", type=FILE)
 @click.argument("output", type=FILE)
-@click.option("--target", type=float, required=True, help="Share of zeros, between 0 and 1.")
+@click.option(
+    "--target", type=float, help="Share of zeros, between 0 and 1; 2:4 and 4:8 say it themselves."
+)
 @click.option(
     "--calib",
     required=True,
@@ -85,6 +88,7 @@ def prune(
     model: Path,
     output: Path,
     calib: Path,
+    pattern: str,
     preprocess: str,
     quantized: Path | None,
     report_file: Path | None,
@@ -100,12 +104,15 @@ def prune(
       fcpts-onnx prune in.onnx out.onnx --target 0.9 --calib images/ --preprocess tf
       fcpts-onnx prune in.onnx out.onnx --target 0.5 --calib inputs.npz --keep-dense first,last
       fcpts-onnx prune in.onnx out.onnx --target 0.7 --calib images/ --json run.json
+      fcpts-onnx prune in.onnx out.onnx --pattern 2:4 --calib images/
     """
     named = {
         "MODEL": None if model == output else model, "OUTPUT": output, "--json": json_file,
         "--report": report_file, "--then-quantize": quantized,
     }  # fmt: skip
     check_apart({name: file for name, file in named.items() if file is not None})
+    if options["target"] is None and not PATTERNS[pattern].is_fixed:
+        raise click.UsageError("Missing option '--target'.")
     settings = settings_of(preprocess, options)
     console = console_of(quiet)
     with progress_reporter(console) as report:
@@ -113,6 +120,7 @@ def prune(
             model,
             output,
             calib=calib,
+            pattern=pattern,
             preprocess=settings,
             say=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
             report=report,

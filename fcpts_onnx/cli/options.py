@@ -13,6 +13,7 @@ from fcpts_onnx.hardware import CHIPS
 from fcpts_onnx.methods import ALLOCATIONS, LEARNED, METHODS, NETWISE, RECONSTRUCTIONS
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.recipe import AUGMENTATIONS, recipe_names
+from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.write import check_target, check_text
 
 __all__ = [
@@ -254,7 +255,15 @@ report_option = click.option(
     metavar="FILE.html",
     help="Write a page with plots of what was done too.",
 )
+pattern_option = click.option(
+    "--pattern",
+    type=click.Choice(list(PATTERNS)),
+    default="unstructured",
+    show_default=True,
+    help="Where zeros may lie: N of M input channels kept, or blocks of 4 output channels.",
+)
 learning_options = _options(
+    pattern_option,
     click.option(
         "--recipe",
         default="default",

@@ -20,8 +20,10 @@ from fcpts_onnx.methods.stored import stored_rates
 from fcpts_onnx.methods.uniform import uniform
 from fcpts_onnx.methods.untouched import untouched
 from fcpts_onnx.methods.wanda import wanda
+from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Progress, silent
 from fcpts_onnx.sparsity.layerwise import Rule, layer_by_layer
+from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.sparsity.reconstruct import Learned, reconstruct
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.sparsity.thresholds import CostThresholds, FixedThresholds, ScoreThresholds, Start
@@ -37,6 +39,7 @@ __all__ = [
     "allocated",
     "allocation",
     "check_pair",
+    "check_pattern",
     "recovered",
 ]
 
@@ -141,6 +144,28 @@ def check_pair(allocate: str, reconstruct: str, time_budget: float | None) -> No
     if time_budget is not None and reconstruct != NETWISE:
         raise TargetError(
             f"--reconstruct {reconstruct} takes as long as it takes; leave out --time-budget."
+        )
+
+
+def check_pattern(pattern: str, allocate: str, reconstruct: str, recipe: Recipe) -> None:
+    """See that a pattern is known, and that the choices can keep to it.
+
+    Raises:
+        TargetError: there is no such pattern, or another method would break it.
+    """
+    if pattern not in PATTERNS:
+        raise TargetError(f"--pattern {pattern} is unknown; expected {', '.join(PATTERNS)}.")
+    if pattern == "unstructured":
+        return
+    if reconstruct in LAYERWISE:
+        raise TargetError(
+            f"--reconstruct {reconstruct} chooses zeros itself; with --pattern {pattern} use "
+            f"{NETWISE} or {NONE}."
+        )
+    if allocate == LEARNED and recipe.thresholds != "cost":
+        raise TargetError(
+            f"The recipe {recipe.name} learns masks in a way that keeps to no pattern; with "
+            f'--pattern {pattern} use one with thresholds = "cost".'
         )
 
 

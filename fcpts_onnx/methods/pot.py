@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fcpts_onnx.sparsity.budget import mask_of_smallest
 from fcpts_onnx.sparsity.layerwise import Moments, Sparse
+from fcpts_onnx.sparsity.mask import mask_of_smallest
 
 __all__ = ["least_squares"]
 

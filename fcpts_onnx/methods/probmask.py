@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fcpts_onnx.sparsity.budget import behind, counts_by_rank, mask_of_smallest
+from fcpts_onnx.sparsity.budget import counts_by_rank
+from fcpts_onnx.sparsity.mask import behind, mask_of_smallest
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.sparsity.thresholds import Thresholds, Values, along, rise
 

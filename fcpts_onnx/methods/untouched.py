@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from fcpts_onnx.sparsity.budget import mask_of_smallest
 from fcpts_onnx.sparsity.reconstruct import Learned
 from fcpts_onnx.sparsity.task import Task
 
@@ -17,6 +16,9 @@ def untouched(task: Task) -> Learned:
     assert counts is not None, "zeros have to be shared out before"
     stored = {weight.name: weight.value for weight in task.weights}
     dense = task.dense()
-    masks = {name: mask_of_smallest(value.abs(), counts[name]) for name, value in dense.items()}
+    masks = {
+        weight.name: task.pattern.mask(weight, dense[weight.name].abs(), counts[weight.name])
+        for weight in task.weights
+    }
     sparse = {name: torch.where(masks[name] != 0, value, 0.0) for name, value in dense.items()}
     return Learned({stored[name]: value.cpu() for name, value in sparse.items()})

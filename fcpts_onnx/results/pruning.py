@@ -194,6 +194,7 @@ class PruneResult:
 
     Attributes:
         target: the share of zeros asked for.
+        pattern: where they may lie.
         hardware: the chip whose densities were kept to, if any.
         holds_target: whether the method can end with just that share; STR and LTP cannot.
         zeros: how many zeros the file has, of `count` prunable values.
@@ -210,6 +211,7 @@ class PruneResult:
     source: str
     output: str
     target: float
+    pattern: str
     hardware: str | None
     holds_target: bool
     count: int

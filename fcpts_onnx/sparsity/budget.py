@@ -6,20 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fcpts_onnx.errors import TargetError
+from fcpts_onnx.sparsity.mask import kth_smallest
+from fcpts_onnx.sparsity.pattern import PATTERNS, Pattern
 from fcpts_onnx.weights import Weight
 
 __all__ = [
     "Budget",
-    "behind",
     "control_loss",
     "counts_by_rank",
-    "kth_smallest",
-    "mask_of_smallest",
 ]
 
 
@@ -33,6 +31,7 @@ class Budget:
         least: by layer, the zeros that are there already.
         most: by layer, so that it keeps at least one weight an output channel.
         useful: by layer, beyond which zeros gain nothing: as long as others have room for them.
+        unit: zeros come in multiples of this, in each layer and in all.
     """
 
     target: float
@@ -40,36 +39,47 @@ class Budget:
     least: Mapping[str, int]
     most: Mapping[str, int]
     useful: Mapping[str, int]
+    unit: int = 1
 
     @classmethod
     def of(
-        cls, weights: Sequence[Weight], target: float, densities: Mapping[str, float] | None = None
+        cls,
+        weights: Sequence[Weight],
+        target: float | None,
+        densities: Mapping[str, float] | None = None,
+        pattern: Pattern = PATTERNS["unstructured"],
     ) -> Budget:
         """The budget of a target on the selected weights.
 
         Args:
+            target: a share of zeros; None where the pattern says how many there are.
             densities: by layer, if known: the share of weights below which zeros gain nothing.
+            pattern: where zeros may lie.
 
         Raises:
             TargetError: the target is not between 0 and 1, is below the zeros already there, or
                 would empty a layer.
         """
+        count = sum(weight.count for weight in weights)
+        if target is None or pattern.is_fixed:
+            return cls._full(weights, target, pattern)
         if not 0 < target < 1:
             raise TargetError(f"The target is {target:g}; expected a share between 0 and 1.")
-        count = sum(weight.count for weight in weights)
-        zeros, present = round(target * count), sum(weight.zeros for weight in weights)
+        unit = pattern.unit
+        zeros, present = round(target * count / unit) * unit, sum(w.zeros for w in weights)
         if zeros < present:
             raise TargetError(
                 f"The target of {target:g} is below the {present / count:.4f} of zeros already "
                 f"there ({present} of {count} weights). Ask for more."
             )
-        most = {weight.name: max(weight.zeros, weight.count - _floor(weight)) for weight in weights}
+        most = {weight.name: _most(weight, pattern) for weight in weights}
         if zeros > sum(most.values()):
             raise TargetError(
                 f"The target of {target:g} would empty a layer: one weight an output channel is "
                 f"kept, so at most {sum(most.values()) / count:.4f} can be zero. Ask for less."
             )
-        least = {weight.name: weight.zeros for weight in weights}
+        # Zeros that are there may lie where the pattern has none.
+        least = {weight.name: weight.zeros if unit == 1 else 0 for weight in weights}
         useful = {
             weight.name: min(
                 most[weight.name],
@@ -78,9 +88,28 @@ class Budget:
                     math.floor(weight.count * (1 - (densities or {}).get(weight.name, 0.0))),
                 ),
             )
+            // unit
+            * unit
             for weight in weights
         }
-        return cls(target, zeros, least, most, useful)
+        return cls(target, zeros, least, most, useful, unit)
+
+    @classmethod
+    def _full(cls, weights: Sequence[Weight], target: float | None, pattern: Pattern) -> Budget:
+        """As many zeros as a pattern has that leaves no choice."""
+        count = sum(weight.count for weight in weights)
+        most = {weight.name: pattern.most(weight) for weight in weights}
+        share = sum(most.values()) / count
+        if not pattern.is_fixed:
+            raise TargetError("There is no target; give a share of zeros between 0 and 1.")
+        if not share:
+            raise TargetError("No layer has a whole group along its input channels to prune.")
+        if target is not None and round(target * count) != sum(most.values()):
+            raise TargetError(
+                f"The target is {target:g}; with the pattern {share:.6g} of the weights are zero, "
+                "no more and no less. Leave the target out."
+            )
+        return cls(share, sum(most.values()), dict.fromkeys(most, 0), most, most)
 
     def counts(self, wanted: Mapping[str, float], zeros: int | None = None) -> dict[str, int]:
         """Whole counts of zeros by layer, near the wanted ones and with exactly the right sum.
@@ -89,12 +118,16 @@ class Budget:
             wanted: zeros by layer, any real numbers; a layer beyond its bounds is held at them.
             zeros: the sum, by default the whole budget.
         """
+        unit = self.unit
         zeros = self.zeros if zeros is None else max(zeros, sum(self.least.values()))
+        zeros = round(zeros / unit)
         # What is useful is filled first, and only then what is not.
-        is_enough = zeros <= sum(self.useful.values())
-        low, high = (self.least, self.useful) if is_enough else (self.useful, self.most)
+        is_enough = zeros * unit <= sum(self.useful.values())
+        bounds = (self.least, self.useful) if is_enough else (self.useful, self.most)
+        low, high = ({name: value // unit for name, value in one.items()} for one in bounds)
         found = {
-            name: min(max(round(value), low[name]), high[name]) for name, value in wanted.items()
+            name: min(max(round(value / unit), low[name]), high[name])
+            for name, value in wanted.items()
         }
         # What rounding and bounds leave over goes to the layers in proportion to their room.
         while missing := zeros - sum(found.values()):
@@ -107,7 +140,7 @@ class Budget:
                 shares = {name: 1 for name in largest if room[name]}
             for name, share in shares.items():
                 found[name] += sign * share
-        return found
+        return {name: value * unit for name, value in found.items()}
 
 
 def control_loss(rates: Tensor, counts: Tensor, target: float) -> Tensor:
@@ -136,33 +169,11 @@ def counts_by_rank(scores: Mapping[str, Tensor], zeros: int) -> dict[str, float]
     return {name: below[name] + share * ties[name] for name in scores}
 
 
-def mask_of_smallest(sizes: Tensor, zeros: int) -> Tensor:
-    """A mask with exactly `zeros` zeros, where `sizes` are smallest; of ties the first ones."""
-    flat = sizes.flatten()
-    if zeros == 0:
-        return torch.ones_like(sizes)
-    threshold = kth_smallest(flat, zeros)
-    mask = flat > threshold
-    surplus = flat.numel() - int(mask.sum()) - zeros
-    if surplus:
-        ties = (flat == threshold).nonzero().flatten()
-        mask[ties[-surplus:]] = True
-    return mask.to(sizes.dtype).reshape(sizes.shape)
-
-
-def behind(mask: Tensor, values: Tensor) -> Tensor:
-    """M * W with exactly the mask's zeros: one that happens to be zero would be one too many."""
-    kept = torch.where(values == 0, torch.finfo(values.dtype).tiny, values)
-    return torch.where(mask != 0, kept, 0.0)
-
-
-def kth_smallest(values: Tensor, k: int) -> Tensor:
-    """The k-th smallest value, counted from 1, as a scalar tensor."""
-    flat = values.detach().flatten()
-    if flat.device.type != "cpu":
-        return flat.kthvalue(k).values
-    # Numpy's is five to eight times as fast, and needs no array of places.
-    return torch.from_numpy(np.partition(flat.numpy(), k - 1)[k - 1 : k]).squeeze()
+def _most(weight: Weight, pattern: Pattern) -> int:
+    """The most zeros a layer may have: the pattern's, and fewer where it would be emptied."""
+    room = weight.count - _floor(weight)
+    most = min(room, pattern.most(weight)) // pattern.unit * pattern.unit
+    return max(weight.zeros, most) if pattern.unit == 1 else most
 
 
 def _floor(weight: Weight) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 from fcpts_onnx.errors import UnsupportedError
 from fcpts_onnx.layers import Layer, layers
 from fcpts_onnx.results import Progress, silent
-from fcpts_onnx.sparsity.budget import behind
+from fcpts_onnx.sparsity.mask import behind
 from fcpts_onnx.sparsity.reconstruct import Learned
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.twin import Twin

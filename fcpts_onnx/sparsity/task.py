@@ -13,6 +13,7 @@ from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Head
 from fcpts_onnx.sparsity.network import Network
+from fcpts_onnx.sparsity.pattern import PATTERNS, Pattern
 from fcpts_onnx.team import ALONE, Team
 from fcpts_onnx.weights import Weight
 
@@ -32,6 +33,7 @@ class Task:
         team: the processes that share each batch.
         zeros: how many each weight shall have, by name; learned if None.
         features: how values inside the network are to be met, beside the outputs.
+        pattern: where zeros may lie.
     """
 
     network: Network
@@ -44,6 +46,7 @@ class Task:
     team: Team = ALONE
     zeros: Mapping[str, int] | None = None
     features: Sequence[Head] = ()
+    pattern: Pattern = PATTERNS["unstructured"]
 
     @property
     def device(self) -> torch.device:

@@ -21,8 +21,8 @@ from fcpts_onnx.sparsity.bridge import (
     rate,
     sample,
 )
-from fcpts_onnx.sparsity.budget import behind, control_loss, kth_smallest, mask_of_smallest
-from fcpts_onnx.sparsity.mask import apply_threshold
+from fcpts_onnx.sparsity.budget import control_loss
+from fcpts_onnx.sparsity.mask import apply_threshold, behind, kth_smallest, mask_of_smallest
 from fcpts_onnx.sparsity.task import Task
 
 __all__ = [
@@ -151,8 +151,9 @@ class ScoreThresholds(Thresholds):
 class _Ramped(Thresholds):
     """Masks that are set anew now and then while the sparsity rises, and then stay."""
 
-    def __init__(self, values: Values, recipe: Recipe) -> None:
-        self._recipe = recipe
+    def __init__(self, values: Values, task: Task) -> None:
+        self._recipe, self._pattern = task.recipe, task.pattern
+        self._weights = {weight.name: weight for weight in task.weights}
         self._steps = 0
         self._settled = False
         self._masks = {name: torch.ones_like(value) for name, value in values.items()}
@@ -177,6 +178,12 @@ class _Ramped(Thresholds):
         """Go on to a share of the ramp."""
         self._set_masks(values, rise(ramp))
 
+    def _ranked(self, name: str, value: Tensor) -> Tensor:
+        return self._pattern.ranked(self._weights[name], value.detach().abs())
+
+    def _mask(self, name: str, value: Tensor, zeros: int) -> Tensor:
+        return self._pattern.mask(self._weights[name], value.detach().abs(), zeros)
+
     @abstractmethod
     def _set_masks(self, values: Values, share: float) -> None:
         """Set masks with this share of all zeros."""
@@ -196,11 +203,14 @@ class CostThresholds(_Ramped):
     """
 
     def __init__(self, values: Values, task: Task) -> None:
-        super().__init__(values, task.recipe)
+        super().__init__(values, task)
         self._budget, self._team = task.budget, task.team
         self._moved = 0.0
         share = task.budget.zeros / sum(value.numel() for value in values.values())
-        self._logs = {name: _log_quantile(value, share) for name, value in values.items()}
+        self._logs = {
+            name: _log_quantile(self._ranked(name, value), share, task.budget.most[name])
+            for name, value in values.items()
+        }
         self._costs = dict.fromkeys(values, (0.0, 0.0))
         self._thresholds: dict[str, Tensor] = {}
 
@@ -243,19 +253,20 @@ class CostThresholds(_Ramped):
         zeros = max(round(share * self._budget.zeros), sum(self._budget.least.values()))
         counts = [value.numel() for value in values.values()]
         scaled = torch.empty(sum(counts), device=next(iter(values.values())).device)
-        for part, (name, value) in zip(scaled.split(counts), values.items(), strict=True):
-            torch.div(value.detach().flatten().abs(), math.exp(self._logs[name]), out=part)
+        ranks = {name: self._ranked(name, value) for name, value in values.items()}
+        for part, (name, rank) in zip(scaled.split(counts), ranks.items(), strict=True):
+            torch.div(rank.flatten(), math.exp(self._logs[name]), out=part)
         factor = float(kth_smallest(scaled, max(1, zeros)))
         del scaled  # as large as all weights together
         wanted = {
-            name: float((value.detach().abs() <= factor * math.exp(self._logs[name])).sum())
-            for name, value in values.items()
+            name: float((rank <= factor * math.exp(self._logs[name])).sum())
+            for name, rank in ranks.items()
         }
         counted = self._budget.counts(wanted, zeros)
-        sizes = {name: values[name].detach().abs() for name in counted}
-        self._masks = {name: mask_of_smallest(sizes[name], counted[name]) for name in counted}
+        self._masks = {name: self._mask(name, values[name], counted[name]) for name in counted}
         self._thresholds = {
-            name: (sizes[name] * (1 - mask)).amax() for name, mask in self._masks.items()
+            name: torch.where(mask == 0, ranks[name], 0.0).amax()
+            for name, mask in self._masks.items()
         }
 
 
@@ -263,13 +274,13 @@ class FixedThresholds(_Ramped):
     """Thresholds that give each layer a fixed count of zeros, reached along the same cubic ramp."""
 
     def __init__(self, values: Values, task: Task) -> None:
-        super().__init__(values, task.recipe)
+        super().__init__(values, task)
         assert task.zeros is not None, "zeros have to be shared out before"
         self._zeros = task.zeros
 
     def _set_masks(self, values: Values, share: float) -> None:
         self._masks = {
-            name: mask_of_smallest(value.abs(), round(share * self._zeros[name]))
+            name: self._mask(name, value, round(share * self._zeros[name]))
             for name, value in values.items()
         }
 
@@ -284,9 +295,11 @@ def rise(ramp: float) -> float:
     return 1 - (1 - ramp) ** 3
 
 
-def _log_quantile(value: Tensor, share: float) -> float:
-    """The logarithm of the threshold that takes a share of a layer's weights."""
-    threshold = kth_smallest(value.abs(), max(1, round(share * value.numel())))
+def _log_quantile(sizes: Tensor, share: float, most: int) -> float:
+    """The logarithm of the threshold that takes a share of a layer's weights, as far as it may."""
+    if not most:
+        return 0.0
+    threshold = kth_smallest(sizes, max(1, min(most, round(share * sizes.numel()))))
     return math.log(float(threshold.clamp_min(1e-12)))
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fcpts_onnx.errors import TargetError
-from fcpts_onnx.sparsity.budget import Budget, control_loss, mask_of_smallest
+from fcpts_onnx.sparsity.budget import Budget, control_loss
+from fcpts_onnx.sparsity.mask import mask_of_smallest
 from fcpts_onnx.weights import Weight
 
 

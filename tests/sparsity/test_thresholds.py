@@ -32,17 +32,17 @@ def layers(**scales: float) -> dict[str, Tensor]:
     }
 
 
-def budget(values: dict[str, Tensor], target: float) -> Budget:
-    weights = [
+def weights_of(values: dict[str, Tensor]) -> list[Weight]:
+    return [
         Weight(name, tuple(value.shape), "float32", "Gemm", ("n",), 0, 0)
         for name, value in values.items()
     ]
-    return Budget.of(weights, target)
 
 
 def task(values: dict[str, Tensor], target: float, recipe: Recipe, **options: object) -> Task:
     """What thresholds ask of a task: no network, no samples."""
-    return Task(None, None, (), budget(values, target), recipe, (), **options)
+    weights = weights_of(values)
+    return Task(None, None, weights, Budget.of(weights, target), recipe, (), **options)
 
 
 def parameters(thresholds: Thresholds) -> list[nn.Parameter]:
