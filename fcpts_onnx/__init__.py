@@ -2,9 +2,12 @@
 
 from fcpts_onnx.compare import compare
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.pipeline import bench, diff, evaluate, inspect, prune, quantize, validate
+from fcpts_onnx.examine import bench, diff, evaluate, inspect, validate
+from fcpts_onnx.int8 import quantize
+from fcpts_onnx.pipeline import prune
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
+from fcpts_onnx.rehearsal import rehearse
 from fcpts_onnx.results import (
     Comparison,
     Difference,
@@ -16,6 +19,7 @@ from fcpts_onnx.results import (
     Progress,
     PruneResult,
     Quantization,
+    Rehearsal,
     Sparsity,
     Trial,
     Validation,
@@ -36,6 +40,7 @@ __all__ = [
     "PruneResult",
     "Quantization",
     "Recipe",
+    "Rehearsal",
     "Sparsity",
     "Trial",
     "Validation",
@@ -46,6 +51,7 @@ __all__ = [
     "inspect",
     "prune",
     "quantize",
+    "rehearse",
     "to_json",
     "validate",
 ]

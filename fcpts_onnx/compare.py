@@ -15,9 +15,10 @@ from typing import Any
 
 from fcpts_onnx.calibration import load_calibration
 from fcpts_onnx.errors import CalibrationError, FcptsError, OutputError, TargetError
+from fcpts_onnx.examine import evaluate
 from fcpts_onnx.methods import METHODS, Method
-from fcpts_onnx.model import load
-from fcpts_onnx.pipeline import PathLike, evaluate, prune
+from fcpts_onnx.model import PathLike, load
+from fcpts_onnx.pipeline import prune
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.report.comparison import markdown, page
@@ -135,7 +136,7 @@ def compare(
     folder = Path(out)
     if data is None and (labels, boxes, detector, label_offset) != (None, None, None, 0):
         raise CalibrationError("Labels, boxes or a detector are given, but no images: add --data.")
-    settings = preprocess if isinstance(preprocess, Preprocess) else Preprocess.named(preprocess)
+    settings = Preprocess.of(preprocess)
     if detector is not None:
         settings = replace(settings, fit="stretch")  # as it is measured
     setting = _Setting(

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.pipeline import evaluate, prune
+from fcpts_onnx.examine import evaluate
+from fcpts_onnx.pipeline import prune
 from fcpts_onnx.results import Evaluation, Progress, PruneResult, silent
 from fcpts_onnx.team import started_processes
 

@@ -12,18 +12,52 @@ from typing import Any
 import numpy as np
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-from fcpts_onnx.calibration import Calibration
+from fcpts_onnx.calibration import Calibration, Data, load_calibration
 from fcpts_onnx.errors import ModelError, OutputError
-from fcpts_onnx.model import Model, load
+from fcpts_onnx.model import Model, PathLike, load
+from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.results import Quantization, Sparsity
 from fcpts_onnx.runtime import as_arrays
 from fcpts_onnx.validate import validate_models
-from fcpts_onnx.weights import Weight, count_zeros
-from fcpts_onnx.write import staged
+from fcpts_onnx.weights import Weight, count_zeros, find_weights
+from fcpts_onnx.write import check_target, staged
 
-__all__ = ["quantize_model"]
+__all__ = ["quantize"]
 
 _SUFFIX = "_quantized"  # of the names that onnxruntime gives
+
+
+def quantize(
+    model: PathLike,
+    output: PathLike,
+    *,
+    calib: Data,
+    preprocess: Preprocess | str = "imagenet",
+    against: PathLike | None = None,
+    samples: int = 500,
+    seed: int = 0,
+    threads: int = 0,
+) -> Quantization:
+    """Write a float model in 8 bits by onnxruntime's static quantizer; zeros stay zeros.
+
+    Args:
+        model: a float model, sparse or not.
+        output: the file to write, with QuantizeLinear and DequantizeLinear around each layer.
+        calib, preprocess: as for `prune`.
+        against: the model whose outputs it is held against; `model` itself if None.
+        samples: how many to take ranges from, and to compare on.
+
+    Raises:
+        FcptsError: a file cannot be read or written, or onnxruntime cannot quantize the model.
+    """
+    loaded, target = load(model), Path(output)
+    origin = loaded if against is None else load(against)
+    check_target(target, loaded.path, reads=[*loaded.files, *origin.files])
+    calibration = load_calibration(
+        calib, loaded, Preprocess.of(preprocess), samples=samples, seed=seed
+    )
+    weights = [weight for weight in find_weights(loaded) if weight.excluded is None]
+    return _quantized(loaded, target, weights, calibration, against=origin, threads=threads)
 
 
 class _Samples:
@@ -37,7 +71,7 @@ class _Samples:
         return None if batch is None else as_arrays(batch)
 
 
-def quantize_model(
+def _quantized(
     model: Model,
     target: Path,
     weights: Sequence[Weight],

@@ -26,6 +26,7 @@ __all__ = [
     "STAMP",
     "InputSpec",
     "Model",
+    "PathLike",
     "constant_tensors",
     "external_bytes",
     "load",
@@ -35,6 +36,8 @@ __all__ = [
 ]
 
 OLDEST_OPSET = 7
+PathLike = str | os.PathLike[str]
+
 STAMP = "fcpts-onnx"
 """The entry of a file's metadata that says how it was made sparse."""
 

@@ -1,4 +1,4 @@
-"""prune, inspect, validate and evaluate: the steps of the data flow, one line each."""
+"""prune: the steps of the data flow, one line each."""
 
 from __future__ import annotations
 
@@ -11,18 +11,9 @@ from pathlib import Path
 import torch
 
 from fcpts_onnx.calibration import Calibration, Data, load_calibration
-from fcpts_onnx.difference import difference
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.evaluate import (
-    check_installed,
-    evaluate_classifier,
-    evaluate_detector,
-    measure_latency,
-    read_detector,
-)
-from fcpts_onnx.evidence import versions, ways_to_store
+from fcpts_onnx.evidence import versions
 from fcpts_onnx.hardware import target_densities
-from fcpts_onnx.int8 import quantize_model
 from fcpts_onnx.machine import Clock, device_of, limited_threads
 from fcpts_onnx.methods import (
     LEARNED,
@@ -33,12 +24,11 @@ from fcpts_onnx.methods import (
     check_pattern,
     recovered,
 )
-from fcpts_onnx.model import load
+from fcpts_onnx.model import PathLike, load
 from fcpts_onnx.parity import check_parity
 from fcpts_onnx.preparation import (
     features_of,
     heads_of,
-    heads_tried_out,
     learning_twin,
     network_of,
     weights_to_prune,
@@ -48,14 +38,8 @@ from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.publish import publish
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import (
-    Difference,
-    Evaluation,
-    Inspection,
-    Latency,
     Progress,
     PruneResult,
-    Quantization,
-    Validation,
     silent,
 )
 from fcpts_onnx.sparsity.budget import Budget
@@ -64,15 +48,11 @@ from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.sparsity.reconstruct import Learned
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.team import Team, joined
-from fcpts_onnx.validate import COMPARED, validate_models
-from fcpts_onnx.weights import find_weights, learned_along, select
 from fcpts_onnx.write import check_target
 
-__all__ = ["bench", "diff", "evaluate", "inspect", "prune", "quantize", "validate"]
+__all__ = ["prune"]
 
 _FEW_SAMPLES = 64
-
-PathLike = str | os.PathLike[str]
 
 
 def prune(
@@ -147,7 +127,7 @@ def prune(
     rule = allocation(allocate)
     if augment is not None:
         recipe = replace(recipe, augment=tuple(augment))
-    preprocess, torch_device = _preprocess(preprocess), device_of(device, engine)
+    preprocess, torch_device = Preprocess.of(preprocess), device_of(device, engine)
     with limited_threads(threads), joined() as team:
         with clock("load"):
             dense = load(model)
@@ -214,6 +194,7 @@ def prune(
         reconstruct=reconstruct,
         seed=seed,
         calibration=calibration.describe(),
+        samples=len(calibration),
         skipped=calibration.skipped,
         parity=parity,
         validation=validation,
@@ -231,187 +212,6 @@ def _zeros(learned: Learned, task: Task) -> int:
         return task.budget.zeros
     found = [learned.tensors[weight.value] for weight in task.weights]
     return sum(value.numel() - int(value.count_nonzero()) for value in found)
-
-
-def inspect(
-    model: PathLike,
-    *,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    keep_dense: Sequence[str] = (),
-    hardware: str | None = None,
-    sizes: bool = False,
-) -> Inspection:
-    """List what can be pruned in a model, and why the rest cannot.
-
-    Args:
-        hardware: a chip of `hardware.CHIPS`, to say from where on zeros save no more time on it.
-        sizes: say what the weights take in several ways to store them, too.
-
-    Raises:
-        FcptsError: the model cannot be loaded, or a glob matches nothing.
-    """
-    loaded = load(model)
-    weights = select(find_weights(loaded), include, exclude, keep_dense)
-    heads, obstacle = heads_tried_out(loaded, weights, exclude)
-    return Inspection(
-        model=str(model),
-        opset=loaded.opsets[""],
-        inputs=tuple(
-            f"{spec.name}: {spec.dtype} "
-            f"{list(spec.shape) if spec.shape is not None else 'of any shape'}".replace("None", "?")
-            for spec in loaded.inputs
-        ),
-        weights=tuple(weights),
-        along=tuple(learned_along(loaded, weights, exclude)),
-        heads=heads,
-        obstacle=obstacle,
-        densities={} if hardware is None else target_densities(loaded, weights, hardware),
-        sizes=ways_to_store(loaded, weights) if sizes else (),
-    )
-
-
-def diff(first: PathLike, second: PathLike) -> Difference:
-    """What differs between two files: values of tensors, one by one, and parts of the rest.
-
-    Raises:
-        FcptsError: a file cannot be loaded.
-    """
-    return difference(load(first), load(second))
-
-
-def validate(
-    dense: PathLike,
-    sparse: PathLike,
-    *,
-    calib: Data,
-    preprocess: Preprocess | str = "imagenet",
-    samples: int = COMPARED,
-    seed: int = 0,
-    threads: int = 0,
-) -> Validation:
-    """Hold a sparse file against its dense origin: zeros, what changed, how outputs differ.
-
-    Raises:
-        FcptsError: a file cannot be loaded or run, or the two have different outputs.
-    """
-    origin = load(dense)
-    calibration = load_calibration(
-        calib, origin, _preprocess(preprocess), samples=samples, seed=seed
-    )
-    weights = [weight for weight in find_weights(origin) if weight.name in origin.tensors]
-    return validate_models(
-        origin, load(sparse), calibration, weights, samples=samples, threads=threads
-    )
-
-
-def evaluate(
-    model: PathLike,
-    *,
-    data: PathLike,
-    preprocess: Preprocess | str = "imagenet",
-    labels: PathLike | None = None,
-    label_offset: int = 0,
-    boxes: PathLike | None = None,
-    detector: PathLike | None = None,
-    threads: int = 0,
-    report: Callable[[int, int], None] = silent,
-) -> Evaluation:
-    """Accuracy on labelled images: of a classifier, or, with `boxes` and `detector`, of one.
-
-    Args:
-        data: images, of a classifier in folders named after their class unless `labels` says so.
-        labels: the classes in order, one a line, or a .csv with the columns file and label; of
-            boxes, what the numbers in their .txt files stand for.
-        label_offset: the place of the first class among the scores.
-        boxes: a folder with an .xml (PASCAL VOC) or .txt (YOLO) for each image.
-        detector: a TOML file that says what the outputs mean.
-        report: told how many images of how many are done.
-
-    Raises:
-        FcptsError: the model or the images cannot be read, or do not fit each other.
-    """
-    loaded, settings, folder = load(model), _preprocess(preprocess), Path(data)
-    names = None if labels is None else Path(labels)
-    if boxes is None and detector is None:
-        return evaluate_classifier(
-            loaded, folder, settings, labels=names, offset=label_offset, threads=threads,
-            report=report,
-        )  # fmt: skip
-    if boxes is None or detector is None:
-        raise FcptsError("A detector needs both --boxes and --detector.")
-    if label_offset:
-        raise FcptsError("--label-offset is for classifiers; a detector's file has first_label.")
-    return evaluate_detector(
-        loaded, folder, Path(boxes), read_detector(Path(detector)), settings, names=names,
-        threads=threads, report=report,
-    )  # fmt: skip
-
-
-def quantize(
-    model: PathLike,
-    output: PathLike,
-    *,
-    calib: Data,
-    preprocess: Preprocess | str = "imagenet",
-    against: PathLike | None = None,
-    samples: int = 500,
-    seed: int = 0,
-    threads: int = 0,
-) -> Quantization:
-    """Write a float model in 8 bits by onnxruntime's static quantizer; zeros stay zeros.
-
-    Args:
-        model: a float model, sparse or not.
-        output: the file to write, with QuantizeLinear and DequantizeLinear around each layer.
-        calib, preprocess: as for `prune`.
-        against: the model whose outputs it is held against; `model` itself if None.
-        samples: how many to take ranges from, and to compare on.
-
-    Raises:
-        FcptsError: a file cannot be read or written, or onnxruntime cannot quantize the model.
-    """
-    loaded, target = load(model), Path(output)
-    origin = loaded if against is None else load(against)
-    check_target(target, loaded.path, reads=[*loaded.files, *origin.files])
-    calibration = load_calibration(
-        calib, loaded, _preprocess(preprocess), samples=samples, seed=seed
-    )
-    weights = [weight for weight in find_weights(loaded) if weight.excluded is None]
-    return quantize_model(loaded, target, weights, calibration, against=origin, threads=threads)
-
-
-def bench(
-    dense: PathLike,
-    sparse: PathLike,
-    *,
-    engines: Sequence[str] = ("ort",),
-    runs: int = 100,
-    threads: int = 1,
-    size: tuple[int, int] | None = None,
-    report: Callable[[int, int], None] = silent,
-) -> Latency:
-    """How long a dense and a sparse model take on the engines at hand, measured in turns.
-
-    Args:
-        engines: names of `evaluate.ENGINES`.
-        runs: how often each model is timed on each engine.
-        threads: of each engine.
-        size: height and width of images, where the graph leaves them open.
-        report: told how many turns of how many are over.
-
-    Raises:
-        FcptsError: a file cannot be loaded, or an engine is not installed.
-    """
-    for engine in engines:
-        check_installed(engine)
-    return measure_latency(
-        load(dense), load(sparse), engines, runs=runs, threads=threads, size=size, report=report
-    )
-
-
-def _preprocess(choice: Preprocess | str) -> Preprocess:
-    return choice if isinstance(choice, Preprocess) else Preprocess.named(choice)
 
 
 def _check_shares(batch: int, team: Team) -> None:

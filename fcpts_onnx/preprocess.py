@@ -87,6 +87,15 @@ class Preprocess:
             raise RecipeError("Preprocessing: size and resize must be above zero.")
 
     @classmethod
+    def of(cls, choice: Preprocess | str) -> Preprocess:
+        """A preprocessing, or the one of a name.
+
+        Raises:
+            RecipeError: as `named`.
+        """
+        return choice if isinstance(choice, Preprocess) else cls.named(choice)
+
+    @classmethod
     def named(cls, name: str) -> Preprocess:
         """A preset by name, or the preprocessing stored in a TOML file.
 

@@ -15,7 +15,7 @@ EVERYONE = {"errors", "recipe", "results", "texts"}
 
 # Module or folder -> what of the package it may import, besides itself and EVERYONE.
 ALLOWED = {
-    "__init__": {"compare", "pipeline", "preprocess"},
+    "__init__": {"compare", "examine", "int8", "pipeline", "preprocess", "rehearsal"},
     "__main__": {"cli"},
     "errors": set(),
     "recipe": set(),
@@ -48,7 +48,7 @@ ALLOWED = {
     },
     "evidence": {"hardware", "model", "sparsity", "weights"},
     "machine": {"team", "validate"},
-    "int8": {"calibration", "model", "runtime", "validate", "weights", "write"},
+    "int8": {"calibration", "model", "preprocess", "runtime", "validate", "weights", "write"},
     "evaluate": {"model", "ops", "preprocess", "sources", "runtime", "sparsity"},
     "report": set(),
     "team": set(),
@@ -58,16 +58,22 @@ ALLOWED = {
     "methods": {"sparsity"},
     "hardware": {"model", "weights"},
     "pipeline": {
-        "difference", "evidence", "hardware", "int8", "machine", "methods",
-        "model", "weights", "preparation", "preprocess", "calibration", "sparsity", "write",
-        "parity", "validate", "evaluate", "publish", "team",
+        "evidence", "hardware", "machine", "methods", "model", "preparation", "preprocess",
+        "calibration", "sparsity", "write", "parity", "publish", "team",
+    },
+    "rehearsal": {"methods", "model", "pipeline", "sparsity"},
+    "examine": {
+        "calibration", "difference", "evaluate", "evidence", "hardware", "model", "preparation",
+        "preprocess", "validate", "weights",
     },
     "publish": {
         "model", "weights", "ops", "twin", "calibration", "sparsity", "write",
         "evidence", "parity", "validate",
     },
-    "compare": {"calibration", "methods", "model", "pipeline", "preprocess", "report", "write"},
-    "demo": {"pipeline", "team"},
+    "compare": {
+        "calibration", "examine", "methods", "model", "pipeline", "preprocess", "report", "write",
+    },
+    "demo": {"examine", "pipeline", "team"},
     "cli": {
         "compare", "demo", "hardware", "methods", "preprocess", "report", "sparsity", "write",
         "pipeline", "team",

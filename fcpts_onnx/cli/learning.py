@@ -38,6 +38,7 @@ from fcpts_onnx.report.terminal import (
     show_evaluation,
     show_pruning,
     show_quantization,
+    show_rehearsal,
 )
 from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.team import is_first
@@ -78,6 +79,9 @@ __all__: list[str] = []
     metavar="FILE.onnx",
     help="Write the sparse model in 8 bits too, as quantize does.",
 )
+@click.option(
+    "--dry-run", is_flag=True, help="Only say how long it would take and how much memory."
+)
 @click.option("--stamp", is_flag=True, help="Say in OUTPUT's metadata how it was made.")
 @report_option
 @output_options
@@ -90,6 +94,7 @@ def prune(
     calib: Path,
     pattern: str,
     preprocess: str,
+    dry_run: bool,
     quantized: Path | None,
     report_file: Path | None,
     json_file: Path | None,
@@ -115,17 +120,20 @@ def prune(
         raise click.UsageError("Missing option '--target'.")
     settings = settings_of(preprocess, options)
     console = console_of(quiet)
+    options |= {
+        "calib": calib,
+        "pattern": pattern,
+        "preprocess": settings,
+        "say": lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+    }
+    if dry_run:
+        del options["overwrite"]
+        expected = fcpts_onnx.rehearse(model, **options)
+        show_rehearsal(console, expected)
+        write_json(json_file, expected)
+        return
     with progress_reporter(console) as report:
-        result = fcpts_onnx.prune(
-            model,
-            output,
-            calib=calib,
-            pattern=pattern,
-            preprocess=settings,
-            say=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
-            report=report,
-            **options,
-        )
+        result = fcpts_onnx.prune(model, output, report=report, **options)
     result = replace(result, command=context.meta[COMMAND])
     show_pruning(console, result)
     write_json(json_file, result)

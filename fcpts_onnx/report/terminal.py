@@ -18,6 +18,7 @@ from fcpts_onnx.results import (
     Output,
     PruneResult,
     Quantization,
+    Rehearsal,
     Timing,
     Validation,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "show_latency",
     "show_pruning",
     "show_quantization",
+    "show_rehearsal",
     "show_validation",
 ]
 
@@ -93,6 +95,17 @@ def show_pruning(console: Console, result: PruneResult) -> None:
     _outputs(console, result.validation)
     times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.seconds.items())
     _line(console, f"Seconds: {times}; in all {sum(result.seconds.values()):.1f}")
+
+
+def show_rehearsal(console: Console, found: Rehearsal) -> None:
+    """What a run would come to."""
+    memory = "" if found.peak_bytes is None else f"; {in_bytes(found.peak_bytes)} of memory"
+    _line(
+        console,
+        f"It would make {found.zeros:,} of {found.count:,} weights zero ({found.target:.4%}) in "
+        f"{found.steps:,} steps of {1000 * found.pace:.0f} ms: {found.seconds / 60:.1f} minutes in "
+        f"all{memory}. Nothing was written.",
+    )
 
 
 def show_quantization(console: Console, found: Quantization) -> None:

@@ -13,6 +13,7 @@ __all__ = [
     "Progress",
     "PruneResult",
     "Quantization",
+    "Rehearsal",
     "Sizes",
     "Sparsity",
     "Validation",
@@ -201,6 +202,7 @@ class PruneResult:
         allocate: how they were shared among layers.
         reconstruct: how accuracy was won back.
         seconds: time by step of the data flow.
+        samples: how many the calibration set has.
         skipped: calibration files that could not be read.
         settings: the recipe's.
         weight_values: what became of the pruned weights' values.
@@ -221,6 +223,7 @@ class PruneResult:
     reconstruct: str
     seed: int
     calibration: str
+    samples: int
     skipped: tuple[str, ...]
     parity: Parity
     validation: Validation
@@ -230,6 +233,27 @@ class PruneResult:
     weight_values: WeightValues
     versions: dict[str, str]
     command: str | None = None
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a run would come to.
+
+    Attributes:
+        zeros: how many of `count` prunable values.
+        pace: seconds a step, from a few steps.
+        seconds: of the whole run, with reading and writing.
+        peak_bytes: the most memory that was taken; None where the system does not tell.
+    """
+
+    source: str
+    target: float
+    count: int
+    zeros: int
+    steps: int
+    pace: float
+    seconds: float
+    peak_bytes: int | None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from fcpts_onnx.sparsity.student import Student
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.sparsity.thresholds import Start, Thresholds
 
-__all__ = ["Learned", "reconstruct"]
+__all__ = ["Learned", "reconstruct", "steps_of"]
 
 _PARTS = (1, 2, 4)  # what the learning rate is divided by, while it proves too high
 
@@ -63,7 +63,7 @@ def reconstruct(
     """
     fallback = Fallback(task, start)
     run = _Run(
-        Course(_steps(len(task.calibration), task.recipe), seconds, task.team),
+        Course(steps_of(len(task.calibration), task.recipe), seconds, task.team),
         _batches(task),
         Meter(task.team, _of_nothing(task), report),
     )
@@ -139,7 +139,8 @@ def _of_nothing(task: Task) -> float:
     return float(loss) or math.inf
 
 
-def _steps(samples: int, recipe: Recipe) -> int:
+def steps_of(samples: int, recipe: Recipe) -> int:
+    """How many steps a recipe takes with so many samples."""
     a_pass = max(1, samples // recipe.batch_size)
     return max(recipe.min_steps, round(recipe.epochs * a_pass))
 

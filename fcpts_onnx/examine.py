@@ -1,0 +1,180 @@
+"""What can be asked of files: inspect, diff, validate, evaluate, bench."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fcpts_onnx.calibration import Data, load_calibration
+from fcpts_onnx.difference import difference
+from fcpts_onnx.errors import FcptsError
+from fcpts_onnx.evaluate import (
+    check_installed,
+    evaluate_classifier,
+    evaluate_detector,
+    measure_latency,
+    read_detector,
+)
+from fcpts_onnx.evidence import ways_to_store
+from fcpts_onnx.hardware import target_densities
+from fcpts_onnx.model import PathLike, load
+from fcpts_onnx.preparation import (
+    heads_tried_out,
+)
+from fcpts_onnx.preprocess import Preprocess
+from fcpts_onnx.results import (
+    Difference,
+    Evaluation,
+    Inspection,
+    Latency,
+    Validation,
+    silent,
+)
+from fcpts_onnx.validate import COMPARED, validate_models
+from fcpts_onnx.weights import find_weights, learned_along, select
+
+__all__ = ["bench", "diff", "evaluate", "inspect", "validate"]
+
+
+def inspect(
+    model: PathLike,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    keep_dense: Sequence[str] = (),
+    hardware: str | None = None,
+    sizes: bool = False,
+) -> Inspection:
+    """List what can be pruned in a model, and why the rest cannot.
+
+    Args:
+        hardware: a chip of `hardware.CHIPS`, to say from where on zeros save no more time on it.
+        sizes: say what the weights take in several ways to store them, too.
+
+    Raises:
+        FcptsError: the model cannot be loaded, or a glob matches nothing.
+    """
+    loaded = load(model)
+    weights = select(find_weights(loaded), include, exclude, keep_dense)
+    heads, obstacle = heads_tried_out(loaded, weights, exclude)
+    return Inspection(
+        model=str(model),
+        opset=loaded.opsets[""],
+        inputs=tuple(
+            f"{spec.name}: {spec.dtype} "
+            f"{list(spec.shape) if spec.shape is not None else 'of any shape'}".replace("None", "?")
+            for spec in loaded.inputs
+        ),
+        weights=tuple(weights),
+        along=tuple(learned_along(loaded, weights, exclude)),
+        heads=heads,
+        obstacle=obstacle,
+        densities={} if hardware is None else target_densities(loaded, weights, hardware),
+        sizes=ways_to_store(loaded, weights) if sizes else (),
+    )
+
+
+def diff(first: PathLike, second: PathLike) -> Difference:
+    """What differs between two files: values of tensors, one by one, and parts of the rest.
+
+    Raises:
+        FcptsError: a file cannot be loaded.
+    """
+    return difference(load(first), load(second))
+
+
+def validate(
+    dense: PathLike,
+    sparse: PathLike,
+    *,
+    calib: Data,
+    preprocess: Preprocess | str = "imagenet",
+    samples: int = COMPARED,
+    seed: int = 0,
+    threads: int = 0,
+) -> Validation:
+    """Hold a sparse file against its dense origin: zeros, what changed, how outputs differ.
+
+    Raises:
+        FcptsError: a file cannot be loaded or run, or the two have different outputs.
+    """
+    origin = load(dense)
+    calibration = load_calibration(
+        calib, origin, Preprocess.of(preprocess), samples=samples, seed=seed
+    )
+    weights = [weight for weight in find_weights(origin) if weight.name in origin.tensors]
+    return validate_models(
+        origin, load(sparse), calibration, weights, samples=samples, threads=threads
+    )
+
+
+def evaluate(
+    model: PathLike,
+    *,
+    data: PathLike,
+    preprocess: Preprocess | str = "imagenet",
+    labels: PathLike | None = None,
+    label_offset: int = 0,
+    boxes: PathLike | None = None,
+    detector: PathLike | None = None,
+    threads: int = 0,
+    report: Callable[[int, int], None] = silent,
+) -> Evaluation:
+    """Accuracy on labelled images: of a classifier, or, with `boxes` and `detector`, of one.
+
+    Args:
+        data: images, of a classifier in folders named after their class unless `labels` says so.
+        labels: the classes in order, one a line, or a .csv with the columns file and label; of
+            boxes, what the numbers in their .txt files stand for.
+        label_offset: the place of the first class among the scores.
+        boxes: a folder with an .xml (PASCAL VOC) or .txt (YOLO) for each image.
+        detector: a TOML file that says what the outputs mean.
+        report: told how many images of how many are done.
+
+    Raises:
+        FcptsError: the model or the images cannot be read, or do not fit each other.
+    """
+    loaded, settings, folder = load(model), Preprocess.of(preprocess), Path(data)
+    names = None if labels is None else Path(labels)
+    if boxes is None and detector is None:
+        return evaluate_classifier(
+            loaded, folder, settings, labels=names, offset=label_offset, threads=threads,
+            report=report,
+        )  # fmt: skip
+    if boxes is None or detector is None:
+        raise FcptsError("A detector needs both --boxes and --detector.")
+    if label_offset:
+        raise FcptsError("--label-offset is for classifiers; a detector's file has first_label.")
+    return evaluate_detector(
+        loaded, folder, Path(boxes), read_detector(Path(detector)), settings, names=names,
+        threads=threads, report=report,
+    )  # fmt: skip
+
+
+def bench(
+    dense: PathLike,
+    sparse: PathLike,
+    *,
+    engines: Sequence[str] = ("ort",),
+    runs: int = 100,
+    threads: int = 1,
+    size: tuple[int, int] | None = None,
+    report: Callable[[int, int], None] = silent,
+) -> Latency:
+    """How long a dense and a sparse model take on the engines at hand, measured in turns.
+
+    Args:
+        engines: names of `evaluate.ENGINES`.
+        runs: how often each model is timed on each engine.
+        threads: of each engine.
+        size: height and width of images, where the graph leaves them open.
+        report: told how many turns of how many are over.
+
+    Raises:
+        FcptsError: a file cannot be loaded, or an engine is not installed.
+    """
+    for engine in engines:
+        check_installed(engine)
+    return measure_latency(
+        load(dense), load(sparse), engines, runs=runs, threads=threads, size=size, report=report
+    )

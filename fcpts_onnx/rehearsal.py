@@ -1,0 +1,70 @@
+"""What a run would come to: a few steps of it, the pace and the memory that they take."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fcpts_onnx.errors import FcptsError
+from fcpts_onnx.methods import NETWISE
+from fcpts_onnx.model import PathLike
+from fcpts_onnx.pipeline import prune
+from fcpts_onnx.recipe import Recipe
+from fcpts_onnx.results import Rehearsal, silent
+from fcpts_onnx.sparsity.reconstruct import steps_of
+
+__all__ = ["rehearse"]
+
+_TRIED = 12  # steps
+_WARM = 4  # of these; the first ones set things up
+
+
+def rehearse(
+    model: PathLike,
+    *,
+    recipe: Recipe | str = "default",
+    time_budget: float | None = None,
+    say: Callable[[str], None] = silent,
+    **options: Any,
+) -> Rehearsal:
+    """Run a few steps of what `prune` would do with these options, and throw them away.
+
+    Args:
+        options: as for `prune`.
+
+    Raises:
+        FcptsError: as `prune`; or the way to reconstruct takes no steps.
+    """
+    if options.get("reconstruct", NETWISE) != NETWISE:
+        raise FcptsError(
+            f"--dry-run counts steps, and --reconstruct {options['reconstruct']} takes none."
+        )
+    chosen = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    tried = replace(chosen, epochs=0, min_steps=_TRIED)
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "rehearsal.onnx"
+        found = prune(model, output, recipe=tried, say=say, **options)
+    warm, last = found.history[_WARM - 1], found.history[-1]
+    pace = (last.seconds - warm.seconds) / (last.step - warm.step)
+    steps = steps_of(found.samples, chosen)
+    around = sum(seconds for name, seconds in found.seconds.items() if name != "learn")
+    if time_budget is not None:
+        steps = max(1, round((time_budget - around) / pace))
+    return Rehearsal(
+        found.source, found.target, found.count, found.zeros, steps, pace,
+        around + steps * pace, _peak_bytes(),
+    )  # fmt: skip
+
+
+def _peak_bytes() -> int | None:
+    """The most memory that this process ever took; None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
