@@ -16,14 +16,15 @@ from fcpts_onnx.evaluate import (
     read_detector,
 )
 from fcpts_onnx.evidence import ways_to_store
-from fcpts_onnx.hardware import target_densities
-from fcpts_onnx.model import PathLike, load
+from fcpts_onnx.hardware import estimate, target_densities
+from fcpts_onnx.model import Model, PathLike, load
 from fcpts_onnx.preparation import (
     heads_tried_out,
 )
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.results import (
     Difference,
+    Estimate,
     Evaluation,
     Inspection,
     Latency,
@@ -31,7 +32,7 @@ from fcpts_onnx.results import (
     silent,
 )
 from fcpts_onnx.validate import COMPARED, validate_models
-from fcpts_onnx.weights import find_weights, learned_along, select
+from fcpts_onnx.weights import Weight, find_weights, learned_along, select
 
 __all__ = ["bench", "diff", "evaluate", "inspect", "validate"]
 
@@ -70,8 +71,13 @@ def inspect(
         heads=heads,
         obstacle=obstacle,
         densities={} if hardware is None else target_densities(loaded, weights, hardware),
+        estimate=None if hardware is None else _estimated(loaded, weights, hardware),
         sizes=ways_to_store(loaded, weights) if sizes else (),
     )
+
+
+def _estimated(model: Model, weights: Sequence[Weight], chip: str) -> Estimate | None:
+    return estimate(model, weights, {weight.name: weight.zeros for weight in weights}, chip)
 
 
 def diff(first: PathLike, second: PathLike) -> Difference:

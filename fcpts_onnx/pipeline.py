@@ -13,7 +13,7 @@ import torch
 from fcpts_onnx.calibration import Calibration, Data, load_calibration
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.evidence import versions
-from fcpts_onnx.hardware import target_densities
+from fcpts_onnx.hardware import estimate, target_densities
 from fcpts_onnx.machine import Clock, device_of, limited_threads
 from fcpts_onnx.methods import (
     LEARNED,
@@ -180,12 +180,14 @@ def prune(
                 json.dumps(made) if stamp else None,
             )  # fmt: skip
             validation, values = team.from_first(written or None)
+    counted = {weight.name: weight.zeros for weight in validation.weights}
     return PruneResult(
         source=str(model),
         output=str(target_path),
         target=budget.target,
         pattern=pattern,
         hardware=hardware,
+        estimate=None if hardware is None else estimate(dense, weights, counted, hardware),
         holds_target=learned.holds_target,
         count=validation.count,
         zeros=validation.zeros,

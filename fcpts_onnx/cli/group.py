@@ -70,6 +70,7 @@ def main() -> None:
       fcpts-onnx prune model.onnx sparse.onnx --target 0.7 --calib images/
       fcpts-onnx validate model.onnx sparse.onnx --calib images/
       fcpts-onnx eval sparse.onnx --data labelled/
+      fcpts-onnx bench model.onnx sparse.onnx
       fcpts-onnx compare model.onnx --calib images/ --data labelled/ --out results/
     """
 

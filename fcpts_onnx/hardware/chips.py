@@ -11,7 +11,14 @@ from fcpts_onnx.errors import TargetError
 from fcpts_onnx.model import Model
 from fcpts_onnx.weights import Weight, node_label
 
-__all__ = ["CHIPS", "Convolution", "target_densities", "target_density"]
+__all__ = [
+    "CHIPS",
+    "Convolution",
+    "convolution_of",
+    "target_densities",
+    "target_density",
+    "time_bound",
+]
 
 # What stands for a family of chips: how many lanes, and what each takes of outputs in a cycle.
 _FAMILIES = {
@@ -61,6 +68,15 @@ def target_density(layer: Convolution, chip: str) -> float:
     Raises:
         TargetError: there is no such chip.
     """
+    return min(1.0, time_bound(layer, chip))
+
+
+def time_bound(layer: Convolution, chip: str) -> float:
+    """As `target_density`, above 1 where a layer waits for memory even when it is dense.
+
+    Raises:
+        TargetError: there is no such chip.
+    """
     if chip not in _ENGINES:
         raise TargetError(f"--hardware {chip} is unknown; expected {', '.join(CHIPS)}.")
     lanes, outputs = _ENGINES[chip]
@@ -75,7 +91,7 @@ def target_density(layer: Convolution, chip: str) -> float:
         for size, dilation in zip(layer.kernel, layer.dilations, strict=True)
     )
     slowest = min(_WEIGHTS, by_inputs, by_outputs)
-    return min(1.0, 1 / (lanes * slowest * height * width * channels))
+    return 1 / (lanes * slowest * height * width * channels)
 
 
 def target_densities(model: Model, weights: Iterable[Weight], chip: str) -> dict[str, float]:
@@ -89,11 +105,11 @@ def target_densities(model: Model, weights: Iterable[Weight], chip: str) -> dict
         weight.name: target_density(layer, chip)
         for weight in weights
         if (node := nodes.get(weight.nodes[0])) is not None
-        and (layer := _convolution(node, weight)) is not None
+        and (layer := convolution_of(node, weight)) is not None
     }
 
 
-def _convolution(node: gs.Node, weight: Weight) -> Convolution | None:
+def convolution_of(node: gs.Node, weight: Weight) -> Convolution | None:
     """The layer of a weight; None where it is no convolution in two directions, nor a product."""
     if node.op in ("Gemm", "MatMul") and weight.channels and len(weight.shape) == 2:
         return Convolution(weight.count // weight.channels, weight.channels)

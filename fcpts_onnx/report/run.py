@@ -79,5 +79,6 @@ def _cards(run: PruneResult) -> Iterator[tuple[str, str, str]]:
         yield "Cosine", f"{worst.cosine:.4f}", f"to the dense model, output {worst.name}"
     how = run.recipe if run.allocate == "learned" else f"{run.allocate}, {run.reconstruct}"
     yield "Time", f"{sum(run.seconds.values()) / 60:.1f} min", f"recipe {how}"
-    if run.hardware is not None:
-        yield "Chip", run.hardware, "whose target densities were kept to"
+    if run.estimate is not None:
+        below = f"of the dense network's time on {run.estimate.chip}, an estimate, at best"
+        yield "Chip", f"{run.estimate.time:.2f}", below

@@ -12,6 +12,7 @@ from rich.table import Table
 from fcpts_onnx.results import (
     Comparison,
     Difference,
+    Estimate,
     Evaluation,
     Inspection,
     Latency,
@@ -74,6 +75,8 @@ def show_inspection(console: Console, found: Inspection) -> None:
         _line(console, f"Learned against {head}")
     if found.densities:
         _line(console, "Useful: zeros beyond this share of a layer save no time on the chip")
+    if found.estimate is not None:
+        _estimate(console, found.estimate)
     if found.obstacle:
         _line(console, f"It cannot be pruned: {found.obstacle}")
     if found.sizes:
@@ -82,6 +85,15 @@ def show_inspection(console: Console, found: Inspection) -> None:
             _row(table, size.name, *map(in_bytes, (size.float32, size.float16, size.int8)))
         _whole(console, table)
         _line(console, "Of the weights that can be pruned, each with as many zeros as it has")
+
+
+def _estimate(console: Console, found: Estimate) -> None:
+    _line(
+        console,
+        f"{found.chip}, an estimate: at best {found.time:.2f} of the dense network's time; "
+        f"{in_bytes(found.weight_bytes)} of 8-bit weights with a bitmask, "
+        f"{in_bytes(found.dense_bytes)} dense",
+    )
 
 
 def show_pruning(console: Console, result: PruneResult) -> None:
@@ -93,6 +105,8 @@ def show_pruning(console: Console, result: PruneResult) -> None:
         f"({result.zeros / result.count:.4%}), asked for {result.target:.4%}",
     )
     _outputs(console, result.validation)
+    if result.estimate is not None:
+        _estimate(console, result.estimate)
     times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.seconds.items())
     _line(console, f"Seconds: {times}; in all {sum(result.seconds.values()):.1f}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fcpts_onnx.results.pruning import Sizes
+from fcpts_onnx.results.pruning import Estimate, Sizes
 from fcpts_onnx.weights import Weight
 
 __all__ = [
@@ -24,6 +24,7 @@ class Inspection:
             with its loss; empty where the graph cannot be tried out without calibration data.
         obstacle: why the model cannot be pruned, if so.
         densities: of a chip, by weight, the share of weights below which zeros save no more time.
+        estimate: of what the zeros that are there save on that chip.
         sizes: of what can be pruned, stored in several ways, where that was asked for.
     """
 
@@ -35,6 +36,7 @@ class Inspection:
     heads: tuple[str, ...] = ()
     obstacle: str | None = None
     densities: dict[str, float] = field(default_factory=dict)
+    estimate: Estimate | None = None
     sizes: tuple[Sizes, ...] = ()
 
     @property

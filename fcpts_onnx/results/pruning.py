@@ -8,6 +8,7 @@ from typing import Any
 __all__ = [
     "Departure",
     "Distribution",
+    "Estimate",
     "Output",
     "Parity",
     "Progress",
@@ -20,6 +21,22 @@ __all__ = [
     "WeightValues",
     "silent",
 ]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What zeros may save on a chip, at best.
+
+    Attributes:
+        time: relative to the dense model's.
+        weight_bytes: with 8 bits a weight, and a bit for where zeros are.
+        dense_bytes: with 8 bits a weight.
+    """
+
+    chip: str
+    time: float
+    weight_bytes: int
+    dense_bytes: int
 
 
 @dataclass(frozen=True)
@@ -197,6 +214,7 @@ class PruneResult:
         target: the share of zeros asked for.
         pattern: where they may lie.
         hardware: the chip whose densities were kept to, if any.
+        estimate: what the zeros save on it, at best.
         holds_target: whether the method can end with just that share; STR and LTP cannot.
         zeros: how many zeros the file has, of `count` prunable values.
         allocate: how they were shared among layers.
@@ -215,6 +233,7 @@ class PruneResult:
     target: float
     pattern: str
     hardware: str | None
+    estimate: Estimate | None
     holds_target: bool
     count: int
     zeros: int

@@ -15,9 +15,11 @@ import fcpts_onnx
 from fcpts_onnx import PruneResult
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.report.run import page, read_run
+from fcpts_onnx.results import Estimate
 from fcpts_onnx.texts import to_json
 from tests import networks
 
+ESTIMATE = Estimate("cv22", 0.64, 2000, 4000)
 NASTY = '<script>alert("$x_1$")</script>'
 
 
@@ -76,10 +78,10 @@ def test_from_json_it_is_the_same(result: PruneResult, tmp_path: Path) -> None:
 def test_without_learning_and_without_classes(result: PruneResult) -> None:
     outputs = tuple(replace(o, kl=None, agreement=None) for o in result.validation.outputs)
     validation = replace(result.validation, outputs=outputs, furthest=())
-    text = page(replace(result, history=(), validation=validation, hardware="cv22"))
+    text = page(replace(result, history=(), validation=validation, estimate=ESTIMATE))
     assert "Furthest" not in text
     assert "Learning" not in text
-    assert "<b>cv22</b>" in text
+    assert "<b>0.64</b>" in text
     assert "output scores" in text
 
 

@@ -1,0 +1,87 @@
+"""DEPLOY: what zeros may save on a chip, at best: time relative to the dense model, and memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import TensorProto
+
+from fcpts_onnx.hardware.chips import convolution_of, time_bound
+from fcpts_onnx.model import Model
+from fcpts_onnx.results import Estimate
+from fcpts_onnx.weights import Weight, node_label
+
+__all__ = ["estimate"]
+
+
+def estimate(
+    model: Model, weights: Iterable[Weight], zeros: Mapping[str, int], chip: str
+) -> Estimate | None:
+    """What zeros may save on a chip, next to the dense model.
+
+    A layer takes its products (multiplications with weights) times the share of weights that are
+    not zero, but no less than `time_bound`, below which it waits for memory. Weights are 8 bits
+    and, where zeros are skipped, a bit each for where they are. Nothing is known here of what else
+    takes time: it is a bound from below. Against Table 7 of the paper (CV22) ResNet-18 with 50, 60
+    and 70 % zeros is estimated at 0.50, 0.40 and 0.30 of the dense model's time, where 0.59, 0.51
+    and 0.42 were measured; MobileNetV2 at 0.64, 0.58 and 0.52, where 0.84, 0.83 and 0.79 were.
+
+    Args:
+        zeros: by weight.
+
+    Returns:
+        None where the graph does not say how large the layers' outputs are.
+
+    Raises:
+        TargetError: there is no such chip.
+    """
+    graph = model.inlined().graph
+    nodes = {node_label(node): node for node in graph.nodes}
+    shapes = _shapes(model)
+    taken = dense = 0.0
+    bits = count = 0
+    for weight in weights:
+        node = nodes.get(weight.nodes[0])
+        layer = None if node is None else convolution_of(node, weight)
+        if node is None or layer is None:
+            continue
+        places = _places(node, shapes.get(node.outputs[0].name))
+        if places is None:
+            return None
+        kept = weight.count - zeros.get(weight.name, 0)
+        bound, products = time_bound(layer, chip), places * weight.count
+        taken += products * max(kept / weight.count, bound)
+        dense += products * max(1.0, bound)
+        bits += min(8 * weight.count, 8 * kept + weight.count)
+        count += weight.count
+    return Estimate(chip, taken / dense, math.ceil(bits / 8), count) if dense else None
+
+
+def _places(node: gs.Node, shape: list[int] | None) -> int | None:
+    """How often a layer's weights are used for one sample; None where that is open."""
+    if shape is None:
+        return None
+    inner = shape[2:] if node.op.startswith("Conv") else shape[1:-1]
+    return math.prod(inner) if all(inner) else None
+
+
+def _shapes(model: Model) -> dict[str, list[int]]:
+    """Shapes by value, as far as ONNX infers them; 0 for a length that is open."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model.inlined().proto)
+    for tensor in bare.graph.initializer:
+        if tensor.data_type != TensorProto.INT64:  # shapes are read; weights may be gigabytes
+            tensor.ClearField("raw_data")
+            tensor.ClearField("float_data")
+    known = onnx.shape_inference.infer_shapes(bare).graph
+    return dict(_found(known))
+
+
+def _found(graph: onnx.GraphProto) -> Iterator[tuple[str, list[int]]]:
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        shape = value.type.tensor_type
+        if shape.HasField("shape"):
+            yield value.name, [dim.dim_value for dim in shape.shape.dim]

@@ -1,0 +1,79 @@
+"""What zeros save on a chip, at best: by hand, and beside what was measured on a CV22."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from onnx import helper
+
+from fcpts_onnx.hardware import estimate
+from fcpts_onnx.model import Model, load
+from fcpts_onnx.weights import Weight, find_weights
+from tests import networks
+from tests.networks import loaded
+from tools.networks import build, export
+
+# Table 7 of the paper: the time of a CV22 relative to the dense network's, and memory in MB.
+MEASURED = {
+    "resnet18": {0.5: (0.593, 7.640), 0.6: (0.510, 6.530), 0.7: (0.418, 5.245)},
+    "mobilenetv2": {0.5: (0.836, 6.488), 0.6: (0.830, 5.686), 0.7: (0.792, 5.235)},
+}
+
+
+def with_zeros(weights: list[Weight], share: float) -> dict[str, int]:
+    return {weight.name: round(share * weight.count) for weight in weights}
+
+
+def test_by_hand(tmp_path: Path) -> None:
+    """3 x 3 of 64 channels can use zeros down to a density of 0.037, 1 x 1 of 4 to 4 not at all."""
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["h"], "a", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["h", "b"], ["y"], "b"),
+    ]
+    constants = {"a": networks.values(64, 64, 3, 3), "b": networks.values(4, 64, 1, 1)}
+    model = loaded(
+        networks.make(nodes, constants, {"x": ["N", 64, 8, 8]}, {"y": ["N", 4, 8, 8]}),
+        tmp_path / "m.onnx",
+    )
+    weights = find_weights(model)
+    a, b = 64 * 64 * 9, 4 * 64
+    # b: 1 / (2 x 0.0234375 x 64/4 x 4), of the three what an output takes is least.
+    bound = 1 / (2 * min(0.046875, 0.03125 * 16, 0.0234375 * 16) * 4)
+    dense = a + b * max(1, bound)
+    for share, left in ((0.0, 1.0), (0.5, 0.5), (0.99, 0.037)):
+        found = estimate(model, weights, with_zeros(weights, share), "cv22")
+        taken = a * max(1 - share, left) + b * max(1 - share, bound)
+        assert found.time == pytest.approx(taken / dense, rel=1e-2)
+    assert found.dense_bytes == a + b
+    half = estimate(model, weights, with_zeros(weights, 0.5), "cv22")
+    assert half.weight_bytes == (a + b) // 2 + (a + b) // 8
+
+
+@pytest.fixture(scope="module", params=MEASURED)
+def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    path = tmp_path_factory.mktemp("networks") / f"{request.param}.onnx"
+    export(build(request.param), path, size=224)
+    return load(path)
+
+
+def test_against_a_cv22(network: Model) -> None:
+    """A bound from below: nothing is measured faster, and what gains more is estimated so."""
+    weights = find_weights(network)
+    for share, (time, memory) in MEASURED[network.path.stem].items():
+        found = estimate(network, weights, with_zeros(weights, share), "cv22")
+        assert found.time < time < found.time + 0.3
+        if network.path.stem == "resnet18":
+            assert found.weight_bytes / 1e6 == pytest.approx(memory, rel=0.07)
+
+
+def test_open_sizes(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], "c")]
+    model = loaded(
+        networks.make(
+            nodes, {"w": networks.values(4, 3, 1, 1)}, {"x": ["N", 3, None, None]},
+            {"y": ["N", 4, None, None]},
+        ),
+        tmp_path / "m.onnx",
+    )  # fmt: skip
+    assert estimate(model, find_weights(model), {}, "cv22") is None
