@@ -50,7 +50,7 @@ ALLOWED = {
     "machine": {"team", "validate"},
     "int8": {"calibration", "model", "preprocess", "runtime", "validate", "weights", "write"},
     "evaluate": {"model", "ops", "preprocess", "sources", "runtime", "sparsity"},
-    "report": set(),
+    "report": {"weights"},
     "team": set(),
     "preparation": {
         "model", "weights", "ops", "twin", "features", "calibration", "sparsity", "engine",

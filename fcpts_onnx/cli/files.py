@@ -36,9 +36,10 @@ __all__: list[str] = []
 @main.command(short_help="List what can be pruned.")
 @click.argument("model", type=FILE)
 @selection_options
+@click.option("--tree", is_flag=True, help="Show weights as a tree by the paths in their names.")
 @click.option("--sizes", is_flag=True, help="Say what the weights take, stored in several ways.")
 @output_options
-def inspect(model: Path, json_file: Path | None, quiet: bool, **options: Any) -> None:
+def inspect(model: Path, tree: bool, json_file: Path | None, quiet: bool, **options: Any) -> None:
     """List every weight of MODEL that can be pruned, and why another cannot.
 
     \b
@@ -46,7 +47,7 @@ def inspect(model: Path, json_file: Path | None, quiet: bool, **options: Any) ->
       fcpts-onnx inspect in.onnx --exclude '*fc*'
     """
     found = fcpts_onnx.inspect(model, **options)
-    show_inspection(console_of(quiet), found)
+    show_inspection(console_of(quiet), found, tree)
     write_json(json_file, found)
 
 

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
+from fcpts_onnx.report.tree import weight_tree
 from fcpts_onnx.results import (
     Comparison,
     Difference,
@@ -42,8 +43,8 @@ _WIDEST = 1000  # columns
 _SHOWN = 0.01  # of all time, that a layer takes at least to be listed
 
 
-def show_inspection(console: Console, found: Inspection) -> None:
-    """Every candidate, and why an excluded one is excluded."""
+def show_inspection(console: Console, found: Inspection, tree: bool = False) -> None:
+    """Every candidate, and why an excluded one is excluded, as a table or as a tree."""
     total = sum(weight.count for weight in found.weights)
     _line(console, f"{found.model}: opset {found.opset}; input {'; '.join(found.inputs)}")
     chip = ("useful",) if found.densities else ()
@@ -62,7 +63,10 @@ def show_inspection(console: Console, found: Inspection) -> None:
             *(["" if density is None else f"{1 - density:.1%}"] if chip else []),
             "yes" if weight.excluded is None else f"no: {weight.excluded}",
         )
-    _whole(console, table)
+    if tree:
+        console.print(weight_tree(found.model, found.weights), soft_wrap=True)
+    else:
+        _whole(console, table)
     pruned = [weight for weight in found.weights if weight.excluded is None]
     present = f" ({found.zeros / found.prunable:.2%})" if found.prunable else ""
     _line(

@@ -31,6 +31,28 @@ def test_inspection() -> None:
     assert lines[4].startswith("1 of 2 weights can be pruned: 32 values, 2 zero already (6.25%).")
 
 
+def test_a_tree() -> None:
+    """By dots and slashes; a part that leads to one thing only stands with it."""
+    names = ("net.a.0.w", "net.a.1.w", "onnx::MatMul_7", "head.[bold]w", "w")
+    weights = tuple(
+        Weight(name, (8, 4), "float32", "Gemm", ("/net/b/MatMul",), 0, zeros)
+        for zeros, name in enumerate(names)
+    )
+    console = Console(width=100, file=io.StringIO())
+    show_inspection(console, Inspection("m.onnx", 17, ("x",), weights, ()), tree=True)
+    lines = console.file.getvalue().splitlines()
+    assert lines[1:9] == [
+        "m.onnx",
+        "├── net  96 (3.1% zero)",
+        "│   ├── a  64 (1.6% zero)",
+        "│   │   ├── 0.w  Gemm 8x4, 32 (0.0% zero)",
+        "│   │   └── 1.w  Gemm 8x4, 32 (3.1% zero)",
+        "│   └── b.MatMul.onnx::MatMul_7  Gemm 8x4, 32 (6.2% zero)",
+        "├── head.[bold]w  Gemm 8x4, 32 (9.4% zero)",
+        "└── w  Gemm 8x4, 32 (12.5% zero)",
+    ]
+
+
 def test_validation_of_outputs_that_are_no_classes() -> None:
     found = Validation(
         model="out.onnx",
