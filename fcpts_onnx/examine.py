@@ -13,10 +13,11 @@ from fcpts_onnx.evaluate import (
     evaluate_classifier,
     evaluate_detector,
     measure_latency,
+    probe,
     read_detector,
 )
 from fcpts_onnx.evidence import ways_to_store
-from fcpts_onnx.hardware import estimate, target_densities
+from fcpts_onnx.hardware import CHIPS, MNN, estimate, gains_from, target_densities
 from fcpts_onnx.model import Model, PathLike, load
 from fcpts_onnx.preparation import (
     heads_tried_out,
@@ -44,12 +45,15 @@ def inspect(
     exclude: Sequence[str] = (),
     keep_dense: Sequence[str] = (),
     hardware: str | None = None,
+    size: tuple[int, int] | None = None,
     sizes: bool = False,
 ) -> Inspection:
     """List what can be pruned in a model, and why the rest cannot.
 
     Args:
-        hardware: a chip of `hardware.CHIPS`, to say from where on zeros save no more time on it.
+        hardware: of `hardware.DEVICES`. A chip: say from where on zeros save no more time on it.
+            "mnn": see from where on each layer is faster there.
+        size: height and width of images, where the graph leaves them open; for "mnn".
         sizes: say what the weights take in several ways to store them, too.
 
     Raises:
@@ -70,10 +74,19 @@ def inspect(
         along=tuple(learned_along(loaded, weights, exclude)),
         heads=heads,
         obstacle=obstacle,
-        densities={} if hardware is None else target_densities(loaded, weights, hardware),
-        estimate=None if hardware is None else _estimated(loaded, weights, hardware),
+        densities=target_densities(loaded, weights, hardware) if hardware in CHIPS else {},
+        gains_from=_probed(loaded, weights, size) if hardware == MNN else {},
+        estimate=_estimated(loaded, weights, hardware) if hardware in CHIPS else None,
         sizes=ways_to_store(loaded, weights) if sizes else (),
     )
+
+
+def _probed(
+    model: Model, weights: Sequence[Weight], size: tuple[int, int] | None
+) -> dict[str, float | None]:
+    check_installed(MNN)
+    chosen = [weight for weight in weights if weight.excluded is None]
+    return {name: gains_from(times) for name, times in probe(model, chosen, size).items()}
 
 
 def _estimated(model: Model, weights: Sequence[Weight], chip: str) -> Estimate | None:

@@ -13,7 +13,7 @@ import torch
 from fcpts_onnx.calibration import Calibration, Data, load_calibration
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.evidence import versions
-from fcpts_onnx.hardware import estimate, target_densities
+from fcpts_onnx.hardware import CHIPS, estimate
 from fcpts_onnx.machine import Clock, device_of, limited_threads
 from fcpts_onnx.methods import (
     LEARNED,
@@ -27,6 +27,7 @@ from fcpts_onnx.methods import (
 from fcpts_onnx.model import PathLike, load
 from fcpts_onnx.parity import check_parity
 from fcpts_onnx.preparation import (
+    budget_of,
     features_of,
     heads_of,
     learning_twin,
@@ -42,7 +43,6 @@ from fcpts_onnx.results import (
     PruneResult,
     silent,
 )
-from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Loss
 from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.sparsity.reconstruct import Learned
@@ -106,8 +106,9 @@ def prune(
         losses: "kl", "bce" or "mse" by output, instead of what is chosen for it.
         include, exclude: globs on initializer or node names.
         keep_dense: "first" and "last".
-        hardware: a chip of `hardware.CHIPS`; no layer gets more zeros than save time there, as
-            long as others have room for them.
+        hardware: of `hardware.DEVICES`. A chip: no layer gets more zeros than save time there, as
+            long as others have room for them. "mnn": what MNN is seen to run faster from some
+            share of zeros on gets that many, as far as they go.
         samples: how much of the calibration data to take at most.
         seed: of every random choice; with the same seed and machine the same file results.
         device: "auto", "cpu" or "cuda".
@@ -137,8 +138,9 @@ def prune(
             ]
             check_target(target_path, dense.path, reads=reads, overwrite=overwrite)
             weights = weights_to_prune(dense, include, exclude, keep_dense)
-            densities = None if hardware is None else target_densities(dense, weights, hardware)
-            budget = Budget.of(weights, target, densities, PATTERNS[pattern])
+            budget = budget_of(
+                dense, weights, target, PATTERNS[pattern], hardware, preprocess.size, team, say
+            )
             twin = learning_twin(dense, weights, exclude)
         with clock("calibrate"):
             calibration = load_calibration(calib, dense, preprocess, samples=samples, seed=seed)
@@ -187,7 +189,7 @@ def prune(
         target=budget.target,
         pattern=pattern,
         hardware=hardware,
-        estimate=None if hardware is None else estimate(dense, weights, counted, hardware),
+        estimate=estimate(dense, weights, counted, hardware) if hardware in CHIPS else None,
         holds_target=learned.holds_target,
         count=validation.count,
         zeros=validation.zeros,

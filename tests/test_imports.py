@@ -49,11 +49,14 @@ ALLOWED = {
     "evidence": {"hardware", "model", "sparsity", "weights"},
     "machine": {"team", "validate"},
     "int8": {"calibration", "model", "preprocess", "runtime", "validate", "weights", "write"},
-    "evaluate": {"model", "ops", "preprocess", "sources", "runtime", "sparsity"},
+    "evaluate": {
+        "model", "ops", "preprocess", "sources", "runtime", "sparsity", "weights", "write",
+    },
     "report": {"weights"},
     "team": set(),
     "preparation": {
-        "model", "weights", "ops", "twin", "features", "calibration", "sparsity", "engine",
+        "evaluate", "hardware", "model", "weights", "ops", "twin", "features", "calibration",
+        "sparsity", "engine", "team",
     },
     "methods": {"sparsity"},
     "hardware": {"model", "weights"},

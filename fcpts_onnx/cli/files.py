@@ -21,6 +21,7 @@ from fcpts_onnx.cli.options import (
     preprocess_options,
     run_options,
     selection_options,
+    size_option,
 )
 from fcpts_onnx.report.run import page, read_run
 from fcpts_onnx.report.terminal import (
@@ -36,6 +37,7 @@ __all__: list[str] = []
 @main.command(short_help="List what can be pruned.")
 @click.argument("model", type=FILE)
 @selection_options
+@size_option
 @click.option("--tree", is_flag=True, help="Show weights as a tree by the paths in their names.")
 @click.option("--sizes", is_flag=True, help="Say what the weights take, stored in several ways.")
 @output_options

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from fcpts_onnx.hardware import CHIPS
+from fcpts_onnx.hardware import DEVICES
 from fcpts_onnx.methods import ALLOCATIONS, LEARNED, METHODS, NETWISE, RECONSTRUCTIONS
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.recipe import AUGMENTATIONS, recipe_names
@@ -206,8 +206,9 @@ selection_options = _options(
     ),
     click.option(
         "--hardware",
-        type=click.Choice(CHIPS),
-        help="A chip: no layer gets more zeros than save time there, while others have room.",
+        type=click.Choice(DEVICES),
+        help="A chip: no layer gets more zeros than save time there, while others have room. mnn: "
+        "layers that MNN runs faster from some share of zeros on get that many.",
     ),
 )
 engines_option = click.option(

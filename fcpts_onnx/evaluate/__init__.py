@@ -5,6 +5,7 @@ from fcpts_onnx.evaluate.detection import evaluate_detector
 from fcpts_onnx.evaluate.detectors import read_detector
 from fcpts_onnx.evaluate.engines import ENGINES, check_installed
 from fcpts_onnx.evaluate.latency import measure_latency
+from fcpts_onnx.evaluate.probe import probe
 
 __all__ = [
     "ENGINES",
@@ -12,5 +13,6 @@ __all__ = [
     "evaluate_classifier",
     "evaluate_detector",
     "measure_latency",
+    "probe",
     "read_detector",
 ]

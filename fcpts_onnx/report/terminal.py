@@ -47,11 +47,10 @@ def show_inspection(console: Console, found: Inspection, tree: bool = False) -> 
     """Every candidate, and why an excluded one is excluded, as a table or as a tree."""
     total = sum(weight.count for weight in found.weights)
     _line(console, f"{found.model}: opset {found.opset}; input {'; '.join(found.inputs)}")
-    chip = ("useful",) if found.densities else ()
-    titles = ("weight", "op", "shape", "count", "zeros", "share", *chip, "pruned")
+    device = ("useful",) if found.densities else ("faster from",) if found.gains_from else ()
+    titles = ("weight", "op", "shape", "count", "zeros", "share", *device, "pruned")
     table = _table(*titles, right=range(3, len(titles) - 1))
     for weight in found.weights:
-        density = found.densities.get(weight.name)
         _row(
             table,
             weight.name + (f" (shared by {len(weight.nodes)})" if len(weight.nodes) > 1 else ""),
@@ -60,7 +59,7 @@ def show_inspection(console: Console, found: Inspection, tree: bool = False) -> 
             f"{weight.count:,}",
             f"{weight.zeros:,}",
             f"{weight.count / total:.1%}",
-            *(["" if density is None else f"{1 - density:.1%}"] if chip else []),
+            *([_on_device(found, weight.name)] if device else []),
             "yes" if weight.excluded is None else f"no: {weight.excluded}",
         )
     if tree:
@@ -79,6 +78,8 @@ def show_inspection(console: Console, found: Inspection, tree: bool = False) -> 
         _line(console, f"Learned against {head}")
     if found.densities:
         _line(console, "Useful: zeros beyond this share of a layer save no time on the chip")
+    if found.gains_from:
+        _line(console, "Faster from: the share of zeros from which on MNN runs the layer faster")
     if found.estimate is not None:
         _estimate(console, found.estimate)
     if found.obstacle:
@@ -89,6 +90,16 @@ def show_inspection(console: Console, found: Inspection, tree: bool = False) -> 
             _row(table, size.name, *map(in_bytes, (size.float32, size.float16, size.int8)))
         _whole(console, table)
         _line(console, "Of the weights that can be pruned, each with as many zeros as it has")
+
+
+def _on_device(found: Inspection, name: str) -> str:
+    """What a layer's zeros come to on the device that was asked for."""
+    if name in found.densities:
+        return f"{1 - found.densities[name]:.1%}"
+    if name in found.gains_from:
+        share = found.gains_from[name]
+        return "never" if share is None else f"{share:.0%}"
+    return ""
 
 
 def _estimate(console: Console, found: Estimate) -> None:

@@ -24,6 +24,8 @@ class Inspection:
             with its loss; empty where the graph cannot be tried out without calibration data.
         obstacle: why the model cannot be pruned, if so.
         densities: of a chip, by weight, the share of weights below which zeros save no more time.
+        gains_from: of MNN, by weight, the share of zeros from which on it is faster than dense;
+            None where it never is.
         estimate: of what the zeros that are there save on that chip.
         sizes: of what can be pruned, stored in several ways, where that was asked for.
     """
@@ -36,6 +38,7 @@ class Inspection:
     heads: tuple[str, ...] = ()
     obstacle: str | None = None
     densities: dict[str, float] = field(default_factory=dict)
+    gains_from: dict[str, float | None] = field(default_factory=dict)
     estimate: Estimate | None = None
     sizes: tuple[Sizes, ...] = ()
 

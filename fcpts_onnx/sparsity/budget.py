@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ class Budget:
         most: by layer, so that it keeps at least one weight an output channel.
         useful: by layer, beyond which zeros gain nothing: as long as others have room for them.
         unit: zeros come in multiples of this, in each layer and in all.
+        asked: by layer, zeros that it is to have at least in the end; before in proportion.
     """
 
     target: float
@@ -40,6 +41,7 @@ class Budget:
     most: Mapping[str, int]
     useful: Mapping[str, int]
     unit: int = 1
+    asked: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -48,6 +50,7 @@ class Budget:
         target: float | None,
         densities: Mapping[str, float] | None = None,
         pattern: Pattern = PATTERNS["unstructured"],
+        asked: Mapping[str, int] | None = None,
     ) -> Budget:
         """The budget of a target on the selected weights.
 
@@ -55,6 +58,8 @@ class Budget:
             target: a share of zeros; None where the pattern says how many there are.
             densities: by layer, if known: the share of weights below which zeros gain nothing.
             pattern: where zeros may lie.
+            asked: zeros that some layers are to have at least, by name; with those that are there
+                in the others no more than in all.
 
         Raises:
             TargetError: the target is not between 0 and 1, is below the zeros already there, or
@@ -80,6 +85,11 @@ class Budget:
             )
         # Zeros that are there may lie where the pattern has none.
         least = {weight.name: weight.zeros if unit == 1 else 0 for weight in weights}
+        asked = {
+            name: min(zeros, most[name]) // unit * unit
+            for name, zeros in (asked or {}).items()
+            if min(zeros, most[name]) > least[name]
+        }
         useful = {
             weight.name: min(
                 most[weight.name],
@@ -92,7 +102,7 @@ class Budget:
             * unit
             for weight in weights
         }
-        return cls(target, zeros, least, most, useful, unit)
+        return cls(target, zeros, least, most, useful, unit, asked)
 
     @classmethod
     def _full(cls, weights: Sequence[Weight], target: float | None, pattern: Pattern) -> Budget:
@@ -123,7 +133,8 @@ class Budget:
         zeros = round(zeros / unit)
         # What is useful is filled first, and only then what is not.
         is_enough = zeros * unit <= sum(self.useful.values())
-        bounds = (self.least, self.useful) if is_enough else (self.useful, self.most)
+        least = self._least(zeros * unit)
+        bounds = (least, self.useful) if is_enough else (self.useful, self.most)
         low, high = ({name: value // unit for name, value in one.items()} for one in bounds)
         found = {
             name: min(max(round(value / unit), low[name]), high[name])
@@ -141,6 +152,13 @@ class Budget:
             for name, share in shares.items():
                 found[name] += sign * share
         return {name: value * unit for name, value in found.items()}
+
+    def _least(self, zeros: int) -> Mapping[str, int]:
+        """What each layer is to have when there are so many zeros in all."""
+        there = sum(self.least.values())
+        share = (zeros - there) / max(1, self.zeros - there)
+        more = {name: int((asked - self.least[name]) * share) for name, asked in self.asked.items()}
+        return {name: count + more.get(name, 0) for name, count in self.least.items()}
 
 
 def control_loss(rates: Tensor, counts: Tensor, target: float) -> Tensor:

@@ -1,0 +1,49 @@
+"""DEPLOY: zeros where an engine makes time of them, from how long each layer was seen to take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fcpts_onnx.weights import Weight
+
+__all__ = ["gains_from", "least_zeros"]
+
+_WORTH = 0.97  # of the dense layer's time: a smaller gain is chance
+
+Times = Mapping[float, float]
+"""Milliseconds of a layer by share of zeros; at 0.0 it is dense."""
+
+
+def gains_from(times: Times) -> float | None:
+    """The share of zeros from which on a layer is faster than dense; None if it never is."""
+    gain = None
+    for share in sorted(times, reverse=True):
+        if not share or times[share] >= _WORTH * times[0.0]:
+            break
+        gain = share
+    return gain
+
+
+def least_zeros(
+    times: Mapping[str, Times], weights: Sequence[Weight], target: float
+) -> dict[str, int]:
+    """Zeros that layers need for the engine to run them faster, as far as the target goes.
+
+    Layers that save most time a zero come first. None is asked for more than half of what the
+    target leaves: so much in one layer would cost accuracy out of proportion.
+    """
+    left = target * sum(weight.count for weight in weights) - sum(w.zeros for w in weights)
+    wanted = {}
+    for weight in weights:
+        share = gains_from(times[weight.name]) if weight.name in times else None
+        if share is not None and share <= (1 + target) / 2:
+            zeros = round(share * weight.count)
+            saved = times[weight.name][0.0] - times[weight.name][share]
+            if zeros > weight.zeros:
+                wanted[weight.name] = (saved / zeros, zeros, zeros - weight.zeros)
+    found = {}
+    for name, (_, zeros, more) in sorted(wanted.items(), key=lambda entry: -entry[1][0]):
+        if more <= left:
+            found[name] = zeros
+            left -= more
+    return found
