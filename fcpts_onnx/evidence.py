@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import torch
 from torch import Tensor
 
@@ -23,7 +25,6 @@ __all__ = ["values_before_and_after", "versions", "ways_to_store"]
 _BINS = 60
 _POINTS = 100  # of the kernel density, as the paper takes
 _WITHIN = 0.998  # of the weights lie between the bins' ends
-_USED = ("fcpts-onnx", "onnx", "onnxruntime", "torch", "numpy")
 
 
 def values_before_and_after(dense: Model, sparse: Model, weights: Sequence[Weight]) -> WeightValues:
@@ -52,8 +53,19 @@ def ways_to_store(model: Model, weights: Sequence[Weight]) -> tuple[Sizes, ...]:
 
 
 def versions() -> dict[str, str]:
-    """Of what results depend on, as installed."""
-    return {"python": platform.python_version()} | {name: version(name) for name in _USED}
+    """Of what results depend on, as they run."""
+    return {
+        "python": platform.python_version(),
+        "fcpts-onnx": _own_version(),
+        **{module.__name__: str(module.__version__) for module in (onnx, ort, torch, np)},
+    }
+
+
+def _own_version() -> str:
+    try:
+        return version("fcpts-onnx")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _stored_bytes(model: Model) -> int:

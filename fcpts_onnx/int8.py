@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.version_converter
+from onnx import TensorProto, numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from fcpts_onnx.calibration import Calibration, Data, load_calibration
@@ -25,6 +28,9 @@ from fcpts_onnx.write import check_target, staged
 __all__ = ["quantize"]
 
 _SUFFIX = "_quantized"  # of the names that onnxruntime gives
+_OPSET = 13
+_LARGEST_FILE = 2**30
+_HALVES = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
 
 def quantize(
@@ -52,12 +58,31 @@ def quantize(
     """
     loaded, target = load(model), Path(output)
     origin = loaded if against is None else load(against)
-    check_target(target, loaded.path, reads=[*loaded.files, *origin.files])
+    reads = [*loaded.files, *origin.files]
+    if isinstance(calib, str | os.PathLike):
+        reads.append(Path(calib))
+    check_target(target, loaded.path, reads=reads)
+    source = _prepared(loaded)
     calibration = load_calibration(
         calib, loaded, Preprocess.of(preprocess), samples=samples, seed=seed
     )
     weights = [weight for weight in find_weights(loaded) if weight.excluded is None]
-    return _quantized(loaded, target, weights, calibration, against=origin, threads=threads)
+    with staged(target) as stage:
+        _write_quantized(loaded.path, source, stage, calibration)
+        saved = load(stage)
+        counted = tuple(_recounted(loaded, saved, weights))
+        found = validate_models(origin, saved, calibration, (), threads=threads)
+        sizes = [sum(os.path.getsize(file) for file in one.files) for one in (loaded, saved)]
+    return Quantization(
+        str(loaded.path),
+        str(target),
+        found.samples,
+        sum(count_zeros(loaded, weight) for weight in weights),
+        counted,
+        str(origin.path),
+        found.outputs,
+        (sizes[0], sizes[1]),
+    )
 
 
 class _Samples:
@@ -71,59 +96,64 @@ class _Samples:
         return None if batch is None else as_arrays(batch)
 
 
-def _quantized(
-    model: Model,
-    target: Path,
-    weights: Sequence[Weight],
-    calibration: Calibration,
-    *,
-    against: Model,
-    threads: int = 0,
-) -> Quantization:
-    """Write a float model with 8-bit weights and activations (QuantizeLinear and DequantizeLinear).
+def _prepared(model: Model) -> onnx.ModelProto:
+    """The model as the quantizer takes it: weights as initializers, opset 13 at least.
 
-    Weights get a scale an output channel and no zero point, so that what was zero is zero;
-    activations get both, from their least and largest value on the calibration set.
+    Raises:
+        ModelError: it is not one in float32, or cannot be converted.
+    """
+    if any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.nodes):
+        raise ModelError(f"{model.path}: has 8-bit values already (QuantizeLinear).")
+    if kinds := {tensor.data_type for tensor in model.tensors.values()} & _HALVES:
+        names = ", ".join(sorted(TensorProto.DataType.Name(kind).lower() for kind in kinds))
+        raise ModelError(f"{model.path}: has weights in {names}; the quantizer takes float32 only.")
+    proto = onnx.load(str(model.path))
+    for node in [node for node in proto.graph.node if node.op_type == "Constant"]:
+        if node.output[0] in model.tensors:
+            tensor = numpy_helper.from_array(model.array(node.output[0]), node.output[0])
+            proto.graph.initializer.append(tensor)
+            proto.graph.node.remove(node)
+    if model.opsets[""] >= _OPSET:
+        return proto
+    try:
+        return onnx.version_converter.convert_version(proto, _OPSET)
+    except Exception as error:  # the converter's errors share no base class
+        raise ModelError(
+            f"{model.path}: opset {model.opsets['']} cannot be converted to {_OPSET}, from which "
+            f"on each output channel has a scale of its own: {_line(error)}. Export it anew."
+        ) from error
 
-    Args:
-        weights: whose zeros are counted, before and after.
-        against: the model whose outputs it is held against.
+
+def _write_quantized(
+    path: Path, source: onnx.ModelProto, stage: Path, calibration: Calibration
+) -> None:
+    """Weights get a scale an output channel and no zero point, so that what was zero is zero.
+
+    Activations get both, from their least and largest value on the calibration set.
 
     Raises:
         ModelError: onnxruntime cannot quantize the model.
-        OutputError: a zero did not stay one, or the file cannot be written.
     """
-    with staged(target) as stage:
-        try:
-            with _hushed():
-                quantize_static(
-                    str(model.path),
-                    str(stage),
-                    _Samples(calibration),
-                    quant_format=QuantFormat.QDQ,
-                    per_channel=True,
-                    weight_type=QuantType.QInt8,
-                    activation_type=QuantType.QUInt8,
-                    use_external_data_format=len(model.files) > 1,
-                    extra_options={"WeightSymmetric": True},
-                )
-        except Exception as error:  # its errors share no base class
-            reason = " ".join(str(error).split())
-            raise ModelError(f"{model.path}: onnxruntime cannot quantize it: {reason}") from error
-        saved = load(stage)
-        counted = tuple(_recounted(model, saved, weights))
-        found = validate_models(against, saved, calibration, (), threads=threads)
-        sizes = [sum(os.path.getsize(file) for file in one.files) for one in (model, saved)]
-    return Quantization(
-        str(model.path),
-        str(target),
-        found.samples,
-        sum(count_zeros(model, weight) for weight in weights),
-        counted,
-        str(against.path),
-        found.outputs,
-        (sizes[0], sizes[1]),
-    )
+    try:
+        with _hushed():
+            # A path would have it write beside the user's file.
+            quantize_static(
+                source,
+                str(stage),
+                _Samples(calibration),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+                activation_type=QuantType.QUInt8,
+                use_external_data_format=source.ByteSize() > _LARGEST_FILE,
+                extra_options={"WeightSymmetric": True},
+            )
+    except Exception as error:  # its errors share no base class
+        raise ModelError(f"{path}: onnxruntime cannot quantize it: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _recounted(model: Model, saved: Model, weights: Sequence[Weight]) -> Iterator[Sparsity]:

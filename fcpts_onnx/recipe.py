@@ -22,6 +22,7 @@ _CHOICES = {
     "precision": ("auto", "float32", "bfloat16"),
     "thresholds": ("cost", "score", "str", "ltp", "probmask"),
     "density": ("kde", "histogram"),
+    "start_rates": ("none", "erk"),
 }
 # Field -> least and greatest accepted value.
 _RANGES = {
@@ -82,6 +83,8 @@ class Recipe:
             on a budget that is met at every step; rivals: "str", "ltp" and "probmask".
         threshold_start: where all layers start: a score ("score", "str"), or the square of the
             threshold in units of the layer's variance ("ltp").
+        start_rates: "erk": thresholds start where each layer has the zeros that ERK gives it for
+            the target, "none": at threshold_start; "score" only.
         threshold_rate: learning rate of scores ("score", "str"), thresholds ("ltp") or
             probabilities ("probmask"), as a multiple.
         density: how p(t) is estimated (Eq. 11): "kde" (Eq. 12) or "histogram" (published code);
@@ -120,6 +123,7 @@ class Recipe:
     control_weight: float = 1.0
     thresholds: str = "cost"
     threshold_start: float = -8.0
+    start_rates: str = "none"
     threshold_rate: float = 1.0
     density: str = "kde"
     points: int = 100

@@ -83,8 +83,7 @@ def test_what_onnxruntime_cannot_quantize(
 def test_a_zero_that_does_not_stay_one(
     sparse: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def shifted(source: str, target: str, *_: object, **__: object) -> None:
-        proto = onnx.load(source)
+    def shifted(proto: onnx.ModelProto, target: str, *_: object, **__: object) -> None:
         for tensor in proto.graph.initializer:
             if tensor.name == "conv.w":
                 array = onnx.numpy_helper.to_array(tensor) + np.float32(1)
@@ -108,6 +107,80 @@ def prune(place: Path, *more: str) -> object:
         "prune", str(place / "in.onnx"), str(place / "out.onnx"), "--target", "0.6", "--calib",
         str(place / "images"), "--recipe", str(place / "quick.toml"), *more,
     ])  # fmt: skip
+
+
+def test_nothing_is_written_beside_the_model(sparse: Path, place: Path) -> None:
+    kept = place / "out-inferred.onnx"  # a name that onnxruntime uses
+    kept.write_text("mine")
+    before = sorted(place.rglob("*"))
+    fcpts_onnx.quantize(sparse, place / "out8.onnx", calib=place / "images")
+    assert kept.read_text() == "mine"
+    assert sorted(place.rglob("*")) == sorted([*before, place / "out8.onnx"])
+
+
+def test_calibration_data_is_never_replaced(sparse: Path, place: Path) -> None:
+    np.savez(place / "c.npz", image=networks.values(8, 3, 8, 8))
+    before = (place / "c.npz").read_bytes()
+    with pytest.raises(OutputError, match="is read for this run"):
+        fcpts_onnx.quantize(sparse, place / "c.npz", calib=place / "c.npz")
+    for command in (
+        ["quantize", sparse, place / "c.npz", "--calib", place / "c.npz"],
+        [
+            "quantize",
+            sparse,
+            place / "q.onnx",
+            "--calib",
+            place / "c.npz",
+            "--json",
+            place / "q.onnx",
+        ],
+    ):
+        assert CliRunner().invoke(main, [str(part) for part in command]).exit_code == 2
+    more = ("--calib", str(place / "c.npz"), "--then-quantize", str(place / "c.npz"))
+    assert prune(place, *more).exit_code == 2
+    assert (place / "c.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["old opset", "constant nodes"])
+def test_models_that_are_prepared(kind: str, place: Path) -> None:
+    proto = networks.cnn()
+    if kind == "old opset":
+        proto = networks.cnn(opset=11)
+    else:
+        for tensor in list(proto.graph.initializer):
+            proto.graph.initializer.remove(tensor)
+            node = onnx.helper.make_node("Constant", [], [tensor.name], value=tensor)
+            proto.graph.node.insert(0, node)
+    networks.save(proto, place / "m.onnx")
+    fcpts_onnx.quantize(place / "m.onnx", place / "m8.onnx", calib=place / "images")
+    assert load(place / "m8.onnx").array("conv.w_quantized").dtype == np.int8
+
+
+def test_models_that_are_refused(place: Path) -> None:
+    fcpts_onnx.quantize(place / "in.onnx", place / "q.onnx", calib=place / "images")
+    with pytest.raises(ModelError, match=r"q\.onnx: has 8-bit values already"):
+        fcpts_onnx.quantize(place / "q.onnx", place / "q2.onnx", calib=place / "images")
+    half = networks.cnn()
+    for tensor in half.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            array = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    for value in (*half.graph.input, *half.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    networks.save(half, place / "half.onnx")
+    with pytest.raises(ModelError, match="has weights in float16"):
+        fcpts_onnx.quantize(place / "half.onnx", place / "q2.onnx", calib=place / "images")
+    assert not (place / "q2.onnx").exists()
+
+
+def test_interrupted_after_pruning(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fcpts_onnx.quantize", interrupt)
+    result = prune(place, "--then-quantize", str(place / "out8.onnx"))
+    assert result.exit_code == 130
+    assert f"Interrupted; the sparse model itself is in {place / 'out.onnx'}" in result.output
 
 
 def test_after_pruning(place: Path) -> None:

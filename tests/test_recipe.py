@@ -33,7 +33,7 @@ def test_the_papers_settings() -> None:
     assert paper.learning_rate == pytest.approx(0.04 * paper.batch_size / 256)
     assert (paper.epochs, paper.batch_size, paper.warmup) == (100, 64, 0.01)
     assert (paper.temperature, paper.control_weight) == (4.0, 1.0)
-    assert (paper.thresholds, paper.threshold_start) == ("score", -8.0)
+    assert (paper.thresholds, paper.start_rates) == ("score", "erk")
     assert paper.points == 100
     assert set(paper.augment) == {"flip", "crop"}
 

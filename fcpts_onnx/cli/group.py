@@ -85,10 +85,12 @@ def console_of(quiet: bool) -> Console:
     return Console(quiet=quiet or not is_first(), file=sys.stdout)
 
 
-def check_apart(files: Mapping[str, Path]) -> None:
-    """See that each name stands for a file of its own."""
+def check_apart(files: Mapping[str, Path | None]) -> None:
+    """See that each name stands for a file of its own, if it stands for one."""
     seen: dict[Path, str] = {}
     for name, file in files.items():
+        if file is None:
+            continue
         if (other := seen.setdefault(file.resolve(), name)) != name:
             raise click.UsageError(f"{name} names {other} itself.")
 

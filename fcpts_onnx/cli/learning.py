@@ -13,6 +13,7 @@ import fcpts_onnx
 from fcpts_onnx import demo as demo_run
 from fcpts_onnx.cli.group import (
     COMMAND,
+    INTERRUPTED,
     check_apart,
     console_of,
     main,
@@ -30,7 +31,6 @@ from fcpts_onnx.cli.options import (
     selection_options,
 )
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import recipe_names, recipe_text
 from fcpts_onnx.report.progress import progress_reporter
 from fcpts_onnx.report.run import page
@@ -111,11 +111,10 @@ def prune(
       fcpts-onnx prune in.onnx out.onnx --target 0.7 --calib images/ --json run.json
       fcpts-onnx prune in.onnx out.onnx --pattern 2:4 --calib images/
     """
-    named = {
-        "MODEL": None if model == output else model, "OUTPUT": output, "--json": json_file,
-        "--report": report_file, "--then-quantize": quantized,
-    }  # fmt: skip
-    check_apart({name: file for name, file in named.items() if file is not None})
+    in_place = model.resolve() == output.resolve()
+    others = {"--json": json_file, "--report": report_file, "--then-quantize": quantized}
+    check_apart({"MODEL": None if in_place else model, "OUTPUT": output, **others})
+    check_apart({"--calib": calib, **others})
     if options["target"] is None and not PATTERNS[pattern].is_fixed:
         raise click.UsageError("Missing option '--target'.")
     settings = settings_of(preprocess, options)
@@ -140,7 +139,9 @@ def prune(
     if report_file is not None and is_first():
         write_text(report_file, page(result))
     if quantized is not None and is_first():
-        _quantize(console, output, quantized, calib, settings, None if model == output else model)
+        given = {"calib": calib, "preprocess": settings, "against": None if in_place else model}
+        given |= {key: options[key] for key in ("seed", "threads")}
+        _quantize(console, output, quantized, given)
 
 
 @main.command(short_help="Write a model in 8 bits.")
@@ -172,6 +173,7 @@ def quantize(
     Example:
       fcpts-onnx quantize out.onnx out8.onnx --calib images/
     """
+    check_apart({"MODEL": model, "OUTPUT": output, "--calib": calib, "--json": json_file})
     settings = settings_of(preprocess, options)
     found = fcpts_onnx.quantize(model, output, calib=calib, preprocess=settings, **options)
     show_quantization(console_of(quiet), found)
@@ -217,19 +219,13 @@ def show(name: str) -> None:
     click.echo(recipe_text(name), nl=False)
 
 
-def _quantize(
-    console: Console,
-    sparse: Path,
-    quantized: Path,
-    calib: Path,
-    preprocess: Preprocess,
-    dense: Path | None,
-) -> None:
+def _quantize(console: Console, sparse: Path, target: Path, options: dict[str, Any]) -> None:
     """What --then-quantize adds to a run that is over."""
     try:
-        found = fcpts_onnx.quantize(
-            sparse, quantized, calib=calib, preprocess=preprocess, against=dense
-        )
+        found = fcpts_onnx.quantize(sparse, target, **options)
     except FcptsError as error:
         raise FcptsError(f"{error} The sparse model itself is in {sparse}.") from error
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted; the sparse model itself is in {sparse}.", err=True)
+        click.get_current_context().exit(INTERRUPTED)
     show_quantization(console, found)

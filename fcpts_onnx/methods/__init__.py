@@ -186,6 +186,9 @@ def recovered(
     if name == NETWISE:
         learned = THRESHOLDS[task.recipe.thresholds]
         start = learned if task.zeros is None else FixedThresholds
+        if task.recipe.start_rates != "none":
+            rates = ALLOCATIONS[task.recipe.start_rates](task)
+            task = replace(task, start=task.budget.counts(rates))
         return reconstruct(task, start, seconds=seconds, say=say, report=report)
     if name == NONE:
         return untouched(task)

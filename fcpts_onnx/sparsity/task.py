@@ -32,6 +32,7 @@ class Task:
         seed: of the samples' order and views.
         team: the processes that share each batch.
         zeros: how many each weight shall have, by name; learned if None.
+        start: how many each has where thresholds that are learned start, if that is said.
         features: how values inside the network are to be met, beside the outputs.
         pattern: where zeros may lie.
     """
@@ -45,6 +46,7 @@ class Task:
     seed: int = 0
     team: Team = ALONE
     zeros: Mapping[str, int] | None = None
+    start: Mapping[str, int] | None = None
     features: Sequence[Head] = ()
     pattern: Pattern = PATTERNS["unstructured"]
 

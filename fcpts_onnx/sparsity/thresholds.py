@@ -39,6 +39,7 @@ __all__ = [
 Values = Mapping[str, Tensor]
 """Weight values by initializer name, before any mask."""
 
+_LEAST_THRESHOLD = 1e-6  # that a score stands for, and how far below 1 the greatest is
 _LARGEST_RATIO = math.exp(2)  # a layer's cost counts as at most so many times the mean
 _LARGEST_MOVE = 0.25  # of the logarithm of that; costs grow as the square, so half a Newton step
 
@@ -104,10 +105,7 @@ class ScoreThresholds(Thresholds):
         self._density = _density(task.recipe)
         device = next(iter(values.values())).device
         self._counts = torch.tensor([float(v.numel()) for v in values.values()], device=device)
-        self._scores = {
-            name: nn.Parameter(torch.tensor(task.recipe.threshold_start, device=device))
-            for name in values
-        }
+        self._scores = {name: nn.Parameter(_score(v, name, task)) for name, v in values.items()}
         self._limits: dict[str, Tensor] = {}
         self._steps = 0
 
@@ -293,6 +291,14 @@ def along(progress: float, ramp: float) -> float:
 def rise(ramp: float) -> float:
     """The share of the zeros that is there by then: fast at first (Zhu and Gupta 2017)."""
     return 1 - (1 - ramp) ** 3
+
+
+def _score(value: Tensor, name: str, task: Task) -> Tensor:
+    """Where a score starts: as the recipe says, or at the threshold for so many zeros."""
+    if task.start is None:
+        return value.new_tensor(task.recipe.threshold_start)
+    threshold = kth_smallest(value.abs(), max(1, task.start[name]))
+    return torch.logit(threshold, eps=_LEAST_THRESHOLD).to(value.device)
 
 
 def _log_quantile(sizes: Tensor, share: float, most: int) -> float:

@@ -140,6 +140,17 @@ def test_scores_start_without_zeros_and_settle_on_the_budget_all_the_same() -> N
     assert max(settled.values()) <= 1000 - 20
 
 
+def test_scores_start_where_they_are_told_to() -> None:
+    """The threshold of just so many zeros; where there are none, the least one."""
+    values = layers(a=0.05, b=0.5)
+    values["b"].data[0, 0] = 3.0  # beyond what a sigmoid can reach
+    start = {"a": 700, "b": 0}
+    thresholds = ScoreThresholds(values, task(values, 0.5, Recipe(thresholds="score"), start=start))
+    found = zeros(thresholds.masked(values))
+    assert found["a"] == pytest.approx(700, abs=1)
+    assert found["b"] <= 1
+
+
 def test_a_high_score_leaves_a_layer_its_least_weights_and_a_gradient() -> None:
     values = layers(a=0.05)
     recipe = Recipe(thresholds="score", threshold_start=4.0)
