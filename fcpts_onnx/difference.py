@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,6 +13,8 @@ from onnx.external_data_helper import uses_external_data
 
 from fcpts_onnx.model import STAMP, Model, stored_tensors, take_in
 from fcpts_onnx.results import Difference, TensorDifference
+
+Array = np.ndarray[Any, Any]
 
 __all__ = ["difference", "differing_parts", "differing_tensors"]
 
@@ -52,12 +55,8 @@ def differing_parts(first: Model, second: Model) -> tuple[str, ...]:
 
 def _tensor(name: str, first: Model, second: Model) -> TensorDifference:
     here, there = first.array(name), second.array(name)
-    changed, largest = None, None
-    if here.shape == there.shape:
-        with np.errstate(invalid="ignore"):
-            apart = np.abs(here.astype(np.float64) - there.astype(np.float64))
-        changed = int(np.count_nonzero(apart))
-        largest = float(apart.max(initial=0.0))
+    same_shape = here.shape == there.shape
+    changed, largest = _values_apart(here, there) if same_shape else (None, None)
     return TensorDifference(
         name,
         (f"{here.dtype}{list(here.shape)}", f"{there.dtype}{list(there.shape)}"),
@@ -66,6 +65,19 @@ def _tensor(name: str, first: Model, second: Model) -> TensorDifference:
         changed,
         largest,
     )
+
+
+def _values_apart(here: Array, there: Array) -> tuple[int, float | None]:
+    """How many values differ, and the largest difference of two that are finite."""
+    apart = np.atleast_1d(here != there)
+    if "O" in (here.dtype.kind, there.dtype.kind):  # texts
+        return int(apart.sum()), None
+    one, two = (np.atleast_1d(values.astype(np.float64)) for values in (here, there))
+    apart &= ~(np.isnan(one) & np.isnan(two))
+    finite = apart & np.isfinite(one) & np.isfinite(two)
+    if apart.any() and not finite.any():
+        return int(apart.sum()), None
+    return int(apart.sum()), float(np.abs(one[finite] - two[finite]).max(initial=0.0))
 
 
 def _fields_apart(first: Message, second: Message) -> Iterator[str]:

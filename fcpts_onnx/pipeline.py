@@ -48,6 +48,7 @@ from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.sparsity.reconstruct import Learned
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.team import Team, joined
+from fcpts_onnx.weights import find_weights
 from fcpts_onnx.write import check_target
 
 __all__ = ["prune"]
@@ -110,7 +111,8 @@ def prune(
             long as others have room for them. "mnn": what MNN is seen to run faster from some
             share of zeros on gets that many, as far as they go.
         samples: how much of the calibration data to take at most.
-        seed: of every random choice; with the same seed and machine the same file results.
+        seed: of every random choice; with the same seed and machine the same file results, but
+            for `time_budget` and `hardware` "mnn", which go by what is timed.
         device: "auto", "cpu" or "cuda".
         engine: what computes gradients: "torch", or "ort", which is onnxruntime-training (on the
             processor only).
@@ -138,10 +140,11 @@ def prune(
             ]
             check_target(target_path, dense.path, reads=reads, overwrite=overwrite)
             weights = weights_to_prune(dense, include, exclude, keep_dense)
+            twin = learning_twin(dense, weights, exclude)
+        with clock("budget"):
             budget = budget_of(
                 dense, weights, target, PATTERNS[pattern], hardware, preprocess.size, team, say
             )
-            twin = learning_twin(dense, weights, exclude)
         with clock("calibrate"):
             calibration = load_calibration(calib, dense, preprocess, samples=samples, seed=seed)
             _tell(calibration, say)
@@ -182,14 +185,17 @@ def prune(
                 json.dumps(made) if stamp else None,
             )  # fmt: skip
             validation, values = team.from_first(written or None)
-    counted = {weight.name: weight.zeros for weight in validation.weights}
+    everything = find_weights(dense)
+    counted = {weight.name: weight.zeros for weight in everything}
+    counted |= {weight.name: weight.zeros for weight in validation.weights}
     return PruneResult(
         source=str(model),
         output=str(target_path),
         target=budget.target,
         pattern=pattern,
         hardware=hardware,
-        estimate=estimate(dense, weights, counted, hardware) if hardware in CHIPS else None,
+        asked=dict(budget.asked),
+        estimate=estimate(dense, everything, counted, hardware) if hardware in CHIPS else None,
         holds_target=learned.holds_target,
         count=validation.count,
         zeros=validation.zeros,

@@ -77,9 +77,12 @@ def budget_of(
         TargetError: the target cannot be, or the pattern leaves the hardware no say.
         FcptsError: the engine to be probed is not installed, or does not take the model.
     """
-    if hardware is None or target is None or pattern.is_fixed:
-        if hardware is not None:
-            raise TargetError("--hardware has no say where the pattern sets every layer's zeros.")
+    whole = [weight.name for weight in weights if weight.grid is not None]
+    if whole and (pattern.is_fixed or pattern.unit > 1):
+        raise TargetError(f"Patterns are for float weights; {whole[0]} is stored as whole numbers.")
+    if pattern.is_fixed and hardware is not None:
+        raise TargetError("--hardware has no say where the pattern sets every layer's zeros.")
+    if hardware is None or target is None:
         return Budget.of(weights, target, pattern=pattern)
     if hardware != MNN:
         densities = target_densities(model, weights, hardware)

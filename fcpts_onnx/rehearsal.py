@@ -53,9 +53,15 @@ def rehearse(
     steps = steps_of(found.samples, chosen)
     around = sum(seconds for name, seconds in found.seconds.items() if name != "learn")
     if time_budget is not None:
-        steps = max(1, round((time_budget - around) / pace))
+        steps = round((time_budget - around) / pace)
+        if steps < 1:
+            raise FcptsError(
+                f"The time budget of {time_budget:g} s leaves nothing to learn in: the rest takes "
+                f"{around:.0f} s. Give it more."
+            )
+    zeros = found.zeros if found.holds_target else None
     return Rehearsal(
-        found.source, found.target, found.count, found.zeros, steps, pace,
+        found.source, found.target, found.count, zeros, steps, pace,
         around + steps * pace, _peak_bytes(),
     )  # fmt: skip
 

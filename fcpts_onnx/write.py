@@ -157,10 +157,12 @@ def save(
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
+    # What an older stamp says is no longer so.
+    kept = [entry for entry in model.proto.metadata_props if entry.key != STAMP]
     if stamp is not None:
-        others = [entry for entry in model.proto.metadata_props if entry.key != STAMP]
-        del proto.metadata_props[:]
-        proto.metadata_props.extend([*others, onnx.StringStringEntryProto(key=STAMP, value=stamp)])
+        kept.append(onnx.StringStringEntryProto(key=STAMP, value=stamp))
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
     data = stage.with_name(_free_name(folder, f"{stage.name}.data"))
     with _Appender(data) as sink:
         for name, tensor in stored_tensors(proto.graph):

@@ -584,6 +584,8 @@ def test_a_stamp(place: Path) -> None:
         shutil.copy(place / "out.onnx", place / "in.onnx")
         result = prune(place, "--stamp")  # once more takes the place of the first
         assert result.exit_code == 0, result.output
+    assert prune(place).exit_code == 0  # and goes where it would no longer be true
+    assert not onnx.load(str(place / "out.onnx")).metadata_props
 
 
 def test_sizes(place: Path) -> None:

@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 from fcpts_onnx.difference import difference
 from fcpts_onnx.model import STAMP, Model, load
+from fcpts_onnx.texts import to_json
 from tests import networks
 from tests.networks import loaded
 
@@ -55,6 +56,36 @@ def test_another_shape_or_type(first: Model, tmp_path: Path) -> None:
     assert found.parts == ("graph.initializer",)
     double = copy(tmp_path / "b.onnx", fc__b=first.array("fc.b").astype(np.float64))
     assert difference(first, double).tensors[0].types == ("float32[4]", "float64[4]")
+
+
+def with_constant(path: Path, values: np.ndarray) -> Model:
+    proto = networks.cnn()
+    proto.graph.initializer.append(numpy_helper.from_array(values, "more"))
+    return loaded(proto, path)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "changed", "largest"),
+    [
+        ([np.inf, np.nan, 1.0], [np.inf, np.nan, 3.0], 1, 2.0),
+        ([1.0, 2.0], [np.nan, 2.0], 1, None),
+        ([2**60, 1], [2**60 + 1, 1], 1, 0.0),  # beyond what a float tells apart
+        (["a", "b"], ["a", "c"], 1, None),
+        (7.0, 9.0, 1, 2.0),
+    ],
+    ids=str,
+)
+def test_any_values(
+    one: object, two: object, changed: int, largest: float | None, tmp_path: Path
+) -> None:
+    first, second = (
+        with_constant(tmp_path / f"{name}.onnx", np.array(values))
+        for name, values in (("a", one), ("b", two))
+    )
+    found = difference(first, second)
+    (tensor,) = found.tensors
+    assert (tensor.changed, tensor.largest) == (changed, largest)
+    assert '"more"' in to_json(found)
 
 
 def test_a_tensor_that_the_other_lacks(first: Model, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ ALLOWED = {
     "hardware": {"model", "weights"},
     "pipeline": {
         "evidence", "hardware", "machine", "methods", "model", "preparation", "preprocess",
-        "calibration", "sparsity", "write", "parity", "publish", "team",
+        "calibration", "sparsity", "weights", "write", "parity", "publish", "team",
     },
     "rehearsal": {"methods", "model", "pipeline", "sparsity"},
     "examine": {

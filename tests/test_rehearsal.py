@@ -37,6 +37,18 @@ def test_a_time_budget(place: Path) -> None:
     assert found.steps > 1000
 
 
+def test_a_budget_that_is_over_before_learning(place: Path) -> None:
+    with pytest.raises(FcptsError, match="leaves nothing to learn in"):
+        fcpts_onnx.rehearse(
+            place / "in.onnx", target=0.6, calib=place / "images", recipe=RECIPE, time_budget=1e-3
+        )
+
+
+def test_a_method_that_holds_no_target(place: Path) -> None:
+    found = fcpts_onnx.rehearse(place / "in.onnx", target=0.6, calib=place / "images", recipe="str")
+    assert found.zeros is None
+
+
 def test_what_takes_no_steps(place: Path) -> None:
     with pytest.raises(FcptsError, match="--reconstruct wanda takes none"):
         fcpts_onnx.rehearse(
@@ -53,7 +65,9 @@ def test_from_the_command_line(place: Path) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     last = result.output.splitlines()[-1]
-    assert last.startswith("It would make 192 of 320 weights zero (60.0000%) in 500 steps of ")
+    assert last.startswith(
+        "It would make 192 of 320 weights zero (60.0000% asked for) in 500 steps of "
+    )
     assert last.endswith("Nothing was written.")
     assert json.loads((place / "r.json").read_text())["steps"] == 500
     assert not (place / "out.onnx").exists()

@@ -42,7 +42,7 @@ from fcpts_onnx.report.terminal import (
 )
 from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.team import is_first
-from fcpts_onnx.write import write_text
+from fcpts_onnx.write import check_target, write_text
 
 __all__: list[str] = []
 
@@ -126,7 +126,7 @@ def prune(
         "say": lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
     }
     if dry_run:
-        del options["overwrite"]
+        check_target(output, model, overwrite=bool(options.pop("overwrite")))
         expected = fcpts_onnx.rehearse(model, **options)
         show_rehearsal(console, expected)
         write_json(json_file, expected)

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 import numpy as np
 
 from fcpts_onnx.errors import OutputError
-from fcpts_onnx.evaluate.runner import BURST, Runner, random_input
+from fcpts_onnx.evaluate.runner import Runner, random_input
+from fcpts_onnx.evaluate.worker import BURST
 from fcpts_onnx.model import Model
 from fcpts_onnx.results import Latency, Timing
 from fcpts_onnx.runtime import Arrays
@@ -71,23 +72,37 @@ def measure_latency(
 
 def _timing(runner: Runner, oracle: Arrays | None) -> Timing:
     layers = runner.layers()
-    if runner.error is not None:
-        return Timing(runner.engine, runner.which, error=runner.error)
+    problem = runner.error
+    apart = None
+    if oracle is not None and runner.outputs is not None:
+        apart = _apart(runner.outputs, oracle)
+        if apart is None:
+            problem = problem or "its outputs are not of onnxruntime's shapes, or not its numbers"
+    if problem is not None:
+        return Timing(runner.engine, runner.which, error=problem)
     low, middle, high = np.percentile([1000 * s for s in runner.seconds], (25, 50, 75))
-    apart = None if oracle is None or runner.outputs is None else _apart(runner.outputs, oracle)
     return Timing(
         runner.engine, runner.which, float(middle), (float(low), float(high)), runner.bytes, apart,
         layers,
     )  # fmt: skip
 
 
-def _apart(found: Arrays, oracle: Arrays) -> float:
-    """The worst difference of any output, relative to the largest value of that output."""
+def _apart(found: Arrays, oracle: Arrays) -> float | None:
+    """The worst difference of any output, relative to the largest value of that output.
+
+    None where an output is missing, has another shape, or is no number where the oracle's is one.
+    """
     worst = 0.0
     for name, expected in oracle.items():
         if name not in found or found[name].size != expected.size:
-            return float("inf")
-        difference = np.abs(found[name].reshape(-1) - expected.reshape(-1).astype(np.float64))
-        scale = float(np.abs(expected).max(initial=0.0)) or 1.0
+            return None
+        here, there = (values.reshape(-1).astype(np.float64) for values in (found[name], expected))
+        finite = np.isfinite(there)
+        if not np.array_equal(here[~finite], there[~finite], equal_nan=True):
+            return None
+        difference = np.abs(here[finite] - there[finite])
+        if not np.isfinite(difference).all():
+            return None
+        scale = float(np.abs(there[finite]).max(initial=0.0)) or 1.0
         worst = max(worst, float(difference.max(initial=0.0)) / scale)
     return worst

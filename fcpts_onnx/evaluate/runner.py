@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import pickle
+import subprocess
+import sys
 from contextlib import ExitStack
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import fcpts_onnx
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.evaluate.engines import ENGINES, Engine
 from fcpts_onnx.model import InputSpec
 from fcpts_onnx.runtime import Arrays
 
-__all__ = ["BURST", "Runner", "random_input"]
+__all__ = ["Runner", "random_input"]
 
-BURST = 5
-"""Runs timed one after another before it is another's turn."""
-
-_LAYER_RUNS = 9
 _OPEN_BATCH = 1
 
 
@@ -47,64 +41,51 @@ class Runner:
         self.bytes = 0
         self.seconds: list[float] = []
         self.error: str | None = None
-        self._pool = stack.enter_context(
-            ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_hushed)
-        )
-        made = self._ask(_prepare, engine, path, inputs, threads)
+        self._process = stack.enter_context(_started())
+        stack.callback(self._process.kill)
+        made = self._ask("prepare", engine, path, inputs, threads)
         if made is not None:
             self.outputs, self.bytes = made
 
     def take_turn(self) -> None:
         """Time some runs, after one that is not counted."""
-        self.seconds += self._ask(_burst) or []
+        self.seconds += self._ask("burst") or []
 
     def layers(self) -> dict[str, float]:
         """Milliseconds of each layer, where the engine tells: the median of some runs."""
-        found: dict[str, float] = self._ask(_layers) or {}
+        found: dict[str, float] = self._ask("layers") or {}
         return found
 
-    def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What a function gives in the process; nothing once something has gone wrong there."""
+    def _ask(self, task: str, *arguments: Any) -> Any:
+        """What the process makes of a task; nothing once something has gone wrong there."""
         if self.error is not None:
             return None
+        tasks, answers = self._process.stdin, self._process.stdout
+        assert tasks is not None
+        assert answers is not None
         try:
-            return self._pool.submit(function, *arguments).result()
-        except BrokenProcessPool:
+            pickle.dump((task, arguments), tasks)
+            tasks.flush()
+            went_well, result = pickle.load(answers)
+        except (EOFError, BrokenPipeError):
             self.error = f"{self.engine} ended its process without a word"
-        except Exception as error:  # engines raise what they like
-            self.error = str(error) or type(error).__name__
-        return None
+            return None
+        if not went_well:
+            self.error = result
+            return None
+        return result
 
 
-_held: dict[str, Engine] = {}  # in a runner's process: its engine
-
-
-def _hushed() -> None:
-    """What engines print belongs on no user's terminal."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
-        os.dup2(nowhere, stream)
-
-
-def _prepare(engine: str, path: Path, inputs: Arrays, threads: int) -> tuple[Arrays, int]:
-    _held["engine"] = made = ENGINES[engine](path, inputs, threads)
-    made.run()
-    return made.outputs(), made.bytes
-
-
-def _burst() -> list[float]:
-    engine, seconds = _held["engine"], []
-    engine.run()
-    for _ in range(BURST):
-        start = time.perf_counter()
-        engine.run()
-        seconds.append(time.perf_counter() - start)
-    return seconds
-
-
-def _layers() -> dict[str, float]:
-    runs = [_held["engine"].layer_seconds() for _ in range(_LAYER_RUNS)]
-    return {name: 1000 * float(np.median([run[name] for run in runs])) for name in runs[0]}
+def _started() -> subprocess.Popen[bytes]:
+    """A process of `worker`, which finds this package wherever this one did."""
+    places = [str(Path(fcpts_onnx.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [sys.executable, "-m", "fcpts_onnx.evaluate.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))},
+    )
 
 
 def random_input(spec: InputSpec, size: tuple[int, int] | None) -> np.ndarray[Any, Any]:

@@ -16,6 +16,8 @@ from fcpts_onnx.weights import Weight, node_label
 
 __all__ = ["estimate"]
 
+_MOST_READ = 64  # values of a constant that says something of a shape
+
 
 def estimate(
     model: Model, weights: Iterable[Weight], zeros: Mapping[str, int], chip: str
@@ -44,17 +46,20 @@ def estimate(
     taken = dense = 0.0
     bits = count = 0
     for weight in weights:
-        node = nodes.get(weight.nodes[0])
-        layer = None if node is None else convolution_of(node, weight)
-        if node is None or layer is None:
-            continue
-        places = _places(node, shapes.get(node.outputs[0].name))
-        if places is None:
-            return None
         kept = weight.count - zeros.get(weight.name, 0)
-        bound, products = time_bound(layer, chip), places * weight.count
-        taken += products * max(kept / weight.count, bound)
-        dense += products * max(1.0, bound)
+        users = [nodes[name] for name in weight.nodes if name in nodes]
+        layers = [(node, convolution_of(node, weight)) for node in users]
+        if not any(layer for _, layer in layers):
+            continue
+        for node, layer in layers:
+            if layer is None:
+                continue
+            places = _places(node, shapes.get(node.outputs[0].name))
+            if places is None:
+                return None
+            bound, products = time_bound(layer, chip), places * weight.count
+            taken += products * max(kept / weight.count, bound)
+            dense += products * max(1.0, bound)
         bits += min(8 * weight.count, 8 * kept + weight.count)
         count += weight.count
     return Estimate(chip, taken / dense, math.ceil(bits / 8), count) if dense else None
@@ -70,14 +75,19 @@ def _places(node: gs.Node, shape: list[int] | None) -> int | None:
 
 def _shapes(model: Model) -> dict[str, list[int]]:
     """Shapes by value, as far as ONNX infers them; 0 for a length that is open."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model.inlined().proto)
-    for tensor in bare.graph.initializer:
-        if tensor.data_type != TensorProto.INT64:  # shapes are read; weights may be gigabytes
-            tensor.ClearField("raw_data")
-            tensor.ClearField("float_data")
-    known = onnx.shape_inference.infer_shapes(bare).graph
-    return dict(_found(known))
+    proto = model.inlined().proto
+    bare = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import)
+    for field in ("node", "input", "output", "value_info"):
+        getattr(bare.graph, field).extend(getattr(proto.graph, field))
+    for tensor in proto.graph.initializer:
+        # Shapes, axes and scales are read; weights may be gigabytes.
+        small = math.prod(tensor.dims) <= _MOST_READ
+        bare.graph.initializer.append(
+            tensor
+            if small
+            else TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        )
+    return dict(_found(onnx.shape_inference.infer_shapes(bare).graph))
 
 
 def _found(graph: onnx.GraphProto) -> Iterator[tuple[str, list[int]]]:

@@ -8,7 +8,8 @@ from fcpts_onnx.weights import Weight
 
 __all__ = ["gains_from", "least_zeros"]
 
-_WORTH = 0.97  # of the dense layer's time: a smaller gain is chance
+_WORTH = 0.95  # of the dense layer's time: a smaller gain is chance
+_LEAST = 0.005  # of the time of all layers together, that a layer has to take to be looked at
 
 Times = Mapping[float, float]
 """Milliseconds of a layer by share of zeros; at 0.0 it is dense."""
@@ -33,9 +34,11 @@ def least_zeros(
     target leaves: so much in one layer would cost accuracy out of proportion.
     """
     left = target * sum(weight.count for weight in weights) - sum(w.zeros for w in weights)
+    least = _LEAST * sum(layer[0.0] for layer in times.values())
     wanted = {}
     for weight in weights:
-        share = gains_from(times[weight.name]) if weight.name in times else None
+        layer = times.get(weight.name)
+        share = None if layer is None or layer[0.0] < least else gains_from(layer)
         if share is not None and share <= (1 + target) / 2:
             zeros = round(share * weight.count)
             saved = times[weight.name][0.0] - times[weight.name][share]

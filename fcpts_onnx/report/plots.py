@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ _BLUE, _RED, _GREEN = _COLOURS[:3]
 _INK = "#123456"  # stands for the colour of the page's text
 _FONT = "DejaVu Sans"  # what comes along, to measure text with
 _MOST_NAMES = 48  # of layers below bars
+_LONGEST_NAME = 28
 
 
 def layer_rates(weights: Sequence[Sparsity]) -> Markup:
@@ -43,7 +45,8 @@ def layer_rates(weights: Sequence[Sparsity]) -> Markup:
         axes.set_xlim(-0.5, len(weights) - 0.5)
         axes.yaxis.set_major_formatter(_percent)
         if len(weights) <= _MOST_NAMES:
-            axes.set_xticks(places, [weight.name for weight in weights], rotation=90, fontsize=7)
+            names = [_short(weight.name) for weight in weights]
+            axes.set_xticks(places, names, rotation=90, fontsize=7)
         axes.legend(loc="upper left", bbox_to_anchor=(0, 1.14), ncols=2, frameon=False)
 
     return _svg(draw, 9, 3.6, "Share of zeros by layer, in the order of the graph")
@@ -97,8 +100,8 @@ def rates_over_steps(history: Sequence[Progress]) -> Markup:
 
     def draw(axes: Axes) -> None:
         image = axes.pcolormesh(
-            [entry.step for entry in history],
-            range(len(names)),
+            [0, *(entry.step for entry in history)],
+            [place - 0.5 for place in range(len(names) + 1)],
             [[entry.rates[name] for entry in history] for name in names],
             cmap="viridis",
             vmin=0,
@@ -108,7 +111,7 @@ def rates_over_steps(history: Sequence[Progress]) -> Markup:
         axes.invert_yaxis()
         axes.set_xlabel("step")
         if len(names) <= _MOST_NAMES:
-            axes.set_yticks(range(len(names)), names, fontsize=6)
+            axes.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=6)
         bar = axes.figure.colorbar(image, ax=axes, format=_percent, pad=0.02)
         bar.outline.set_visible(False)
 
@@ -154,6 +157,11 @@ def _looks() -> Iterator[dict[str, Any]]:
                 yield {"color": colour, "linestyle": dash}
 
 
+def _short(name: str) -> str:
+    """The end of a name, which tells it from others."""
+    return name if len(name) <= _LONGEST_NAME else f"...{name[-_LONGEST_NAME:]}"
+
+
 def _percent(value: float, _: object) -> str:
     return f"{100 * value:.4g} %"
 
@@ -177,7 +185,9 @@ def _svg(draw: Callable[[Axes], None], width: float, height: float, label: str) 
         ),
     }
     buffer = io.StringIO()
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        # Signs that its font lacks: the page's has them.
+        warnings.simplefilter("ignore", UserWarning)
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.add_subplot())
         figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)

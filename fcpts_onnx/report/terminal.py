@@ -128,10 +128,11 @@ def show_pruning(console: Console, result: PruneResult) -> None:
 
 def show_rehearsal(console: Console, found: Rehearsal) -> None:
     """What a run would come to."""
+    zeros = "nobody knows how many" if found.zeros is None else f"{found.zeros:,}"
     memory = "" if found.peak_bytes is None else f"; {in_bytes(found.peak_bytes)} of memory"
     _line(
         console,
-        f"It would make {found.zeros:,} of {found.count:,} weights zero ({found.target:.4%}) in "
+        f"It would make {zeros} of {found.count:,} weights zero ({found.target:.4%} asked for) in "
         f"{found.steps:,} steps of {1000 * found.pace:.0f} ms: {found.seconds / 60:.1f} minutes in "
         f"all{memory}. Nothing was written.",
     )

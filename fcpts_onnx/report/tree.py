@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.text import Text
 from rich.tree import Tree
@@ -12,36 +12,42 @@ from fcpts_onnx.weights import Weight
 
 __all__ = ["weight_tree"]
 
+Path = tuple[str, ...]
+
 _BETWEEN = re.compile(r"[./]+")  # the parts of a name
 
 
 def weight_tree(title: str, weights: Sequence[Weight]) -> Tree:
     """A branch a module, with what it has in all; parts that lead to one thing only are joined."""
     tree = Tree(Text(title))
-    _grow(tree, {_path(weight): weight for weight in weights})
+    _grow(tree, [(_path(weight), weight) for weight in weights])
     return tree
 
 
-def _path(weight: Weight) -> tuple[str, ...]:
+def _path(weight: Weight) -> Path:
     """Where it is in the network; exporters name some weights by a number, but not their nodes."""
     node = weight.nodes[0]
     name = f"{node}.{weight.name}" if "::" in weight.name and "/" in node else weight.name
     return tuple(_BETWEEN.split(name.strip("./")))
 
 
-def _grow(tree: Tree, weights: Mapping[tuple[str, ...], Weight]) -> None:
-    branches: dict[str, dict[tuple[str, ...], Weight]] = {}
-    for (first, *rest), weight in weights.items():
-        branches.setdefault(first, {})[tuple(rest)] = weight
+def _grow(tree: Tree, weights: Sequence[tuple[Path, Weight]]) -> None:
+    branches: dict[str, list[tuple[Path, Weight]]] = {}
+    for (first, *rest), weight in weights:
+        branches.setdefault(first, []).append((tuple(rest), weight))
     for name, inside in branches.items():
-        while len(inside) > 1 and len({path[:1] for path in inside}) == 1:
-            name = f"{name}.{next(iter(inside))[0]}"
-            inside = {path[1:]: weight for path, weight in inside.items()}
+        while len(inside) > 1 and len({path[:1] for path, _ in inside}) == 1 and inside[0][0]:
+            name = f"{name}.{inside[0][0][0]}"
+            inside = [(path[1:], weight) for path, weight in inside]
         if len(inside) == 1:
-            ((path, weight),) = inside.items()
+            ((path, weight),) = inside
             tree.add(Text(f"{'.'.join((name, *path))}  {_leaf(weight)}"))
-        else:
-            _grow(tree.add(Text(f"{name}  {_sum(list(inside.values()))}")), inside)
+            continue
+        branch = tree.add(Text(f"{name}  {_sum([weight for _, weight in inside])}"))
+        for path, weight in inside:
+            if not path:  # it has the name of the branch
+                branch.add(Text(_leaf(weight)))
+        _grow(branch, [entry for entry in inside if entry[0]])
 
 
 def _leaf(weight: Weight) -> str:

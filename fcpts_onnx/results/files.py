@@ -60,7 +60,7 @@ class TensorDifference:
     Attributes:
         types: type and shape.
         changed: how many values differ; None where the shapes do.
-        largest: the largest difference of a value; None likewise.
+        largest: the largest difference of two finite values; None where there are no such.
     """
 
     name: str

@@ -101,6 +101,11 @@ class Timing:
     error: str | None = None
 
     @property
+    def is_verified(self) -> bool:
+        """Whether it is known to compute what onnxruntime does."""
+        return self.apart is not None and not self.disagrees
+
+    @property
     def disagrees(self) -> bool:
         """Whether the engine computes something else than onnxruntime does."""
         return self.apart is not None and not self.apart <= _MOST_APART

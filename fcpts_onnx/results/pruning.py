@@ -214,6 +214,7 @@ class PruneResult:
         target: the share of zeros asked for.
         pattern: where they may lie.
         hardware: the chip whose densities were kept to, if any.
+        asked: zeros that layers were given at least, by weight, for an engine that was probed.
         estimate: what the zeros save on it, at best.
         holds_target: whether the method can end with just that share; STR and LTP cannot.
         zeros: how many zeros the file has, of `count` prunable values.
@@ -233,6 +234,7 @@ class PruneResult:
     target: float
     pattern: str
     hardware: str | None
+    asked: dict[str, int]
     estimate: Estimate | None
     holds_target: bool
     count: int
@@ -259,7 +261,7 @@ class Rehearsal:
     """What a run would come to.
 
     Attributes:
-        zeros: how many of `count` prunable values.
+        zeros: how many of `count` prunable values; None where the method cannot hold a target.
         pace: seconds a step, from a few steps.
         seconds: of the whole run, with reading and writing.
         peak_bytes: the most memory that was taken; None where the system does not tell.
@@ -268,7 +270,7 @@ class Rehearsal:
     source: str
     target: float
     count: int
-    zeros: int
+    zeros: int | None
     steps: int
     pace: float
     seconds: float

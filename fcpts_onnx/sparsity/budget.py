@@ -84,7 +84,7 @@ class Budget:
                 f"kept, so at most {sum(most.values()) / count:.4f} can be zero. Ask for less."
             )
         # Zeros that are there may lie where the pattern has none.
-        least = {weight.name: weight.zeros if unit == 1 else 0 for weight in weights}
+        least = {w.name: w.zeros if unit == 1 else 0 for w in weights}
         asked = {
             name: min(zeros, most[name]) // unit * unit
             for name, zeros in (asked or {}).items()
@@ -108,18 +108,21 @@ class Budget:
     def _full(cls, weights: Sequence[Weight], target: float | None, pattern: Pattern) -> Budget:
         """As many zeros as a pattern has that leaves no choice."""
         count = sum(weight.count for weight in weights)
-        most = {weight.name: pattern.most(weight) for weight in weights}
+        room = {weight.name: pattern.most(weight) for weight in weights}
+        # Layers that the pattern has no room in keep the zeros they have.
+        least = {w.name: 0 if room[w.name] else w.zeros for w in weights}
+        most = {name: room[name] or least[name] for name in room}
         share = sum(most.values()) / count
         if not pattern.is_fixed:
             raise TargetError("There is no target; give a share of zeros between 0 and 1.")
-        if not share:
+        if not any(room.values()):
             raise TargetError("No layer has a whole group along its input channels to prune.")
         if target is not None and round(target * count) != sum(most.values()):
             raise TargetError(
                 f"The target is {target:g}; with the pattern {share:.6g} of the weights are zero, "
                 "no more and no less. Leave the target out."
             )
-        return cls(share, sum(most.values()), dict.fromkeys(most, 0), most, most)
+        return cls(share, sum(most.values()), least, most, most)
 
     def counts(self, wanted: Mapping[str, float], zeros: int | None = None) -> dict[str, int]:
         """Whole counts of zeros by layer, near the wanted ones and with exactly the right sum.

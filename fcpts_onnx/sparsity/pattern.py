@@ -38,8 +38,14 @@ class Pattern(ABC):
         """
 
     def mask(self, weight: Weight, sizes: Tensor, zeros: int) -> Tensor:
-        """A mask with exactly so many zeros, a multiple of the unit, where sizes are smallest."""
-        return mask_of_smallest(self.ranked(weight, sizes), zeros).to(sizes.dtype)
+        """A mask with exactly so many zeros, where sizes are smallest.
+
+        Args:
+            zeros: a multiple of the unit; of a weight that the pattern has no room in, those that
+                are there.
+        """
+        ranks = self.ranked(weight, sizes) if self.most(weight) else sizes
+        return mask_of_smallest(ranks, zeros).to(sizes.dtype)
 
 
 class Unstructured(Pattern):
@@ -106,8 +112,8 @@ class Blocks(Pattern):
 
     def mask(self, weight: Weight, sizes: Tensor, zeros: int) -> Tensor:
         axis = weight.channel_axis
-        if axis is None:
-            return torch.ones_like(sizes)
+        if axis is None or not self.most(weight):
+            return mask_of_smallest(sizes, zeros)
         groups, rest = _grouped(self.ranked(weight, sizes), axis, self.unit)
         # By block: of blocks of one size, as of zeros, none may be taken in part.
         blocks = mask_of_smallest(groups[..., 0], zeros // self.unit)

@@ -305,8 +305,8 @@ def _log_quantile(sizes: Tensor, share: float, most: int) -> float:
     """The logarithm of the threshold that takes a share of a layer's weights, as far as it may."""
     if not most:
         return 0.0
-    threshold = kth_smallest(sizes, max(1, min(most, round(share * sizes.numel()))))
-    return math.log(float(threshold.clamp_min(1e-12)))
+    threshold = float(kth_smallest(sizes, max(1, min(most, round(share * sizes.numel())))))
+    return math.log(max(threshold, 1e-12)) if math.isfinite(threshold) else 0.0
 
 
 def _density(recipe: Recipe) -> Density:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +20,8 @@ from fcpts_onnx import Latency
 from fcpts_onnx.cli import main
 from fcpts_onnx.errors import FcptsError, OutputError
 from fcpts_onnx.evaluate import check_installed
+from fcpts_onnx.evaluate.latency import _apart
+from fcpts_onnx.evaluate.runner import Runner
 from fcpts_onnx.results import Timing
 from tests import networks
 
@@ -114,6 +119,48 @@ def test_an_engine_that_is_not_there(
         fcpts_onnx.bench(*pair, engines=("mnn",))
 
 
+@pytest.mark.parametrize(
+    ("found", "apart"),
+    [
+        ([2.0, np.nan, 1.0], 0.0),
+        ([2.0, np.nan, 0.0], 0.5),
+        ([np.nan, np.nan, 1.0], None),
+        ([2.0, 3.0, 1.0], None),
+        ([2.0, np.nan], None),
+    ],
+    ids=str,
+)
+def test_outputs_that_are_no_numbers(found: list[float], apart: float | None) -> None:
+    expected = {"y": np.array([2.0, np.nan, 1.0], np.float32)}
+    assert _apart({"y": np.array(found, np.float32)}, expected) == apart
+
+
+def test_a_script_that_is_not_made_to_be_imported(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """It runs once: engines' processes have nothing to do with it."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import fcpts_onnx\nprint('once')\n"
+        f"found = fcpts_onnx.bench({str(pair[0])!r}, {str(pair[1])!r}, runs=1)\n"
+        "print([timing.error for timing in found.timings])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(fcpts_onnx.__file__).parent.parent)},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["once", "[None, None]"]
+
+
+def test_a_process_that_dies(pair: tuple[Path, Path]) -> None:
+    with ExitStack() as stack:
+        runner = Runner(stack, "ort", "dense", pair[0], {}, 1)
+        assert "onnxruntime cannot run it" in runner.error
+        inputs = {"x": networks.values(1, 128, 16, 16)}
+        runner = Runner(stack, "ort", "dense", pair[0], inputs, 1)
+        runner._process.kill()
+        runner.take_turn()
+        assert runner.error == "ort ended its process without a word"
+
+
 FINE = Timing("ort", "dense", 2.0, (1.9, 2.1), 4000, 0.0)
 FOUND = Latency(
     "a.onnx", "b.onnx", {"x": [1, 3, 8, 8]}, 2, 100,
@@ -146,7 +193,7 @@ def test_strict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fcpts_onnx.bench", lambda *_, **__: FOUND)
     failed = CliRunner().invoke(main, ["bench", "a.onnx", "b.onnx", "--strict"])
     assert failed.exit_code == 1
-    assert "--strict: mnn (sparse), mnn-sparse (sparse) did not give" in failed.output
+    assert "--strict: mnn (sparse), mnn-sparse (sparse) are not known to give" in failed.output
     right = replace(FOUND, timings=FOUND.timings[:2])
     monkeypatch.setattr("fcpts_onnx.bench", lambda *_, **__: right)
     assert CliRunner().invoke(main, ["bench", "a.onnx", "b.onnx", "--strict"]).exit_code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from onnx import helper
 
@@ -65,6 +66,27 @@ def test_against_a_cv22(network: Model) -> None:
         assert found.time < time < found.time + 0.3
         if network.path.stem == "resnet18":
             assert found.weight_bytes / 1e6 == pytest.approx(memory, rel=0.07)
+
+
+def test_a_weight_that_is_used_twice_and_a_resize(tmp_path: Path) -> None:
+    """Its products count twice, its bytes once; what Resize makes of 8 x 8 is known."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"], "one"),
+        helper.make_node("Resize", ["h", "", "scales"], ["r"], "resize"),
+        helper.make_node("Conv", ["r", "w"], ["s"], "two"),
+        helper.make_node("Conv", ["s", "v"], ["y"], "three"),
+    ]
+    constants = {
+        "w": networks.values(64, 64, 3, 3), "v": networks.values(64, 64, 3, 3),
+        "scales": np.array([1, 1, 2, 2], np.float32),
+    }  # fmt: skip
+    proto = networks.make(nodes, constants, {"x": ["N", 64, 8, 8]}, {"y": ["N", 64, 8, 8]})
+    model = loaded(proto, tmp_path / "m.onnx")
+    weights = find_weights(model)
+    found = estimate(model, weights, {"w": weights[0].count // 2}, "cv22")
+    of_w, of_v = 6 * 6 + 10 * 10, 8 * 8
+    assert found.time == pytest.approx((0.5 * of_w + of_v) / (of_w + of_v), rel=1e-6)
+    assert found.dense_bytes == 2 * 64 * 64 * 9
 
 
 def test_open_sizes(tmp_path: Path) -> None:

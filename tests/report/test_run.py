@@ -68,6 +68,18 @@ def test_it_needs_no_network_and_runs_nothing(result: PruneResult) -> None:
     assert "$x_1$" in text  # not set as mathematics
 
 
+def test_one_weight_with_a_name_that_is_long_and_chinese(result: PruneResult) -> None:
+    name = "层" * 90
+    one = replace(result.validation.weights[0], name=name)
+    history = tuple(replace(entry, rates={name: 0.5}) for entry in result.history)
+    validation = replace(result.validation, weights=(one,))
+    text = page(replace(result, validation=validation, history=history))
+    assert f">...{'层' * 28}<" in text
+    heights = [float(h) for h in re.findall(r'<image [^>]*height="([\d.]+)"', text)]
+    assert len(heights) == 2  # the map and its colours
+    assert min(heights) > 5
+
+
 def test_from_json_it_is_the_same(result: PruneResult, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(to_json(result))
     read = read_run(tmp_path / "run.json")

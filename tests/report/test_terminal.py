@@ -53,6 +53,17 @@ def test_a_tree() -> None:
     ]
 
 
+def test_a_tree_of_names_that_are_each_others_beginning() -> None:
+    names = ("fc", "fc.1", "fc/1", "a.b", "a/b")
+    weights = tuple(Weight(name, (8, 4), "float32", "Gemm", ("n",), 0, 0) for name in names)
+    console = Console(width=100, file=io.StringIO())
+    show_inspection(console, Inspection("m.onnx", 17, ("x",), weights, ()), tree=True)
+    text = console.file.getvalue()
+    assert text.count("Gemm 8x4, 32") == 5
+    assert "fc  96" in text
+    assert "a.b  64" in text
+
+
 def test_validation_of_outputs_that_are_no_classes() -> None:
     found = Validation(
         model="out.onnx",

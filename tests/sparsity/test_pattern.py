@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor
@@ -152,6 +153,31 @@ def test_learned_files_keep_to_it(pattern: str, how: dict[str, str], tmp_path: P
         assert np.moveaxis(mask, axis, -1)[..., mask.shape[axis] // length * length :].all()
     assert total == result.zeros
     assert result.pattern == pattern
+
+
+@pytest.mark.parametrize("how", [{}, {"allocate": "uniform", "reconstruct": "none"}], ids=str)
+@pytest.mark.parametrize("pattern", ["2:4", "1x4"])
+def test_weights_with_zeros_already(pattern: str, how: dict[str, str], tmp_path: Path) -> None:
+    """A layer whose input channels come in no whole group keeps them; the pattern's are exact."""
+    proto = networks.cnn()
+    for tensor in proto.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor).copy()
+        if tensor.name in ("conv.w", "fc.w"):
+            array.reshape(-1)[::3] = 0.0
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    networks.save(proto, tmp_path / "in.onnx")
+    (tmp_path / "quick.toml").write_text(networks.QUICK)
+    networks.save_images(tmp_path / "images", 16)
+    result = fcpts_onnx.prune(
+        tmp_path / "in.onnx", tmp_path / "out.onnx", pattern=pattern, calib=tmp_path / "images",
+        target=0.5 if pattern == "1x4" else None, recipe=str(tmp_path / "quick.toml"), **how,
+    )  # fmt: skip
+    before, after = load(tmp_path / "in.onnx"), load(tmp_path / "out.onnx")
+    if pattern == "2:4":
+        assert not after.array("conv.w")[before.array("conv.w") == 0].any()
+        assert (grouped(after.array("fc.w") != 0, 1, 4).sum(1) == 2).all()
+    names = [weight.name for weight in result.validation.weights]
+    assert sum(int((after.array(name) == 0).sum()) for name in names) == result.zeros
 
 
 def test_other_methods_are_refused(tmp_path: Path) -> None:
