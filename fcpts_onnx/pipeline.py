@@ -145,6 +145,8 @@ def prune(
             budget = budget_of(
                 dense, weights, target, PATTERNS[pattern], hardware, preprocess.size, team, say
             )
+            # Before the file may be replaced.
+            everything = find_weights(dense) if hardware in CHIPS else []
         with clock("calibrate"):
             calibration = load_calibration(calib, dense, preprocess, samples=samples, seed=seed)
             _tell(calibration, say)
@@ -185,7 +187,6 @@ def prune(
                 json.dumps(made) if stamp else None,
             )  # fmt: skip
             validation, values = team.from_first(written or None)
-    everything = find_weights(dense)
     counted = {weight.name: weight.zeros for weight in everything}
     counted |= {weight.name: weight.zeros for weight in validation.weights}
     return PruneResult(

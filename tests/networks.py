@@ -127,6 +127,17 @@ def batch_norm(**settings: Any) -> onnx.ModelProto:
     return make(nodes, constants, *shapes, **settings)
 
 
+def in_half(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same in float16: tensors, inputs and outputs."""
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == FLOAT:
+            array = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    return proto
+
+
 def detector() -> onnx.ModelProto:
     """One convolution to a map of 5 + 2 shares a place, as FastestDet has it."""
     nodes = [

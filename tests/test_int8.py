@@ -160,13 +160,7 @@ def test_models_that_are_refused(place: Path) -> None:
     fcpts_onnx.quantize(place / "in.onnx", place / "q.onnx", calib=place / "images")
     with pytest.raises(ModelError, match=r"q\.onnx: has 8-bit values already"):
         fcpts_onnx.quantize(place / "q.onnx", place / "q2.onnx", calib=place / "images")
-    half = networks.cnn()
-    for tensor in half.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
-            array = onnx.numpy_helper.to_array(tensor).astype(np.float16)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
-    for value in (*half.graph.input, *half.graph.output):
-        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    half = networks.in_half(networks.cnn())
     networks.save(half, place / "half.onnx")
     with pytest.raises(ModelError, match="has weights in float16"):
         fcpts_onnx.quantize(place / "half.onnx", place / "q2.onnx", calib=place / "images")

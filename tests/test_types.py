@@ -57,12 +57,7 @@ def test_weights_behind_a_cast(kind: int, tmp_path: Path) -> None:
 
 
 def test_a_graph_in_float16(tmp_path: Path) -> None:
-    proto = networks.perceptron()
-    for tensor in proto.graph.initializer:
-        array = numpy_helper.to_array(tensor).astype(np.float16)
-        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    proto = networks.in_half(networks.perceptron())
     result, stored = prune(proto, tmp_path, values(64, 6, scale=1.0).astype(np.float16))
     assert {array.dtype for array in stored.values()} == {np.dtype(np.float16)}
     assert result.zeros == sum(int((stored[n] == 0).sum()) for n in ("first", "second"))
