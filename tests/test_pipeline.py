@@ -48,7 +48,7 @@ def test_result_and_reports(tmp_path: Path) -> None:
     assert lines[0].startswith("Calibration: 30 samples of 6 for 'x', values ")
     assert lines[1].startswith("Warning: 30 samples are few")
     assert lines[2].startswith("Twin: agrees with onnxruntime within ")
-    assert set(result.seconds) == {"load", "calibrate", "check", "learn", "write"}
+    assert set(result.seconds) == {"load", "budget", "calibrate", "check", "learn", "write"}
     assert result.validation.model == str(tmp_path / "out.onnx")
     assert set(result.validation.changed) == {"first", "second", "bias"}
     assert result.validation.twin_error < 1e-5
