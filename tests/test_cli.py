@@ -777,3 +777,12 @@ def test_demo(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "demo.json").read_text())
     assert stored["dense"]["scores"]["top-1"] > 0.97
     assert stored["sparse"]["scores"]["top-1"] > 0.93
+
+
+def test_completion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a shell asks for, and gets."""
+    monkeypatch.setenv("COMP_WORDS", "fcpts-onnx pr")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    monkeypatch.setenv("_FCPTS_ONNX_COMPLETE", "bash_complete")
+    result = CliRunner().invoke(main, prog_name="fcpts-onnx")
+    assert result.output == "plain,prune\n"

@@ -184,6 +184,18 @@ def test_what_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any(line.startswith("tiny") for line in lines)
 
 
+def test_what_is_wrong_is_red_unless_colours_are_not_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fcpts_onnx.bench", lambda *_, **__: FOUND)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    command = ["bench", "a.onnx", "b.onnx"]
+    assert "\x1b[31mmnn, sparse: differs" in CliRunner().invoke(main, command).output
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[31m" not in CliRunner().invoke(main, command).output
+
+
 def test_strict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fcpts_onnx.bench", lambda *_, **__: FOUND)
     failed = CliRunner().invoke(main, ["bench", "a.onnx", "b.onnx", "--strict"])
