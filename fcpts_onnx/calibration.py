@@ -22,7 +22,7 @@ from fcpts_onnx.preprocess import ImagePlan, Preprocess
 from fcpts_onnx.sources import IMAGE_SUFFIXES, Arrays, Images, Source, find_images
 from fcpts_onnx.views import random_view
 
-__all__ = ["Calibration", "Data", "load_calibration"]
+__all__ = ["Calibration", "Data", "load_calibration", "paths_of"]
 
 Data = str | os.PathLike[str] | Iterable[Any]
 """Where calibration data comes from: a path, or an iterable of arrays or of dicts by input name."""
@@ -126,6 +126,11 @@ def load_calibration(
     raise CalibrationError(
         f"{path}: expected a folder of images or of .npy, an .npz or a .npy file."
     )
+
+
+def paths_of(data: Data) -> list[Path]:
+    """The file or folder that calibration data comes from, if it comes from one."""
+    return [Path(data)] if isinstance(data, (str, os.PathLike)) else []
 
 
 def _from_folder(

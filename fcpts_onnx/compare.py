@@ -171,7 +171,7 @@ def _recipe(method: Method, choice: Recipe | str | None) -> Recipe:
     own = Recipe.load(method.recipe)
     if choice is None:
         return own
-    chosen = choice if isinstance(choice, Recipe) else Recipe.load(choice)
+    chosen = Recipe.of(choice)
     return chosen if chosen.thresholds == own.thresholds else own
 
 

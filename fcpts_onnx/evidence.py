@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -35,7 +34,7 @@ def values_before_and_after(dense: Model, sparse: Model, weights: Sequence[Weigh
             for weight in weights
         ),
         sizes(_float_values(sparse, weight) for weight in weights),
-        (_stored_bytes(dense), _stored_bytes(sparse)),
+        (dense.file_bytes, sparse.file_bytes),
     )
 
 
@@ -66,10 +65,6 @@ def _own_version() -> str:
         return version("fcpts-onnx")
     except PackageNotFoundError:
         return "not installed"
-
-
-def _stored_bytes(model: Model) -> int:
-    return sum(os.path.getsize(file) for file in model.files)
 
 
 def _flat(model: Model, weight: Weight) -> Tensor:

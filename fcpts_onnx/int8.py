@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +14,12 @@ import onnx.version_converter
 from onnx import TensorProto, numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-from fcpts_onnx.calibration import Calibration, Data, load_calibration
+from fcpts_onnx.calibration import Calibration, Data, load_calibration, paths_of
 from fcpts_onnx.errors import ModelError, OutputError
 from fcpts_onnx.model import Model, PathLike, load
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.results import Quantization, Sparsity
-from fcpts_onnx.runtime import as_arrays
+from fcpts_onnx.runtime import as_arrays, reason
 from fcpts_onnx.validate import validate_models
 from fcpts_onnx.weights import Weight, count_zeros, find_weights
 from fcpts_onnx.write import check_target, staged
@@ -58,9 +57,7 @@ def quantize(
     """
     loaded, target = load(model), Path(output)
     origin = loaded if against is None else load(against)
-    reads = [*loaded.files, *origin.files]
-    if isinstance(calib, str | os.PathLike):
-        reads.append(Path(calib))
+    reads = [*loaded.files, *origin.files, *paths_of(calib)]
     check_target(target, loaded.path, reads=reads)
     source = _prepared(loaded)
     calibration = load_calibration(
@@ -72,7 +69,7 @@ def quantize(
         saved = load(stage)
         counted = tuple(_recounted(loaded, saved, weights))
         found = validate_models(origin, saved, calibration, (), threads=threads)
-        sizes = [sum(os.path.getsize(file) for file in one.files) for one in (loaded, saved)]
+        sizes = (loaded.file_bytes, saved.file_bytes)
     return Quantization(
         str(loaded.path),
         str(target),
@@ -81,7 +78,7 @@ def quantize(
         counted,
         str(origin.path),
         found.outputs,
-        (sizes[0], sizes[1]),
+        sizes,
     )
 
 
@@ -120,7 +117,7 @@ def _prepared(model: Model) -> onnx.ModelProto:
     except Exception as error:  # the converter's errors share no base class
         raise ModelError(
             f"{model.path}: opset {model.opsets['']} cannot be converted to {_OPSET}, from which "
-            f"on each output channel has a scale of its own: {_line(error)}. Export it anew."
+            f"on each output channel has a scale of its own: {reason(error)}. Export it anew."
         ) from error
 
 
@@ -149,11 +146,7 @@ def _write_quantized(
                 extra_options={"WeightSymmetric": True},
             )
     except Exception as error:  # its errors share no base class
-        raise ModelError(f"{path}: onnxruntime cannot quantize it: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise ModelError(f"{path}: onnxruntime cannot quantize it: {reason(error)}") from error
 
 
 def _recounted(model: Model, saved: Model, weights: Sequence[Weight]) -> Iterator[Sparsity]:

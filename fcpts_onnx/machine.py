@@ -66,6 +66,11 @@ def limited_threads(count: int) -> Iterator[None]:
 
 
 def device_of(name: str, engine: str) -> torch.device:
+    """The device that --device and --engine name, one for each process where there are several.
+
+    Raises:
+        FcptsError: there is no such device or engine, or fewer devices than processes.
+    """
     if engine not in ("torch", "ort"):
         raise FcptsError(f"The engine is {engine!r}; expected torch or ort.")
     if engine == "ort" and name == "auto":

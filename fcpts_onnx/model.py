@@ -85,6 +85,11 @@ class Model:
         )
         return (self.path, *(Path(self.folder) / location for location in locations))
 
+    @property
+    def file_bytes(self) -> int:
+        """What its files take."""
+        return sum(file.stat().st_size for file in self.files)
+
     @cached_property
     def opsets(self) -> dict[str, int]:
         """Opset version by domain; the default domain is the empty string."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
-from fcpts_onnx.calibration import Calibration, Data, load_calibration
+from fcpts_onnx.calibration import Calibration, Data, load_calibration, paths_of
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.evidence import versions
 from fcpts_onnx.hardware import CHIPS, estimate
@@ -124,7 +123,7 @@ def prune(
         FcptsError: anything the user can put right; nothing has been written then.
     """
     target_path, clock = Path(output), Clock()
-    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    recipe = Recipe.of(recipe)
     check_pair(allocate, reconstruct, time_budget)
     check_pattern(pattern, allocate, reconstruct, recipe)
     rule = allocation(allocate)
@@ -134,10 +133,7 @@ def prune(
     with limited_threads(threads), joined() as team:
         with clock("load"):
             dense = load(model)
-            reads = [
-                *dense.files[1:],
-                *([Path(calib)] if isinstance(calib, str | os.PathLike) else []),
-            ]
+            reads = [*dense.files[1:], *paths_of(calib)]
             check_target(target_path, dense.path, reads=reads, overwrite=overwrite)
             weights = weights_to_prune(dense, include, exclude, keep_dense)
             twin = learning_twin(dense, weights, exclude)

@@ -168,6 +168,15 @@ class Recipe:
             )
 
     @classmethod
+    def of(cls, choice: Recipe | str) -> Recipe:
+        """A recipe, or the one of a name.
+
+        Raises:
+            RecipeError: as `load`.
+        """
+        return choice if isinstance(choice, Recipe) else cls.load(choice)
+
+    @classmethod
     def load(cls, name: str | os.PathLike[str]) -> Recipe:
         """A named recipe, or one from a TOML file: its entries, and what its `base` says else.
 

@@ -43,7 +43,7 @@ def rehearse(
         raise FcptsError(
             f"--dry-run counts steps, and --reconstruct {options['reconstruct']} takes none."
         )
-    chosen = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    chosen = Recipe.of(recipe)
     tried = replace(chosen, epochs=0, min_steps=_TRIED)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "rehearsal.onnx"

@@ -16,7 +16,7 @@ from torch import Tensor
 from fcpts_onnx.errors import ModelError
 from fcpts_onnx.model import Model
 
-__all__ = ["Array", "Arrays", "Runtime", "as_arrays", "check_finite", "converted"]
+__all__ = ["Array", "Arrays", "Runtime", "as_arrays", "check_finite", "converted", "reason"]
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
@@ -63,7 +63,7 @@ class Runtime:
             )
         except Exception as error:  # onnxruntime's errors share no base class
             raise ModelError(
-                f"{model.path}: onnxruntime cannot load it: {_reason(error)}"
+                f"{model.path}: onnxruntime cannot load it: {reason(error)}"
             ) from error
         self._path = model.path
         sizes = [spec.shape[0] for spec in model.inputs if spec.shape]
@@ -92,9 +92,7 @@ class Runtime:
         try:
             results = self._session.run(list(self.outputs), dict(inputs))
         except Exception as error:  # onnxruntime's errors share no base class
-            raise ModelError(
-                f"{self._path}: onnxruntime cannot run it: {_reason(error)}"
-            ) from error
+            raise ModelError(f"{self._path}: onnxruntime cannot run it: {reason(error)}") from error
         return dict(zip(self.outputs, results, strict=True))
 
     def _join(self, parts: Sequence[Array], count: int) -> Array | None:
@@ -144,14 +142,14 @@ def converted(model: Model, proto: onnx.ModelProto, oldest: int = 1) -> onnx.Mod
     except Exception as error:  # the converter's errors share no base class
         raise ModelError(
             f"{model.path}: opset {opset} cannot be converted to {target}, as onnxruntime for "
-            f"training needs it: {_reason(error)}. Export it with opset {target}, or use --engine "
+            f"training needs it: {reason(error)}. Export it with opset {target}, or use --engine "
             "torch, with the usual onnxruntime."
         ) from error
     proto.ir_version = min(proto.ir_version, _OLD_IR)
     return proto
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """onnxruntime's message on one line, without end."""
     text = " ".join(str(error).split())
     return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + " ..."

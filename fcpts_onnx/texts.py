@@ -36,7 +36,8 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "__dataclass_fields__"):
         derived = {
             name: getattr(value, name)
-            for name, member in vars(type(value)).items()
+            for kind in type(value).__mro__
+            for name, member in vars(kind).items()
             if isinstance(member, property)
         }
         shallow = {name: getattr(value, name) for name in value.__dataclass_fields__}

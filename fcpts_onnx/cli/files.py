@@ -17,9 +17,11 @@ from fcpts_onnx.cli.group import (
 )
 from fcpts_onnx.cli.options import (
     FILE,
+    calib_option,
     output_options,
     preprocess_options,
     run_options,
+    samples_option,
     selection_options,
     size_option,
 )
@@ -56,14 +58,8 @@ def inspect(model: Path, tree: bool, json_file: Path | None, quiet: bool, **opti
 @main.command(short_help="Hold a sparse model against the dense one.")
 @click.argument("dense", type=FILE)
 @click.argument("sparse", type=FILE)
-@click.option("--calib", required=True, type=FILE, help="As for prune.")
-@click.option(
-    "--samples",
-    type=click.IntRange(1),
-    default=1000,
-    show_default=True,
-    help="How many to compare on at most, drawn at random.",
-)
+@calib_option
+@samples_option(1000, "How many to compare on at most, drawn at random.")
 @preprocess_options
 @run_options
 @output_options

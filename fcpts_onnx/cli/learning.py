@@ -22,14 +22,16 @@ from fcpts_onnx.cli.group import (
 )
 from fcpts_onnx.cli.options import (
     FILE,
+    calib_option,
     learning_options,
-    new_file,
     output_options,
     preprocess_options,
     report_option,
     run_options,
+    samples_option,
     selection_options,
 )
+from fcpts_onnx.cli.values import new_file
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.recipe import recipe_names, recipe_text
 from fcpts_onnx.report.progress import progress_reporter
@@ -59,13 +61,7 @@ __all__: list[str] = []
     type=FILE,
     help="Folder of images or .npy, an .npz keyed by input name, or one .npy.",
 )
-@click.option(
-    "--samples",
-    type=click.IntRange(1),
-    default=10_000,
-    show_default=True,
-    help="How many to learn from at most, drawn at random.",
-)
+@samples_option(10_000, "How many to learn from at most, drawn at random.")
 @preprocess_options
 @selection_options
 @learning_options
@@ -147,14 +143,8 @@ def prune(
 @main.command(short_help="Write a model in 8 bits.")
 @click.argument("model", type=FILE)
 @click.argument("output", type=FILE)
-@click.option("--calib", required=True, type=FILE, help="As for prune.")
-@click.option(
-    "--samples",
-    type=click.IntRange(1),
-    default=500,
-    show_default=True,
-    help="How many to take ranges from at most, drawn at random.",
-)
+@calib_option
+@samples_option(500, "How many to take ranges from at most, drawn at random.")
 @preprocess_options
 @run_options
 @output_options

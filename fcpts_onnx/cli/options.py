@@ -2,133 +2,49 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from fcpts_onnx.cli.values import (
+    read_engines,
+    read_losses,
+    read_methods,
+    read_numbers,
+    read_places,
+    read_rule,
+    read_seconds,
+    read_size,
+    read_targets,
+    read_text_target,
+    read_views,
+)
 from fcpts_onnx.hardware import DEVICES
 from fcpts_onnx.methods import ALLOCATIONS, LEARNED, METHODS, NETWISE, RECONSTRUCTIONS
 from fcpts_onnx.preprocess import PRESETS
-from fcpts_onnx.recipe import AUGMENTATIONS, recipe_names
+from fcpts_onnx.recipe import recipe_names
 from fcpts_onnx.sparsity.pattern import PATTERNS
-from fcpts_onnx.write import check_target, check_text
 
 __all__ = [
     "FILE",
+    "calib_option",
     "comparing_options",
     "engines_option",
     "label_options",
     "learning_options",
-    "new_file",
     "output_options",
     "preprocess_options",
     "report_option",
     "run_options",
+    "samples_option",
     "selection_options",
     "size_option",
     "threads_option",
 ]
 
-_RUNTIMES = {"ort": ("ort",), "mnn": ("mnn", "mnn-sparse")}
-
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[float, ...] | None:
-    if value is None:
-        return None
-    try:
-        return tuple(float(part) for part in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter("expected numbers with commas, such as 0.5,0.5,0.5") from error
-
-
-def _size(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    parts = value.lower().split("x")
-    if len(parts) not in (1, 2) or not all(part.isdigit() and int(part) for part in parts):
-        raise click.BadParameter("expected HEIGHTxWIDTH in pixels, such as 224x224, or one number")
-    return int(parts[0]), int(parts[-1])
-
-
-def _places(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
-    places = tuple(part.strip() for part in value.split(",") if part.strip())
-    if set(places) - {"first", "last"}:
-        raise click.BadParameter("expected first, last or first,last")
-    return places
-
-
-def _views(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    kinds = tuple(part.strip() for part in value.split(",") if part.strip() != "none")
-    if set(kinds) - set(AUGMENTATIONS):
-        raise click.BadParameter(f"expected none, or some of {','.join(AUGMENTATIONS)}")
-    return kinds
-
-
-def _seconds(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    if value is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip())
-    if found is None or not float(found[1]):
-        raise click.BadParameter("expected a time above zero, such as 90s, 5m or 1.5h")
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
-
-
-def _losses(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    if any(value.count("=") < 1 for value in values):
-        raise click.BadParameter("expected OUTPUT=LOSS, such as scores=kl")
-    return dict(value.rsplit("=", 1) for value in values)
-
-
-def _rule(_: click.Context, __: click.Parameter, value: str) -> str:
-    known = (LEARNED, *ALLOCATIONS)
-    if value not in known and not value.endswith(".json"):
-        raise click.BadParameter(f"expected {', '.join(known)} or a .json file of rates")
-    return value
-
-
-def _methods(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
-    if not names or set(names) - METHODS.keys():
-        raise click.BadParameter(f"expected some of {', '.join(METHODS)}, with commas")
-    return names
-
-
-def _targets(_: click.Context, __: click.Parameter, value: str) -> tuple[float, ...]:
-    try:
-        targets = tuple(dict.fromkeys(float(part) for part in value.split(",")))
-    except ValueError as error:
-        raise click.BadParameter("expected shares with commas, such as 0.5,0.7,0.9") from error
-    if not all(0 < target < 1 for target in targets):
-        raise click.BadParameter("expected shares between 0 and 1, such as 0.5,0.7,0.9")
-    return targets
-
-
-def _text_target(_: click.Context, option: click.Parameter, value: Path | None) -> Path | None:
-    """See before any work that the file can be written."""
-    if value is not None:
-        check_text(value, "HTML" if option.name == "report_file" else "JSON")
-    return value
-
-
-def _engines(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
-    names = [part.strip() for part in value.split(",") if part.strip()]
-    if not names or set(names) - _RUNTIMES.keys():
-        raise click.BadParameter(f"expected some of {','.join(_RUNTIMES)}")
-    return tuple(dict.fromkeys(engine for name in names for engine in _RUNTIMES[name]))
-
-
-def new_file(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
-    """See before any work that a file can be written."""
-    if value is not None:
-        check_target(value)
-    return value
 
 
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -142,10 +58,17 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return decorate
 
 
+def samples_option(default: int, what: str) -> Callable[[Command], Command]:
+    """How many samples to take at most."""
+    kind = click.IntRange(1)
+    return click.option("--samples", type=kind, default=default, show_default=True, help=what)
+
+
 FILE = click.Path(path_type=Path)
+calib_option = click.option("--calib", required=True, type=FILE, help="As for prune.")
 size_option = click.option(
     "--size",
-    callback=_size,
+    callback=read_size,
     metavar="HxW|N",
     help="Image size in pixels, where the graph leaves it open.",
 )
@@ -158,10 +81,13 @@ preprocess_options = _options(
         help=f"How pixels become inputs: {', '.join(PRESETS)}, or a TOML file.",
     ),
     click.option(
-        "--mean", callback=_numbers, metavar="A[,B,C]", help="Mean, instead of the preset's."
+        "--mean", callback=read_numbers, metavar="A[,B,C]", help="Mean, instead of the preset's."
     ),
     click.option(
-        "--std", callback=_numbers, metavar="A[,B,C]", help="Deviation, instead of the preset's."
+        "--std",
+        callback=read_numbers,
+        metavar="A[,B,C]",
+        help="Deviation, instead of the preset's.",
     ),
     size_option,
     click.option(
@@ -201,7 +127,7 @@ selection_options = _options(
         "--keep-dense",
         default="",
         metavar="first,last",
-        callback=_places,
+        callback=read_places,
         help="Leave out the first or last weight.",
     ),
     click.option(
@@ -216,7 +142,7 @@ engines_option = click.option(
     "engines",
     default="ort",
     show_default=True,
-    callback=_engines,
+    callback=read_engines,
     metavar="ort,mnn",
     help="What to run them on: onnxruntime, MNN without and with kernels that skip zeros.",
 )
@@ -242,7 +168,7 @@ output_options = _options(
         "--json",
         "json_file",
         type=FILE,
-        callback=_text_target,
+        callback=read_text_target,
         metavar="FILE",
         help="Write the result as JSON too.",
     ),
@@ -252,7 +178,7 @@ report_option = click.option(
     "--report",
     "report_file",
     type=FILE,
-    callback=_text_target,
+    callback=read_text_target,
     metavar="FILE.html",
     help="Write a page with plots of what was done too.",
 )
@@ -276,7 +202,7 @@ learning_options = _options(
         "--allocate",
         default=LEARNED,
         show_default=True,
-        callback=_rule,
+        callback=read_rule,
         metavar="RULE|FILE.json",
         help=f"How layers share zeros: {LEARNED}, {', '.join(ALLOCATIONS)}, or rates by weight.",
     ),
@@ -289,13 +215,13 @@ learning_options = _options(
     ),
     click.option(
         "--augment",
-        callback=_views,
+        callback=read_views,
         metavar="none|flip,crop,mix",
         help="Random views of images to learn from, instead of the recipe's.",
     ),
     click.option(
         "--time-budget",
-        callback=_seconds,
+        callback=read_seconds,
         metavar="TIME",
         help="Learn as long as fits into 90s, 5m or 1.5h in all, instead of the recipe's epochs.",
     ),
@@ -303,7 +229,7 @@ learning_options = _options(
         "--loss",
         "losses",
         multiple=True,
-        callback=_losses,
+        callback=read_losses,
         metavar="OUTPUT=kl|bce|mse",
         help="How an output is met, instead of what is chosen for it; repeatable.",
     ),
@@ -350,7 +276,7 @@ comparing_options = _options(
         "--methods",
         default="fcpts,pot-l2norm,pot-erk",
         show_default=True,
-        callback=_methods,
+        callback=read_methods,
         metavar="A,B,...",
         help=f"Which: {', '.join(METHODS)}.",
     ),
@@ -358,11 +284,11 @@ comparing_options = _options(
         "--targets",
         default="0.5,0.7,0.9",
         show_default=True,
-        callback=_targets,
+        callback=read_targets,
         metavar="A,B,...",
         help="Shares of zeros, between 0 and 1.",
     ),
-    click.option("--calib", required=True, type=FILE, help="As for prune."),
+    calib_option,
     click.option("--data", type=FILE, help="Labelled images, as for eval."),
     label_options,
     click.option(
@@ -372,9 +298,7 @@ comparing_options = _options(
         metavar="FOLDER",
         help="For the sparse models, results.json, .md and .html; runs that are there are kept.",
     ),
-    click.option(
-        "--samples", type=click.IntRange(1), default=10_000, show_default=True, help="As for prune."
-    ),
+    samples_option(10_000, "As for prune."),
     click.option(
         "--recipe",
         metavar="NAME|FILE.toml",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -49,7 +48,7 @@ class _OnnxRuntime:
     def __init__(self, path: Path, inputs: Arrays, threads: int) -> None:
         model = load(path)
         self._runtime, self._inputs = Runtime(model, threads=threads), inputs
-        self.bytes = sum(os.path.getsize(file) for file in model.files)
+        self.bytes = model.file_bytes
         self._found: dict[str, np.ndarray[Any, Any]] = {}
 
     def run(self) -> None:

@@ -106,8 +106,24 @@ class Departure:
     picture: str | None
 
 
+class _OfWeights:
+    """Sums over the weights that a result lists."""
+
+    weights: tuple[Sparsity, ...]
+
+    @property
+    def count(self) -> int:
+        """How many values the listed weights have."""
+        return sum(weight.count for weight in self.weights)
+
+    @property
+    def zeros(self) -> int:
+        """How many of them are zero."""
+        return sum(weight.zeros for weight in self.weights)
+
+
 @dataclass(frozen=True)
-class Validation:
+class Validation(_OfWeights):
     """What was found in a saved sparse file, held against its dense origin.
 
     Attributes:
@@ -125,16 +141,6 @@ class Validation:
     outputs: tuple[Output, ...]
     twin_error: float | None = None
     furthest: tuple[Departure, ...] = ()
-
-    @property
-    def count(self) -> int:
-        """How many values the listed weights have."""
-        return sum(weight.count for weight in self.weights)
-
-    @property
-    def zeros(self) -> int:
-        """How many of them are zero."""
-        return sum(weight.zeros for weight in self.weights)
 
 
 @dataclass(frozen=True)
@@ -278,7 +284,7 @@ class Rehearsal:
 
 
 @dataclass(frozen=True)
-class Quantization:
+class Quantization(_OfWeights):
     """A model in 8 bits.
 
     Attributes:
@@ -297,16 +303,6 @@ class Quantization:
     against: str
     outputs: tuple[Output, ...]
     file_bytes: tuple[int, int]
-
-    @property
-    def count(self) -> int:
-        """How many values the weights have."""
-        return sum(weight.count for weight in self.weights)
-
-    @property
-    def zeros(self) -> int:
-        """How many of them are zero."""
-        return sum(weight.zeros for weight in self.weights)
 
 
 def silent(*_: object) -> None:
