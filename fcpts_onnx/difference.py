@@ -100,7 +100,8 @@ def _bare(model: Model) -> onnx.ModelProto:
     del bare.metadata_props[:]
     bare.metadata_props.extend(unstamped)
     _copy_fields(model.proto.graph, bare.graph, but="initializer")  # it may be gigabytes
-    for tensor in model.proto.graph.initializer:
+    # Their order says nothing, and is another where some are stored sparse.
+    for tensor in sorted(model.proto.graph.initializer, key=lambda tensor: tensor.name):
         # What an If may go by says which of its branches is a part of the graph.
         is_condition = tensor.data_type == TensorProto.BOOL
         bare.graph.initializer.append(tensor if is_condition else _stripped(tensor))

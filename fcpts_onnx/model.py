@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from fcpts_onnx.branches import bodies, branches_taken, with_branches_inlined
 from fcpts_onnx.errors import ModelError
+from fcpts_onnx.sparse_initializers import densified
 
 __all__ = [
     "OLDEST_OPSET",
@@ -64,7 +65,8 @@ class Model:
 
     Attributes:
         path: the file it came from.
-        proto: the model as stored; nothing in the package changes it.
+        proto: the model as stored, but for sparse initializers, which are dense here; nothing in
+            the package changes it.
     """
 
     path: Path
@@ -180,7 +182,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     except onnx.checker.ValidationError as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: not a valid ONNX model: {reason}") from error
-    return model
+    return replace(model, proto=densified(path, proto))
 
 
 def tensor_array(tensor: onnx.TensorProto, folder: str) -> np.ndarray[Any, Any]:

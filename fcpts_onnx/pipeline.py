@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from fcpts_onnx.aim import Aim, budget_of
 from fcpts_onnx.calibration import Calibration, Data, load_calibration, paths_of
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.evidence import versions
@@ -26,7 +27,6 @@ from fcpts_onnx.methods import (
 from fcpts_onnx.model import PathLike, load
 from fcpts_onnx.parity import check_parity
 from fcpts_onnx.preparation import (
-    budget_of,
     features_of,
     heads_of,
     learning_twin,
@@ -42,6 +42,7 @@ from fcpts_onnx.results import (
     PruneResult,
     silent,
 )
+from fcpts_onnx.sparse_initializers import check_storage
 from fcpts_onnx.sparsity.losses import Loss
 from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.sparsity.reconstruct import Learned
@@ -61,6 +62,7 @@ def prune(
     *,
     target: float | None = None,
     calib: Data,
+    objective: str = "sparsity",
     pattern: str = "unstructured",
     preprocess: Preprocess | str = "imagenet",
     recipe: Recipe | str = "default",
@@ -79,6 +81,7 @@ def prune(
     engine: str = "torch",
     threads: int = 0,
     overwrite: bool = False,
+    storage: str = "dense",
     stamp: bool = False,
     say: Callable[[str], None] = silent,
     report: Callable[[Progress], None] = silent,
@@ -91,6 +94,10 @@ def prune(
         output: the sparse ONNX file to write.
         target: the share of zeros, 0 to 1, over all weights that are pruned; None with a pattern
             that says it itself, as 2:4 does.
+        objective: of `aim.OBJECTIVES`: instead of zeros, what the target is a share of. "latency":
+            of the pruned layers' time on the hardware, to be saved; how many zeros each gets is
+            set by that alone. "size": of the pruned weights' size, to be saved, stored in 8 bits
+            with a bitmask.
         pattern: where zeros may lie, of `sparsity.pattern.PATTERNS`.
         calib: calibration data without labels: a folder of images or .npy, an .npz keyed by input
             name, a .npy, or an iterable of arrays or of dicts by input name.
@@ -116,6 +123,8 @@ def prune(
         engine: what computes gradients: "torch", or "ort", which is onnxruntime-training (on the
             processor only).
         threads: for torch and onnxruntime, 0 for their own choice.
+        storage: "sparse" writes pruned weights as ONNX's sparse initializers, where these are
+            smaller; onnxruntime reads them, few others do.
         stamp: say in the file's metadata how it was made.
         say, report: told what happens: lines, and the progress of learning.
 
@@ -135,12 +144,13 @@ def prune(
             dense = load(model)
             reads = [*dense.files[1:], *paths_of(calib)]
             check_target(target_path, dense.path, reads=reads, overwrite=overwrite)
+            if storage == "sparse":
+                check_storage(dense.path, dense.proto)
             weights = weights_to_prune(dense, include, exclude, keep_dense)
             twin = learning_twin(dense, weights, exclude)
         with clock("budget"):
-            budget = budget_of(
-                dense, weights, target, PATTERNS[pattern], hardware, preprocess.size, team, say
-            )
+            aim = Aim(target, objective, PATTERNS[pattern], hardware)
+            budget = budget_of(dense, weights, aim, preprocess.size, team, say)
             # Before the file may be replaced.
             everything = find_weights(dense) if hardware in CHIPS else []
         with clock("calibrate"):
@@ -180,7 +190,7 @@ def prune(
         with clock("write"):
             written = team.rank == 0 and publish(
                 dense, target_path, twin, learned.tensors, calibration, weights, zeros, threads,
-                json.dumps(made) if stamp else None,
+                json.dumps(made) if stamp else None, storage,
             )  # fmt: skip
             validation, values = team.from_first(written or None)
     counted = {weight.name: weight.zeros for weight in everything}
@@ -189,7 +199,10 @@ def prune(
         source=str(model),
         output=str(target_path),
         target=budget.target,
+        objective=objective,
+        goal=target,
         pattern=pattern,
+        storage=storage,
         hardware=hardware,
         asked=dict(budget.asked),
         estimate=estimate(dense, everything, counted, hardware) if hardware in CHIPS else None,

@@ -10,23 +10,17 @@ import torch
 
 from fcpts_onnx.calibration import Calibration
 from fcpts_onnx.errors import FcptsError, ModelError, TargetError
-from fcpts_onnx.evaluate import check_installed, probe
 from fcpts_onnx.features import features
-from fcpts_onnx.hardware import MNN, least_zeros, target_densities
 from fcpts_onnx.model import Model
 from fcpts_onnx.ops.dtypes import to_torch
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.augment import AGREEMENT, usable_views
-from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import LOSSES, Head, Loss, find_heads
 from fcpts_onnx.sparsity.network import Network
-from fcpts_onnx.sparsity.pattern import Pattern
-from fcpts_onnx.team import Team
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import Weight, find_weights, learned_along, select
 
 __all__ = [
-    "budget_of",
     "features_of",
     "heads_of",
     "heads_tried_out",
@@ -59,43 +53,6 @@ def weights_to_prune(
         )
         raise ModelError(f"{model.path}: has no prunable weight: {why}.")
     return weights
-
-
-def budget_of(
-    model: Model,
-    weights: Sequence[Weight],
-    target: float | None,
-    pattern: Pattern,
-    hardware: str | None,
-    size: tuple[int, int] | None,
-    team: Team,
-    say: Callable[[str], None],
-) -> Budget:
-    """How many zeros there shall be, and what the hardware makes of them in each layer.
-
-    Raises:
-        TargetError: the target cannot be, or the pattern leaves the hardware no say.
-        FcptsError: the engine to be probed is not installed, or does not take the model.
-    """
-    whole = [weight.name for weight in weights if weight.grid is not None]
-    if whole and (pattern.is_fixed or pattern.unit > 1):
-        raise TargetError(f"Patterns are for float weights; {whole[0]} is stored as whole numbers.")
-    if pattern.is_fixed and hardware is not None:
-        raise TargetError("--hardware has no say where the pattern sets every layer's zeros.")
-    if hardware is None or target is None:
-        return Budget.of(weights, target, pattern=pattern)
-    if hardware != MNN:
-        densities = target_densities(model, weights, hardware)
-        return Budget.of(weights, target, densities, pattern)
-    check_installed(MNN)
-    # What one process saw has to hold in all.
-    times = team.from_first(probe(model, weights, size) if team.rank == 0 else None)
-    asked = least_zeros(times, weights, target)
-    say(
-        f"MNN: {len(asked)} of {len(weights)} layers are faster with the zeros they are given at "
-        f"least, {sum(asked.values()):,} in all"
-    )
-    return Budget.of(weights, target, pattern=pattern, asked=asked)
 
 
 def learning_twin(model: Model, weights: Sequence[Weight], exclude: Sequence[str]) -> Twin:

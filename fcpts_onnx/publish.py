@@ -35,12 +35,14 @@ def publish(
     zeros: int,
     threads: int,
     stamp: str | None,
+    storage: str,
 ) -> tuple[Validation, WeightValues]:
     """Write the sparse file, check that it has its zeros, and only then let it take its place."""
     stale = stale_data(target, dense)
     grids = {weight.value: weight for weight in weights if weight.grid is not None}
     with staged(target) as stage:
-        save(dense, dict(_as_stored(learned, grids)), stage, target.parent, stamp)
+        arrays = dict(_as_stored(learned, grids))
+        save(dense, arrays, stage, target.parent, stamp=stamp, sparse=storage == "sparse")
         saved = load(stage)
         found = validate_models(
             dense, saved, calibration, weights, twin=twin,

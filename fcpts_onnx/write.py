@@ -17,6 +17,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from fcpts_onnx.errors import OutputError
 from fcpts_onnx.model import STAMP, Model, external_bytes, stored_tensors
+from fcpts_onnx.sparse_initializers import store_sparse
 
 __all__ = ["check_target", "check_text", "save", "staged", "stale_data", "write_text"]
 
@@ -142,7 +143,9 @@ def save(
     arrays: Mapping[str, np.ndarray[Any, Any]],
     stage: Path,
     folder: Path,
+    *,
     stamp: str | None = None,
+    sparse: bool = False,
 ) -> None:
     """Write the model with new values for the named constant tensors of its main graph.
 
@@ -154,6 +157,7 @@ def save(
         stage: the file to write.
         folder: where it will be moved to; external data takes a name that is free there.
         stamp: for the file's metadata, in place of an older one.
+        sparse: store the named tensors as sparse initializers, where these are smaller.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
@@ -176,6 +180,8 @@ def save(
                 )
             elif values is not None:
                 _set_values(tensor, values)
+    if sparse:
+        store_sparse(proto.graph, arrays.keys())
     with stage.open("wb") as file:
         file.write(proto.SerializeToString())
 

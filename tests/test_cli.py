@@ -562,6 +562,26 @@ def test_output_that_cannot_be(place: Path, target: str, message: str) -> None:
     assert listing(place) == before
 
 
+def test_measured_on_labelled_images(place: Path) -> None:
+    """Both models, as eval has them; labels that do not fit are said before any work."""
+    given = ("--data", str(place / "labelled"))
+    result = prune(
+        place, *given, "--json", str(place / "a.json"), "--report", str(place / "a.html")
+    )
+    assert result.exit_code == 0, result.output
+    dense, sparse = json.loads((place / "a.json").read_text())["accuracy"]
+    for name, found in (("in.onnx", dense), ("out.onnx", sparse)):
+        run("eval", place / name, *given, "--json", place / "eval.json")
+        assert json.loads((place / "eval.json").read_text()) == found
+    assert f"dense: top-1 {dense['scores']['top-1']:.2%}" in result.output
+    assert "of 12 labelled images" in (place / "a.html").read_text()
+    (place / "out.onnx").unlink()
+    result = prune(place, "--data", str(place / "images"))
+    assert result.exit_code == 1
+    assert "step 1/6" not in result.output
+    assert not (place / "out.onnx").exists()
+
+
 def test_a_report_beside_the_file_and_from_json(place: Path) -> None:
     result = prune(place, "--json", str(place / "a.json"), "--report", str(place / "a.html"))
     assert result.exit_code == 0, result.output
@@ -668,11 +688,13 @@ def test_bad_input_to_other_commands(
 def test_a_file_that_breaks_its_promise_is_not_put_in_place(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def one_zero_more(dense: object, arrays: dict[str, np.ndarray], *rest: object) -> None:
+    def one_zero_more(
+        dense: object, arrays: dict[str, np.ndarray], *rest: object, **options: object
+    ) -> None:
         spoiled = {name: array.copy() for name, array in arrays.items()}
         kept = np.argwhere(spoiled["conv.w"])[0]
         spoiled["conv.w"][tuple(kept)] = 0
-        save(dense, spoiled, *rest)
+        save(dense, spoiled, *rest, **options)
 
     monkeypatch.setattr("fcpts_onnx.publish.save", one_zero_more)
     before = listing(place)

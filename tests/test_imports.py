@@ -22,7 +22,8 @@ ALLOWED = {
     "results": {"weights"},
     "texts": set(),
     "branches": set(),
-    "model": {"branches"},
+    "sparse_initializers": set(),
+    "model": {"branches", "sparse_initializers"},
     "quantization": {"model"},
     "weights": {"model", "quantization"},
     "ops": set(),
@@ -40,7 +41,7 @@ ALLOWED = {
     "sparsity": {"quantization", "weights", "layers", "twin", "calibration", "team"},
     "gradient_graph": {"ops", "runtime", "twin"},
     "engine": {"ops", "twin", "gradient_graph"},
-    "write": {"model"},
+    "write": {"model", "sparse_initializers"},
     "parity": {"model", "weights", "runtime", "twin", "calibration", "ops"},
     "difference": {"model"},
     "validate": {
@@ -48,21 +49,26 @@ ALLOWED = {
     },
     "evidence": {"hardware", "model", "sparsity", "weights"},
     "machine": {"team", "validate"},
-    "int8": {"calibration", "model", "preprocess", "runtime", "validate", "weights", "write"},
+    "int8": {
+        "calibration", "model", "preprocess", "runtime", "sparse_initializers", "validate",
+        "weights", "write",
+    },
     "evaluate": {
         "model", "ops", "preprocess", "sources", "runtime", "sparsity", "weights", "write",
     },
     "report": {"weights"},
     "team": set(),
+    "aim": {"evaluate", "hardware", "model", "sparsity", "team", "weights"},
     "preparation": {
-        "evaluate", "hardware", "model", "weights", "ops", "twin", "features", "calibration",
+        "model", "weights", "ops", "twin", "features", "calibration",
         "sparsity", "engine", "team",
     },
     "methods": {"sparsity"},
     "hardware": {"model", "weights"},
     "pipeline": {
-        "evidence", "hardware", "machine", "methods", "model", "preparation", "preprocess",
-        "calibration", "sparsity", "weights", "write", "parity", "publish", "team",
+        "aim", "evidence", "hardware", "machine", "methods", "model", "preparation", "preprocess",
+        "calibration", "sparsity", "sparse_initializers", "weights", "write", "parity", "publish",
+        "team",
     },
     "rehearsal": {"methods", "model", "pipeline", "sparsity"},
     "examine": {
@@ -78,13 +84,14 @@ ALLOWED = {
     },
     "demo": {"examine", "pipeline", "team"},
     "cli": {
-        "compare", "demo", "hardware", "methods", "preprocess", "report", "sparsity", "write",
-        "pipeline", "team",
+        "aim", "compare", "demo", "hardware", "methods", "preprocess", "report", "sparsity",
+        "write", "pipeline", "team",
     },
 }  # fmt: skip
 WITHOUT_TORCH = {
     "model",
     "quantization",
+    "sparse_initializers",
     "weights",
     "write",
     "difference",

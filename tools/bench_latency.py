@@ -53,14 +53,17 @@ def main(networks: tuple[str, ...], runs: int, threads: int, out: Path) -> None:
 
 def measure(dense: Path, target: float, runs: int, threads: int, scratch: Path) -> dict[str, Any]:
     """One network at one share of zeros, next to the dense one."""
-    sparse = scratch / "sparse.onnx"
+    sparse, stored = scratch / "sparse.onnx", scratch / "stored.onnx"
     model = load(dense)
     shapes = {spec.name: [4, *(size or 1 for size in spec.shape[1:])] for spec in model.inputs}
     data = {name: numpy.random.default_rng(0).normal(size=shape) for name, shape in shapes.items()}
     data = {name: values.astype(numpy.float32) for name, values in data.items()}
-    fcpts_onnx.prune(
-        dense, sparse, target=target, calib=data, allocate="uniform", reconstruct="none"
-    )
+    for file, storage in ((sparse, "dense"), (stored, "sparse")):
+        fcpts_onnx.prune(
+            dense, file, target=target, calib=data, allocate="uniform", reconstruct="none",
+            storage=storage,
+        )  # fmt: skip
+    loaded = fcpts_onnx.bench(dense, stored, engines=("ort",), runs=runs, threads=threads)
     latency = fcpts_onnx.bench(dense, sparse, engines=ENGINES, runs=runs, threads=threads)
     found = fcpts_onnx.inspect(sparse, hardware=CHIP, sizes=True)
     return {
@@ -74,6 +77,7 @@ def measure(dense: Path, target: float, runs: int, threads: int, scratch: Path) 
             engine: {t.model: t.bytes for t in latency.timings if t.engine == engine}
             for engine in ENGINES
         },
+        "stored": {t.model: [t.bytes, t.loading] for t in loaded.timings},
         "apart": max(t.apart for t in latency.timings),
         "sizes": {size.name: [size.float32, size.float16, size.int8] for size in found.sizes},
         "estimate": found.estimate.time,
@@ -107,6 +111,16 @@ def page(stored: dict[str, Any]) -> Iterator[str]:
     for row in stored["rows"]:
         cells = (", ".join(f"{b / 1e6:.2f}" for b in row["sizes"][name]) for name in names)
         yield f"| {row['network']} | {row['target']:.0%} | {' | '.join(cells)} |"
+    yield ""
+    yield "The ONNX file with dense and with sparse initializers, loaded by onnxruntime:"
+    yield ""
+    yield "| network | zeros | MB: dense, sparse | load, ms: dense, sparse |"
+    yield "|---|---|---|---|"
+    for row in stored["rows"]:
+        both = [row["stored"][which] for which in ("dense", "sparse")]
+        sizes = ", ".join(f"{count / 1e6:.2f}" for count, _ in both)
+        times = ", ".join(f"{milliseconds:.1f}" for _, milliseconds in both)
+        yield f"| {row['network']} | {row['target']:.0%} | {sizes} | {times} |"
     yield ""
     yield f"- {stored['threads']} thread(s) an engine, batches of 1; medians, in turns"
     yield "- " + ", ".join(f"{key} {value}" for key, value in stored["machine"].items())

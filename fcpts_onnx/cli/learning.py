@@ -23,6 +23,7 @@ from fcpts_onnx.cli.group import (
 from fcpts_onnx.cli.options import (
     FILE,
     calib_option,
+    label_options,
     learning_options,
     output_options,
     preprocess_options,
@@ -30,6 +31,7 @@ from fcpts_onnx.cli.options import (
     run_options,
     samples_option,
     selection_options,
+    storage_option,
 )
 from fcpts_onnx.cli.values import new_file
 from fcpts_onnx.errors import FcptsError
@@ -42,11 +44,14 @@ from fcpts_onnx.report.terminal import (
     show_quantization,
     show_rehearsal,
 )
+from fcpts_onnx.results import Evaluation
 from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.team import is_first
 from fcpts_onnx.write import check_target, write_text
 
 __all__: list[str] = []
+
+_LABELLING = ("labels", "label_offset", "boxes", "detector")
 
 
 @main.command(short_help="Write a sparse copy of a model.")
@@ -78,8 +83,11 @@ __all__: list[str] = []
 @click.option(
     "--dry-run", is_flag=True, help="Only say how long it would take and how much memory."
 )
+@storage_option
 @click.option("--stamp", is_flag=True, help="Say in OUTPUT's metadata how it was made.")
 @report_option
+@click.option("--data", type=FILE, help="Labelled images to measure both models on, as for eval.")
+@label_options
 @output_options
 @click.pass_context
 def prune(
@@ -88,6 +96,7 @@ def prune(
     model: Path,
     output: Path,
     calib: Path,
+    data: Path | None,
     pattern: str,
     preprocess: str,
     dry_run: bool,
@@ -115,6 +124,8 @@ def prune(
         raise click.UsageError("Missing option '--target'.")
     settings = settings_of(preprocess, options)
     console = console_of(quiet)
+    measured = {name: options.pop(name) for name in _LABELLING}
+    measured |= {"data": data, "preprocess": settings, "threads": options["threads"]}
     options |= {
         "calib": calib,
         "pattern": pattern,
@@ -127,9 +138,12 @@ def prune(
         show_rehearsal(console, expected)
         write_json(json_file, expected)
         return
+    # Before it may be replaced, and before labels that do not fit have cost a run.
+    before = _accuracy(model, measured)
     with progress_reporter(console) as report:
         result = fcpts_onnx.prune(model, output, report=report, **options)
-    result = replace(result, command=context.meta[COMMAND])
+    accuracy = (*before, *_accuracy(output, measured))
+    result = replace(result, command=context.meta[COMMAND], accuracy=accuracy)
     show_pruning(console, result)
     write_json(json_file, result)
     if report_file is not None and is_first():
@@ -207,6 +221,13 @@ def show(name: str) -> None:
       fcpts-onnx recipe show default > mine.toml
     """
     click.echo(recipe_text(name), nl=False)
+
+
+def _accuracy(model: Path, options: dict[str, Any]) -> tuple[Evaluation, ...]:
+    """How good a model is on labelled images, if there are any."""
+    if options["data"] is None or not is_first():
+        return ()
+    return (fcpts_onnx.evaluate(model, **options),)
 
 
 def _quantize(console: Console, sparse: Path, target: Path, options: dict[str, Any]) -> None:

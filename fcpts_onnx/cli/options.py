@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from fcpts_onnx.aim import OBJECTIVES
 from fcpts_onnx.cli.values import (
     read_engines,
     read_losses,
@@ -41,6 +42,7 @@ __all__ = [
     "samples_option",
     "selection_options",
     "size_option",
+    "storage_option",
     "threads_option",
 ]
 
@@ -189,7 +191,23 @@ pattern_option = click.option(
     show_default=True,
     help="Where zeros may lie: N of M input channels kept, or blocks of 4 output channels.",
 )
+objective_option = click.option(
+    "--objective",
+    type=click.Choice(OBJECTIVES),
+    default="sparsity",
+    show_default=True,
+    help="What the target is a share of: zeros; or of what they save: layers' time on --hardware, "
+    "or the weights' size in 8 bits with a bitmask.",
+)
+storage_option = click.option(
+    "--storage",
+    type=click.Choice(["dense", "sparse"]),
+    default="dense",
+    show_default=True,
+    help="sparse: leave zeros out of the file where that is smaller, as sparse initializers.",
+)
 learning_options = _options(
+    objective_option,
     pattern_option,
     click.option(
         "--recipe",

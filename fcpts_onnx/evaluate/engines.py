@@ -24,13 +24,16 @@ _LONGEST_REASON = 300
 
 
 class Engine(Protocol):
-    """A model made ready on one engine, with its inputs in place.
+    """A model on one engine, in the engine's own form.
 
     Attributes:
-        bytes: what the engine's own form of the model takes.
+        bytes: what that form takes.
     """
 
     bytes: int
+
+    def load(self) -> None:
+        """Make the model ready, with its inputs in place; anew, if it was."""
 
     def run(self) -> None:
         """Run the model once."""
@@ -46,10 +49,12 @@ class _OnnxRuntime:
     """The ONNX file as it is."""
 
     def __init__(self, path: Path, inputs: Arrays, threads: int) -> None:
-        model = load(path)
-        self._runtime, self._inputs = Runtime(model, threads=threads), inputs
-        self.bytes = model.file_bytes
+        self._model, self._inputs, self._threads = load(path), inputs, threads
+        self.bytes = self._model.file_bytes
         self._found: dict[str, np.ndarray[Any, Any]] = {}
+
+    def load(self) -> None:
+        self._runtime = Runtime(self._model, threads=self._threads)
 
     def run(self) -> None:
         self._found = self._runtime.run(self._inputs)
@@ -71,18 +76,21 @@ class _Mnn:
     def __init__(self, path: Path, inputs: Arrays, threads: int, *flags: str) -> None:
         import MNN
 
-        self._mnn = MNN
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "model.mnn"
-            self._convert(path, file, flags)
-            self.bytes = file.stat().st_size
-            self._model = MNN.Interpreter(str(file))
-        self._session = self._model.createSession({"backend": "CPU", "numThread": threads})
+        self._mnn, self._inputs, self._threads = MNN, inputs, threads
+        self._folder = tempfile.TemporaryDirectory()
+        self._file = Path(self._folder.name) / "model.mnn"
+        self._convert(path, self._file, flags)
+        self.bytes = self._file.stat().st_size
+
+    def load(self) -> None:
+        self._model = self._mnn.Interpreter(str(self._file))
+        settings = {"backend": "CPU", "numThread": self._threads}
+        self._session = self._model.createSession(settings)
         for name, tensor in self._model.getSessionInputAll(self._session).items():
-            self._model.resizeTensor(tensor, inputs[name].shape)
+            self._model.resizeTensor(tensor, self._inputs[name].shape)
         self._model.resizeSession(self._session)
         for name, tensor in self._model.getSessionInputAll(self._session).items():
-            tensor.copyFrom(self._on_host(inputs[name]))
+            tensor.copyFrom(self._on_host(self._inputs[name]))
 
     def run(self) -> None:
         self._model.runSession(self._session)

@@ -82,8 +82,8 @@ def _timing(runner: Runner, oracle: Arrays | None) -> Timing:
         return Timing(runner.engine, runner.which, error=problem)
     low, middle, high = np.percentile([1000 * s for s in runner.seconds], (25, 50, 75))
     return Timing(
-        runner.engine, runner.which, float(middle), (float(low), float(high)), runner.bytes, apart,
-        layers,
+        runner.engine, runner.which, float(middle), (float(low), float(high)), runner.bytes,
+        1000 * runner.loading, apart, layers,
     )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ class Runner:
         which: of the models it is, for whoever asks.
         outputs: of a first run; None if there was none.
         bytes: what the engine's own form of the model takes.
+        loading: the least seconds of making that form ready to run.
         seconds: of each run so far.
         error: what went wrong, if something did; nothing is asked of it from then on.
     """
@@ -38,14 +39,14 @@ class Runner:
     ) -> None:
         self.engine, self.which = engine, which
         self.outputs: Arrays | None = None
-        self.bytes = 0
+        self.bytes, self.loading = 0, 0.0
         self.seconds: list[float] = []
         self.error: str | None = None
         self._process = stack.enter_context(_started())
         stack.callback(self._process.kill)
         made = self._ask("prepare", engine, path, inputs, threads)
         if made is not None:
-            self.outputs, self.bytes = made
+            self.outputs, self.bytes, self.loading = made
 
     def take_turn(self) -> None:
         """Time some runs, after one that is not counted."""

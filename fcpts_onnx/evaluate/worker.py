@@ -25,6 +25,7 @@ BURST = 5
 """Runs timed one after another before it is another's turn."""
 
 _LAYER_RUNS = 9
+_LOADS = 3
 
 _held: dict[str, Engine] = {}
 
@@ -44,22 +45,29 @@ def serve(tasks: IO[bytes], answers: IO[bytes]) -> None:
         answers.flush()
 
 
-def _prepare(engine: str, path: Path, inputs: Arrays, threads: int) -> tuple[Arrays, int]:
-    """Make a model ready and run it once: its outputs, and the size of the engine's own form."""
+def _prepare(engine: str, path: Path, inputs: Arrays, threads: int) -> tuple[Arrays, int, float]:
+    """Make a model ready and run it once.
+
+    Returns:
+        Its outputs, the bytes of the engine's own form, and the least seconds of loading that.
+    """
     _held["engine"] = made = ENGINES[engine](path, inputs, threads)
+    seconds = min(_timed(made.load) for _ in range(_LOADS))
     made.run()
-    return made.outputs(), made.bytes
+    return made.outputs(), made.bytes, seconds
+
+
+def _timed(action: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
 
 
 def _burst() -> list[float]:
     """Seconds of some runs, after one that is not counted."""
-    engine, seconds = _held["engine"], []
+    engine = _held["engine"]
     engine.run()
-    for _ in range(BURST):
-        start = time.perf_counter()
-        engine.run()
-        seconds.append(time.perf_counter() - start)
-    return seconds
+    return [_timed(engine.run) for _ in range(BURST)]
 
 
 def _layers() -> dict[str, float]:

@@ -9,13 +9,15 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
+from fcpts_onnx.errors import TargetError
 from fcpts_onnx.hardware.chips import convolution_of, time_bound
 from fcpts_onnx.model import Model
 from fcpts_onnx.results import Estimate
 from fcpts_onnx.weights import Weight, node_label
 
-__all__ = ["estimate"]
+__all__ = ["estimate", "layer_times"]
 
+_SHARES = tuple(percent / 100 for percent in range(100))
 _MOST_READ = 64  # values of a constant that says something of a shape
 
 
@@ -40,29 +42,65 @@ def estimate(
     Raises:
         TargetError: there is no such chip.
     """
-    graph = model.inlined().graph
-    nodes = {node_label(node): node for node in graph.nodes}
-    shapes = _shapes(model)
     taken = dense = 0.0
     bits = count = 0
-    for weight in weights:
+    for weight, uses in _uses(model, weights, chip):
+        if uses is None:
+            return None
         kept = weight.count - zeros.get(weight.name, 0)
-        users = [nodes[name] for name in weight.nodes if name in nodes]
-        layers = [(node, convolution_of(node, weight)) for node in users]
-        if not any(layer for _, layer in layers):
-            continue
-        for node, layer in layers:
-            if layer is None:
-                continue
-            places = _places(node, shapes.get(node.outputs[0].name))
-            if places is None:
-                return None
-            bound, products = time_bound(layer, chip), places * weight.count
-            taken += products * max(kept / weight.count, bound)
-            dense += products * max(1.0, bound)
+        taken += _time(uses, kept / weight.count)
+        dense += _time(uses, 1.0)
         bits += min(8 * weight.count, 8 * kept + weight.count)
         count += weight.count
     return Estimate(chip, taken / dense, math.ceil(bits / 8), count) if dense else None
+
+
+def layer_times(
+    model: Model, weights: Iterable[Weight], chip: str
+) -> dict[str, dict[float, float]]:
+    """By weight, what its layers take on a chip by share of zeros, as `estimate` has it.
+
+    The unit is a product (a multiplication with a weight) of one sample.
+
+    Raises:
+        TargetError: there is no such chip, or the graph does not say how large outputs are.
+    """
+    found = {}
+    for weight, uses in _uses(model, weights, chip):
+        if uses is None:
+            raise TargetError(
+                f"{model.path}: does not say how large the outputs of {weight.nodes[0]} are, "
+                f"which the time on {chip} depends on. Fix the sizes of its inputs."
+            )
+        found[weight.name] = {share: _time(uses, 1 - share) for share in _SHARES}
+    return found
+
+
+_Uses = list[tuple[int, float]]
+"""For each layer that reads a weight: its products a sample, and its `time_bound`."""
+
+
+def _uses(
+    model: Model, weights: Iterable[Weight], chip: str
+) -> Iterator[tuple[Weight, _Uses | None]]:
+    """How weights are used, those that the chip has a layer for; None where sizes are open."""
+    nodes = {node_label(node): node for node in model.inlined().graph.nodes}
+    shapes = _shapes(model)
+    for weight in weights:
+        users = [nodes[name] for name in weight.nodes if name in nodes]
+        layers = [(node, convolution_of(node, weight)) for node in users]
+        uses = [
+            (_places(node, shapes.get(node.outputs[0].name)), time_bound(layer, chip))
+            for node, layer in layers
+            if layer is not None
+        ]
+        known = [(places * weight.count, bound) for places, bound in uses if places is not None]
+        if uses:
+            yield weight, known if len(known) == len(uses) else None
+
+
+def _time(uses: _Uses, density: float) -> float:
+    return sum(products * max(density, bound) for products, bound in uses)
 
 
 def _places(node: gs.Node, shape: list[int] | None) -> int | None:

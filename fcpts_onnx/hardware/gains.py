@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from fcpts_onnx.weights import Weight
 
-__all__ = ["gains_from", "least_zeros"]
+__all__ = ["Times", "gains_from", "least_zeros", "zeros_for_time"]
 
 _WORTH = 0.95  # of the dense layer's time: a smaller gain is chance
 _LEAST = 0.005  # of the time of all layers together, that a layer has to take to be looked at
@@ -50,3 +50,45 @@ def least_zeros(
             found[name] = zeros
             left -= more
     return found
+
+
+def zeros_for_time(
+    times: Mapping[str, Times],
+    weights: Sequence[Weight],
+    most: Mapping[str, int],
+    target: float,
+) -> tuple[dict[str, int], float]:
+    """Zeros by layer that save a share of the time of all layers, in each about as many.
+
+    No layer gets a larger share than is needed, as accuracy falls off steeply at the end; and
+    none gets zeros that save no time. On the last step those that save most a zero come first.
+
+    Args:
+        most: zeros that a layer may have, by weight.
+        target: share of time to save, 0 to 1.
+
+    Returns:
+        The zeros, and the share of time that they save: all they can where the target is beyond.
+    """
+    dense = sum(layer[0.0] for layer in times.values())
+    steps = sorted({share for layer in times.values() for share in layer})
+    counts = {weight.name: weight.count for weight in weights if weight.name in times}
+    chosen = dict.fromkeys(counts, 0.0)
+    saved = 0.0
+    for step in steps:
+        better = []
+        for name, count in counts.items():
+            layer = times[name]
+            gain = gains_from(layer)
+            if gain is None or not gain <= step <= most[name] / count or step not in layer:
+                continue
+            more = layer[chosen[name]] - layer[step]
+            if more > 0:
+                better.append((more / (step - chosen[name]) / count, more, name))
+        for _, more, name in sorted(better, reverse=True):
+            if saved >= target * dense:
+                break
+            chosen[name] = step
+            saved += more
+    zeros = {name: round(share * counts[name]) for name, share in chosen.items() if share}
+    return zeros, saved / dense if dense else 0.0

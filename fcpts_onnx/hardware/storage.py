@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from fcpts_onnx.results import Sizes
 
-__all__ = ["sizes", "zipped"]
+__all__ = ["sizes", "zeros_for_size", "zipped"]
 
 Values = np.ndarray[Any, Any]
 
@@ -43,6 +44,16 @@ def zipped(weights: Iterable[Values]) -> Sizes:
             lengths[place] += len(squeezers[place].compress(stored.tobytes()))
     ends = (len(squeezer.flush()) for squeezer in squeezers)
     return Sizes("zip", *(length + end for length, end in zip(lengths, ends, strict=True)))
+
+
+def zeros_for_size(count: int, target: float) -> int:
+    """The fewest zeros that save a share of what weights take in 8 bits, with a bitmask for all.
+
+    Args:
+        count: of the weights.
+        target: share of their dense size to save, 0 to 1.
+    """
+    return math.ceil(target * count + count / 8)
 
 
 def _named(name: str, bits: Iterable[int]) -> Sizes:

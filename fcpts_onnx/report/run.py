@@ -70,6 +70,11 @@ def _cards(run: PruneResult) -> Iterator[tuple[str, str, str]]:
         f"{run.zeros / run.count:.2%}",
         f"{run.zeros:,} of {run.count:,} weights; asked for {run.target:.4g}",
     )
+    if run.accuracy:
+        dense, sparse = run.accuracy
+        name, score = next(iter(sparse.scores.items()))
+        below = f"of {sparse.samples:,} labelled images; dense {dense.scores[name]:.2%}"
+        yield name[0].upper() + name[1:], f"{score:.2%}", below
     agreement = next((o for o in run.validation.outputs if o.agreement is not None), None)
     if agreement is not None:
         below = f"of {run.validation.samples:,} samples have the dense model's class"

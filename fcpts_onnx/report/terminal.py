@@ -119,7 +119,12 @@ def show_pruning(console: Console, result: PruneResult) -> None:
         f"{result.output}: {result.zeros:,} of {result.count:,} weights are zero "
         f"({result.zeros / result.count:.4%}), asked for {result.target:.4%}",
     )
+    if result.storage == "sparse":
+        before, after = (in_bytes(count) for count in result.weight_values.file_bytes)
+        _line(console, f"Stored sparse where that is smaller: {after} instead of {before}")
     _outputs(console, result.validation)
+    for found, title in zip(result.accuracy, ("dense", "sparse"), strict=False):
+        show_evaluation(console, found, title)
     if result.estimate is not None:
         _estimate(console, result.estimate)
     times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.seconds.items())
@@ -197,7 +202,14 @@ def show_latency(console: Console, found: Latency, layers: bool = False) -> None
         "and quartiles in brackets",
     )
     table = _table(
-        "engine", "dense, ms", "sparse, ms", "speed-up", "dense", "sparse", right=range(1, 6)
+        "engine",
+        "dense, ms",
+        "sparse, ms",
+        "speed-up",
+        "dense",
+        "sparse",
+        "load, ms",
+        right=range(1, 7),
     )
     by_place = {(timing.engine, timing.model): timing for timing in found.timings}
     for engine in dict.fromkeys(timing.engine for timing in found.timings):
@@ -209,6 +221,7 @@ def show_latency(console: Console, found: Latency, layers: bool = False) -> None
             *(_milliseconds(timing) for timing in both),
             "" if gain is None else f"{gain:.2f}",
             *("" if timing.bytes is None else in_bytes(timing.bytes) for timing in both),
+            ", ".join("-" if t.loading is None else f"{t.loading:.3g}" for t in both),
         )
     _whole(console, table)
     for timing in found.timings:

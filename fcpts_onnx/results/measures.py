@@ -85,6 +85,7 @@ class Timing:
         milliseconds: the median of a run.
         spread: the quartiles of that, below and above.
         bytes: what the engine's own form of the model takes.
+        loading: the least milliseconds of making that ready to run.
         apart: the worst difference of any output from onnxruntime's of the same file, relative
             to that output's largest value; None where onnxruntime has none.
         layers: milliseconds by layer, where the engine tells.
@@ -96,6 +97,7 @@ class Timing:
     milliseconds: float | None = None
     spread: tuple[float, float] | None = None
     bytes: int | None = None
+    loading: float | None = None
     apart: float | None = None
     layers: dict[str, float] = field(default_factory=dict)
     error: str | None = None

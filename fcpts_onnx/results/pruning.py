@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fcpts_onnx.results.measures import Evaluation
+
 __all__ = [
     "Departure",
     "Distribution",
@@ -217,7 +219,10 @@ class PruneResult:
     """What `prune` did.
 
     Attributes:
-        target: the share of zeros asked for.
+        target: the share of zeros asked for, or what the objective takes.
+        objective: what `goal` is a share of: "sparsity", "latency" or "size".
+        goal: as it was given; None where the pattern says how many zeros there are.
+        storage: "dense", or "sparse" where weights are stored without zeros.
         pattern: where they may lie.
         hardware: the chip whose densities were kept to, if any.
         asked: zeros that layers were given at least, by weight, for an engine that was probed.
@@ -233,12 +238,16 @@ class PruneResult:
         weight_values: what became of the pruned weights' values.
         versions: of what it was made with.
         command: the command line it came from, if it came from one.
+        accuracy: of the dense and of the sparse model, where there were labelled images.
     """
 
     source: str
     output: str
     target: float
+    objective: str
+    goal: float | None
     pattern: str
+    storage: str
     hardware: str | None
     asked: dict[str, int]
     estimate: Estimate | None
@@ -260,6 +269,7 @@ class PruneResult:
     weight_values: WeightValues
     versions: dict[str, str]
     command: str | None = None
+    accuracy: tuple[Evaluation, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ __all__ = [
     "Budget",
     "control_loss",
     "counts_by_rank",
+    "most_zeros",
 ]
 
 
@@ -77,7 +78,7 @@ class Budget:
                 f"The target of {target:g} is below the {present / count:.4f} of zeros already "
                 f"there ({present} of {count} weights). Ask for more."
             )
-        most = {weight.name: _most(weight, pattern) for weight in weights}
+        most = {weight.name: most_zeros(weight, pattern) for weight in weights}
         if zeros > sum(most.values()):
             raise TargetError(
                 f"The target of {target:g} would empty a layer: one weight an output channel is "
@@ -190,7 +191,7 @@ def counts_by_rank(scores: Mapping[str, Tensor], zeros: int) -> dict[str, float]
     return {name: below[name] + share * ties[name] for name in scores}
 
 
-def _most(weight: Weight, pattern: Pattern) -> int:
+def most_zeros(weight: Weight, pattern: Pattern) -> int:
     """The most zeros a layer may have: the pattern's, and fewer where it would be emptied."""
     room = weight.count - _floor(weight)
     most = min(room, pattern.most(weight)) // pattern.unit * pattern.unit

@@ -57,6 +57,7 @@ def test_onnxruntime(pair: tuple[Path, Path]) -> None:
         one = timing(found, "ort", model)
         assert one.spread[0] <= one.milliseconds <= one.spread[1]
         assert (one.bytes, one.apart, one.error) == (path.stat().st_size, 0.0, None)
+        assert one.loading > 0
     assert found.speed_ups["ort"] > 0
 
 
@@ -156,7 +157,7 @@ def test_a_process_that_dies(pair: tuple[Path, Path]) -> None:
         assert runner.error == "ort ended its process without a word"
 
 
-FINE = Timing("ort", "dense", 2.0, (1.9, 2.1), 4000, 0.0)
+FINE = Timing("ort", "dense", 2.0, (1.9, 2.1), 4000, 7.0, 0.0)
 FOUND = Latency(
     "a.onnx", "b.onnx", {"x": [1, 3, 8, 8]}, 2, 100,
     (
@@ -176,8 +177,8 @@ def test_what_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown.exit_code == 0
     lines = [" ".join(line.split()) for line in shown.output.splitlines()]
     assert lines[0].startswith("100 runs each, in turns; 2 thread(s); input x 1x3x8x8;")
-    assert lines[2] == "ort 2 (1.9 to 2.1) 1 (1.9 to 2.1) 2.00 4 KB 4 KB"
-    assert lines[4] == "mnn-sparse 2 (1.9 to 2.1) 4 KB"
+    assert lines[2] == "ort 2 (1.9 to 2.1) 1 (1.9 to 2.1) 2.00 4 KB 4 KB 7, 7"
+    assert lines[4] == "mnn-sparse 2 (1.9 to 2.1) 4 KB 7, -"
     assert "mnn, sparse: differs from onnxruntime by 0.25" in lines
     assert "mnn-sparse, sparse: no Loop" in lines
     assert "conv 1.500 0.500 3.00" in lines

@@ -105,8 +105,8 @@ def test_a_probe(tmp_path: Path) -> None:
 def test_pruned_for_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if MNN ran one layer faster from 80 % on, and no other."""
     times = {0.0: 10.0, 0.5: 11.0, 0.8: 5.0, 0.95: 2.0}
-    monkeypatch.setattr("fcpts_onnx.preparation.check_installed", lambda _: None)
-    monkeypatch.setattr("fcpts_onnx.preparation.probe", lambda *_: {"conv.w": times})
+    monkeypatch.setattr("fcpts_onnx.aim.check_installed", lambda _: None)
+    monkeypatch.setattr("fcpts_onnx.aim.probe", lambda *_: {"conv.w": times})
     lines: list[str] = []
     result = fcpts_onnx.prune(
         place / "in.onnx", place / "out.onnx", target=0.65, calib=place / "images",

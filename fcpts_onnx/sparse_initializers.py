@@ -1,0 +1,99 @@
+"""LOAD, WRITE: initializers of which a file stores only the values that are not zero."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnx.external_data_helper import uses_external_data
+
+from fcpts_onnx.errors import ModelError, OutputError
+
+__all__ = ["check_storage", "densified", "store_sparse"]
+
+_OLDEST_IR = 5  # that has sparse initializers
+_INDEX_BYTES = 8
+_MOST_BYTES = 2**31  # of one tensor: no more fits into a file when it is dense
+
+
+def densified(path: Path, proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its sparse initializers stored dense; itself where it has none.
+
+    Raises:
+        ModelError: one is too large, has external data, or its places are not in its shape.
+    """
+    if not proto.graph.sparse_initializer:
+        return proto
+    dense = onnx.ModelProto()
+    dense.CopyFrom(proto)
+    try:
+        dense.graph.initializer.extend(map(_as_dense, proto.graph.sparse_initializer))
+    except (ValueError, IndexError) as error:
+        raise ModelError(f"{path}: a sparse initializer cannot be read: {error}") from error
+    dense.graph.ClearField("sparse_initializer")
+    return dense
+
+
+def check_storage(path: Path, proto: onnx.ModelProto) -> None:
+    """See that a model may have sparse initializers.
+
+    Raises:
+        OutputError: its IR version knows none.
+    """
+    if proto.ir_version < _OLDEST_IR:
+        raise OutputError(
+            f"{path}: IR version {proto.ir_version} has no sparse initializers, {_OLDEST_IR} is "
+            "the first. Export it with a newer onnx, or use --storage dense."
+        )
+
+
+def store_sparse(graph: onnx.GraphProto, names: Collection[str]) -> None:
+    """Store those initializers sparse that take fewer bytes so.
+
+    Each value takes 8 bytes more for its place (ONNX has them as int64). Left dense is what has
+    external data, or is an input too.
+    """
+    inputs = {value.name for value in graph.input}
+    kept = []
+    for tensor in graph.initializer:
+        may = tensor.name in names and tensor.name not in inputs and not uses_external_data(tensor)
+        sparse = _as_sparse(tensor) if may else None
+        if sparse is not None and sparse.ByteSize() < tensor.ByteSize():
+            graph.sparse_initializer.append(sparse)
+        else:
+            kept.append(tensor)
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _as_sparse(tensor: onnx.TensorProto) -> onnx.SparseTensorProto:
+    """Values that are not zero, with their places in the flattened tensor."""
+    values = numpy_helper.to_array(tensor).reshape(-1)
+    places = np.flatnonzero(values)
+    return onnx.SparseTensorProto(
+        values=numpy_helper.from_array(values[places], tensor.name),
+        indices=numpy_helper.from_array(places.astype(np.int64)),
+        dims=tensor.dims,
+    )
+
+
+def _as_dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
+    name, shape = sparse.values.name, tuple(sparse.dims)
+    if any(uses_external_data(part) for part in (sparse.values, sparse.indices)):
+        raise ValueError(f"{name!r} has external data, which is not supported.")
+    if sparse.indices.data_type != onnx.TensorProto.INT64:
+        raise ValueError(f"{name!r} has places that are not of type int64.")
+    values, places = (numpy_helper.to_array(part) for part in (sparse.values, sparse.indices))
+    size = math.prod(shape) * values.itemsize
+    if not 0 <= size <= _MOST_BYTES:
+        raise ValueError(f"{name!r} states the shape {list(shape)}, {size:,} bytes when dense.")
+    dense = np.zeros(shape, values.dtype)
+    if places.ndim == 1:
+        dense.reshape(-1)[places] = values
+    else:
+        dense[tuple(places.T)] = values
+    return numpy_helper.from_array(dense, name)
