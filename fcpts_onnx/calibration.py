@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
 import zlib
@@ -23,6 +24,9 @@ from fcpts_onnx.sources import IMAGE_SUFFIXES, Arrays, Images, Source, find_imag
 from fcpts_onnx.views import random_view
 
 __all__ = ["Calibration", "Data", "load_calibration", "paths_of"]
+
+_DIGEST_BYTES = 16
+_DIGESTED = 256  # samples at once
 
 Data = str | os.PathLike[str] | Iterable[Any]
 """Where calibration data comes from: a path, or an iterable of arrays or of dicts by input name."""
@@ -70,20 +74,21 @@ class Calibration:
         for start in range(0, count, size):
             yield self.take(torch.arange(start, min(start + size, count)))
 
-    def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """Indices of batches in random order, epoch after epoch, without end."""
-        size = min(size, len(self))
-        while True:
-            order = torch.randperm(len(self), generator=generator)
-            for start in range(0, len(self) - size + 1, size):
-                yield order[start : start + size]
-
     def picture(self, index: int) -> Image.Image | None:
         """The image of a sample; None where there is none."""
         for source in self.sources.values():
             if isinstance(source, Images):
                 return source.picture(index)
         return None
+
+    def digest(self) -> str:
+        """What stands for all samples and their order."""
+        digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        for name, source in self.sources.items():
+            digest.update(name.encode())
+            for start in range(0, len(self), _DIGESTED):
+                digest.update(np.ascontiguousarray(source.raw[start : start + _DIGESTED]).data)
+        return digest.hexdigest()
 
     def describe(self) -> str:
         """One line: what was read."""

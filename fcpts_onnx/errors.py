@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "CalibrationError",
     "FcptsError",
+    "Interrupted",
     "ModelError",
     "OutputError",
     "ParityError",
@@ -20,6 +21,18 @@ class FcptsError(Exception):
     The message names the object, says what was found and what was expected, and what to do.
     The command line prints it without a traceback and exits with code 1.
     """
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked to stop.
+
+    Attributes:
+        signal: its number; the exit code is 128 more.
+    """
+
+    def __init__(self, signal: int, left: str) -> None:
+        super().__init__(f"Interrupted; {left}.")
+        self.signal = signal
 
 
 class ModelError(FcptsError):

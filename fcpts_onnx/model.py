@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 OLDEST_OPSET = 7
+_DIGEST_BYTES = 16
 PathLike = str | os.PathLike[str]
 
 STAMP = "fcpts-onnx"
@@ -91,6 +93,21 @@ class Model:
     def file_bytes(self) -> int:
         """What its files take."""
         return sum(file.stat().st_size for file in self.files)
+
+    def digest(self) -> str:
+        """What stands for the content of its files, as it is now.
+
+        Raises:
+            ModelError: one cannot be read.
+        """
+        digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        for file in self.files:
+            try:
+                with file.open("rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "blake2b").digest())
+            except OSError as error:
+                raise ModelError(f"{file}: cannot be read: {error.strerror}.") from error
+        return digest.hexdigest()
 
     @cached_property
     def opsets(self) -> dict[str, int]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fcpts_onnx.aim import Aim, budget_of
 from fcpts_onnx.calibration import Calibration, Data, load_calibration, paths_of
-from fcpts_onnx.errors import FcptsError
+from fcpts_onnx.checkpoint import opened
+from fcpts_onnx.errors import FcptsError, OutputError
 from fcpts_onnx.evidence import versions
 from fcpts_onnx.hardware import CHIPS, estimate
 from fcpts_onnx.machine import Clock, device_of, limited_threads
@@ -24,7 +28,7 @@ from fcpts_onnx.methods import (
     check_pattern,
     recovered,
 )
-from fcpts_onnx.model import PathLike, load
+from fcpts_onnx.model import Model, PathLike, load
 from fcpts_onnx.parity import check_parity
 from fcpts_onnx.preparation import (
     features_of,
@@ -43,6 +47,7 @@ from fcpts_onnx.results import (
     silent,
 )
 from fcpts_onnx.sparse_initializers import check_storage
+from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Loss
 from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.sparsity.reconstruct import Learned
@@ -81,6 +86,9 @@ def prune(
     engine: str = "torch",
     threads: int = 0,
     overwrite: bool = False,
+    resume: bool = False,
+    checkpoint_every: float | None = 60.0,
+    keep_checkpoint: bool = False,
     storage: str = "dense",
     stamp: bool = False,
     say: Callable[[str], None] = silent,
@@ -123,6 +131,11 @@ def prune(
         engine: what computes gradients: "torch", or "ort", which is onnxruntime-training (on the
             processor only).
         threads: for torch and onnxruntime, 0 for their own choice.
+        resume: go on from the checkpoint of an interrupted run with the same options, if there is
+            one; on the same machine the same file results as without the interruption.
+        checkpoint_every: seconds between two checkpoints, in the folder OUTPUT.fcpts; None keeps
+            none. One process keeps them, several do not.
+        keep_checkpoint: leave the last one there when all is done.
         storage: "sparse" writes pruned weights as ONNX's sparse initializers, where these are
             smaller; onnxruntime reads them, few others do.
         stamp: say in the file's metadata how it was made.
@@ -139,18 +152,29 @@ def prune(
     if augment is not None:
         recipe = replace(recipe, augment=tuple(augment))
     preprocess, torch_device = Preprocess.of(preprocess), device_of(device, engine)
-    with limited_threads(threads), joined() as team:
+    with limited_threads(threads), joined() as team, ExitStack() as stack:
         with clock("load"):
             dense = load(model)
+            digest = dense.digest()
             reads = [*dense.files[1:], *paths_of(calib)]
             check_target(target_path, dense.path, reads=reads, overwrite=overwrite)
+            checkpoint = stack.enter_context(
+                opened(
+                    target_path, team, every=checkpoint_every, resume=resume,
+                    keep=keep_checkpoint, say=say,
+                )
+            )  # fmt: skip
             if storage == "sparse":
                 check_storage(dense.path, dense.proto)
             weights = weights_to_prune(dense, include, exclude, keep_dense)
             twin = learning_twin(dense, weights, exclude)
         with clock("budget"):
             aim = Aim(target, objective, PATTERNS[pattern], hardware)
-            budget = budget_of(dense, weights, aim, preprocess.size, team, say)
+            budget = (
+                budget_of(dense, weights, aim, preprocess.size, team, say)
+                if checkpoint.budget is None
+                else Budget(**checkpoint.budget)
+            )
             # Before the file may be replaced.
             everything = find_weights(dense) if hardware in CHIPS else []
         with clock("calibrate"):
@@ -175,8 +199,16 @@ def prune(
                 features=features, pattern=PATTERNS[pattern],
             )  # fmt: skip
             task = allocated(task, rule)
+            given = {
+                "target": target, "objective": objective, "hardware": hardware,
+                "pattern": pattern, "allocate": allocate, "reconstruct": reconstruct,
+                "losses": dict(losses or {}), "engine": engine, "preprocess": asdict(preprocess),
+            }  # fmt: skip
+            checkpoint.belongs_to(partial(_origin, digest, task, given))
             seconds = clock.left(time_budget, parity, len(calibration), team)
-            learned = recovered(task, reconstruct, seconds=seconds, say=say, report=report)
+            learned = recovered(
+                task, reconstruct, seconds=seconds, say=say, report=report, checkpoint=checkpoint
+            )
             zeros = _zeros(learned, task)
             if not learned.holds_target:
                 reached = f"{zeros / sum(weight.count for weight in weights):.2%}"
@@ -188,6 +220,7 @@ def prune(
                 "seed": seed,
             }  # fmt: skip
         with clock("write"):
+            _check_unchanged(dense, digest)
             written = team.rank == 0 and publish(
                 dense, target_path, twin, learned.tensors, calibration, weights, zeros, threads,
                 json.dumps(made) if stamp else None, storage,
@@ -224,6 +257,28 @@ def prune(
         weight_values=values,
         versions=versions(),
     )
+
+
+def _origin(digest: str, task: Task, given: dict[str, Any]) -> dict[str, Any]:
+    """All that the outcome of a run depends on, for its checkpoint."""
+    return {
+        "model": digest,
+        "data": task.calibration.digest(),
+        "budget": asdict(task.budget),
+        "zeros": task.zeros,
+        "recipe": asdict(task.recipe),
+        "options": {**given, "seed": task.seed},
+        "versions": versions(),
+    }
+
+
+def _check_unchanged(dense: Model, digest: str) -> None:
+    """See that what the sparse file is held against, and takes its rest from, is still there."""
+    if dense.digest() != digest:
+        raise OutputError(
+            f"{dense.path}: was changed while it was pruned. Nothing was written. Put it back as "
+            "it was, and go on with --resume if there is a checkpoint."
+        )
 
 
 def _zeros(learned: Learned, task: Task) -> int:

@@ -47,7 +47,8 @@ def rehearse(
     tried = replace(chosen, epochs=0, min_steps=_TRIED)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "rehearsal.onnx"
-        found = prune(model, output, recipe=tried, say=say, **options)
+        once = {**options, "checkpoint_every": None, "resume": False}
+        found = prune(model, output, recipe=tried, say=say, **once)
     warm, last = found.history[_WARM - 1], found.history[-1]
     pace = (last.seconds - warm.seconds) / (last.step - warm.step)
     steps = steps_of(found.samples, chosen)

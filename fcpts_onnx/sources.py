@@ -28,6 +28,10 @@ _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 class Source(Protocol):
     """The samples of one input."""
 
+    @property
+    def raw(self) -> np.ndarray[Any, Any]:
+        """As they are held, a sample an entry of axis 0."""
+
     def __len__(self) -> int: ...
 
     def take(self, indices: Tensor) -> Tensor: ...
@@ -80,6 +84,10 @@ class Images:
             )
         return cls(plan, pixels[: len(kept)], tuple(kept), tuple(skipped))
 
+    @property
+    def raw(self) -> np.ndarray[Any, Any]:
+        return self.pixels
+
     def __len__(self) -> int:
         return len(self.pixels)
 
@@ -114,6 +122,10 @@ class Arrays:
 
     name: str
     values: np.ndarray[Any, Any]
+
+    @property
+    def raw(self) -> np.ndarray[Any, Any]:
+        return self.values
 
     def __len__(self) -> int:
         return len(self.values)

@@ -786,7 +786,10 @@ def test_ctrl_c(place: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert errors.strip() == "Interrupted; nothing was written."
+    if "--resume" in errors:  # it was learning by then
+        shutil.rmtree(place / "out.onnx.fcpts")
+    else:
+        assert errors.strip() == "Interrupted; nothing was written."
     assert listing(place) == before
 
 

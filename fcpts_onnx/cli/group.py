@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
 from rich.console import Console
 
-from fcpts_onnx.errors import FcptsError
+from fcpts_onnx.errors import FcptsError, Interrupted
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.team import is_first
 from fcpts_onnx.texts import to_json
@@ -29,6 +33,8 @@ __all__ = [
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
+
+_BY_SIGNAL = 128
 
 COMMAND = "fcpts_onnx.command"
 """The whole line, in what click keeps of an invocation."""
@@ -50,12 +56,33 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _terminable():
+                return super().invoke(ctx)
         except FcptsError as error:
             raise click.ClickException(str(error)) from error
+        except Interrupted as stop:
+            click.echo(str(stop), err=True)
+            ctx.exit(_BY_SIGNAL + stop.signal)
         except KeyboardInterrupt:
             click.echo("Interrupted; nothing was written.", err=True)
             ctx.exit(INTERRUPTED)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends what is under way in good order: nothing half written is left."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise Interrupted(number, "nothing was written")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @click.group(cls=_Group, context_settings=_CONTEXT)

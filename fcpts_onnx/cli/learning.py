@@ -23,6 +23,7 @@ from fcpts_onnx.cli.group import (
 from fcpts_onnx.cli.options import (
     FILE,
     calib_option,
+    checkpoint_options,
     label_options,
     learning_options,
     output_options,
@@ -83,6 +84,7 @@ _LABELLING = ("labels", "label_offset", "boxes", "detector")
 @click.option(
     "--dry-run", is_flag=True, help="Only say how long it would take and how much memory."
 )
+@checkpoint_options
 @storage_option
 @click.option("--stamp", is_flag=True, help="Say in OUTPUT's metadata how it was made.")
 @report_option

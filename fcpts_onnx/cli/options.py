@@ -31,6 +31,7 @@ from fcpts_onnx.sparsity.pattern import PATTERNS
 __all__ = [
     "FILE",
     "calib_option",
+    "checkpoint_options",
     "comparing_options",
     "engines_option",
     "label_options",
@@ -198,6 +199,20 @@ objective_option = click.option(
     show_default=True,
     help="What the target is a share of: zeros; or of what they save: layers' time on --hardware, "
     "or the weights' size in 8 bits with a bitmask.",
+)
+checkpoint_options = _options(
+    click.option(
+        "--resume", is_flag=True, help="Go on from where an interrupted run with these options was."
+    ),
+    click.option("--keep-checkpoint", is_flag=True, help="Leave OUTPUT.fcpts when all is done."),
+    click.option(
+        "--checkpoint-every",
+        callback=read_seconds,
+        default="60s",
+        show_default=True,
+        metavar="TIME",
+        help="How often to keep, in OUTPUT.fcpts, what --resume goes on from.",
+    ),
 )
 storage_option = click.option(
     "--storage",

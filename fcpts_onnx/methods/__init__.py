@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fcpts_onnx.checkpoint import NO_CHECKPOINT, Checkpoint
 from fcpts_onnx.errors import TargetError
 from fcpts_onnx.methods.erk import erk
 from fcpts_onnx.methods.fisher import fisher
@@ -181,6 +182,7 @@ def recovered(
     seconds: float | None = None,
     say: Callable[[str], None] = silent,
     report: Callable[[Progress], None] = silent,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> Learned:
     """What one of the ways to reconstruct makes of a task."""
     if name == NETWISE:
@@ -189,7 +191,9 @@ def recovered(
         if task.recipe.start_rates != "none":
             rates = ALLOCATIONS[task.recipe.start_rates](task)
             task = replace(task, start=task.budget.counts(rates))
-        return reconstruct(task, start, seconds=seconds, say=say, report=report)
+        return reconstruct(
+            task, start, seconds=seconds, say=say, report=report, checkpoint=checkpoint
+        )
     if name == NONE:
         return untouched(task)
-    return layer_by_layer(task, LAYERWISE[name], report=report)
+    return layer_by_layer(task, LAYERWISE[name], report=report, checkpoint=checkpoint)

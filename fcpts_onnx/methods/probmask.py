@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +29,7 @@ class ProbabilisticMasks(Thresholds):
     """
 
     optimizer = "adam"
+    changing = ("_temperature",)
 
     def __init__(self, values: Values, task: Task) -> None:
         self._recipe, self._budget = task.recipe, task.budget
@@ -33,6 +37,14 @@ class ProbabilisticMasks(Thresholds):
         self._random = torch.Generator(device).manual_seed(task.seed)
         self._temperature = 1.0
         self._kept = {name: nn.Parameter(torch.ones_like(value)) for name, value in values.items()}
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "random": self._random.get_state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        rest = dict(state)
+        self._random.set_state(rest.pop("random").cpu())
+        super().restore(rest)
 
     def parameters(self) -> list[nn.Parameter]:
         return list(self._kept.values())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +34,10 @@ class Course:
     def __init__(self, steps: int, seconds: float | None, team: Team) -> None:
         self.length, self._team = steps, team
         self._end = None if seconds is None else time.monotonic() + seconds
+
+    def skip(self, seconds: float) -> None:
+        """Count so many seconds as spent before."""
+        self._end = None if self._end is None else self._end - seconds
 
     def since(self, first: int, progress: float) -> Iterator[tuple[int, float]]:
         """What is left from a step on, and a progress by then."""
@@ -67,6 +73,22 @@ class Meter:
         self.history: list[Progress] = []
         self._start = time.monotonic()
         self._checked = 0  # the step of the last look
+
+    def state(self) -> dict[str, Any]:
+        """What has been seen so far."""
+        return {
+            "losses": self._losses,
+            "history": [asdict(progress) for progress in self.history],
+            "checked": self._checked,
+            "seconds": time.monotonic() - self._start,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._losses = state["losses"]
+        self.history = [Progress(**entry) for entry in state["history"]]
+        self._checked = state["checked"]
+        self._start = time.monotonic() - state["seconds"]
 
     def add(self, step: int, steps: int, loss: Tensor, masked: dict[str, Tensor]) -> bool:
         """Count a step of so many; whether it is time to keep a state, which does well.

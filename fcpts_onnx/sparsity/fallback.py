@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,10 @@ class State:
     progress: float
     student: Student
     thresholds: Thresholds
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All that optimizers move; what is held goes on changing."""
+        return self.student.parameters() + self.thresholds.parameters()
 
 
 @dataclass(frozen=True)
@@ -51,9 +57,24 @@ class Fallback:
         """How far it is."""
         return 0 if self._proved is None else self._proved.state.step
 
+    def beginning(self) -> State:
+        """The dense network, before the first step."""
+        student = Student(self._task.network, self._task.weights, self._task.recipe)
+        return State(0, 0.0, student, self._start(student.values(), self._task))
+
+    def stored(self) -> list[dict[str, Any] | None]:
+        """What it keeps, for a checkpoint."""
+        return [None if copy is None else _stored(copy) for copy in (self._proved, self._newest)]
+
+    def take_back(self, stored: Sequence[dict[str, Any] | None], begun: State) -> None:
+        """What was stored, as copies of a state that goes on."""
+        self._proved, self._newest = (
+            None if entry is None else _taken_back(entry, begun) for entry in stored
+        )
+
     def keep(self, state: State) -> None:
         """A state that does well proves the one kept before it, and is proved by the next."""
-        parameters = _parameters(state)
+        parameters = state.parameters()
         is_small = sum(value.numel() for value in parameters) <= _LARGEST_COPIED
         if is_small and all(bool(value.isfinite().all()) for value in parameters):
             values = [value.detach().clone() for value in parameters]
@@ -64,14 +85,26 @@ class Fallback:
         """That state, to go on from; or the beginning."""
         self._newest = self._proved
         if self._proved is None:
-            student = Student(self._task.network, self._task.weights, self._task.recipe)
-            return State(0, 0.0, student, self._start(student.values(), self._task))
+            return self.beginning()
         state = self._proved.state
         with torch.no_grad():
-            for parameter, value in zip(_parameters(state), self._proved.values, strict=True):
+            for parameter, value in zip(state.parameters(), self._proved.values, strict=True):
                 parameter.copy_(value)
         return replace(state, thresholds=copy.copy(state.thresholds))
 
 
-def _parameters(state: State) -> list[nn.Parameter]:
-    return state.student.parameters() + state.thresholds.parameters()
+def _stored(kept: _Copy) -> dict[str, Any]:
+    state = kept.state
+    return {
+        "step": state.step,
+        "progress": state.progress,
+        "thresholds": state.thresholds.state(),
+        "values": kept.values,
+    }
+
+
+def _taken_back(stored: dict[str, Any], begun: State) -> _Copy:
+    thresholds = copy.copy(begun.thresholds)
+    thresholds.restore(stored["thresholds"])
+    state = replace(begun, step=stored["step"], progress=stored["progress"], thresholds=thresholds)
+    return _Copy(state, stored["values"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
+from fcpts_onnx.checkpoint import NO_CHECKPOINT, Checkpoint, moved
 from fcpts_onnx.errors import UnsupportedError
 from fcpts_onnx.layers import Layer, layers
 from fcpts_onnx.results import Progress, silent
@@ -84,9 +85,16 @@ Rule = Callable[[Tensor, Moments, int], Sparse]
 
 
 def layer_by_layer(
-    task: Task, rule: Rule, *, report: Callable[[Progress], None] = silent
+    task: Task,
+    rule: Rule,
+    *,
+    report: Callable[[Progress], None] = silent,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> Learned:
     """Make one layer sparse after the other, in the order of the graph.
+
+    Args:
+        checkpoint: what an interrupted run goes on from, and is kept in.
 
     Raises:
         UnsupportedError: the network runs elsewhere than in torch, or sample by sample, or a
@@ -98,9 +106,14 @@ def layer_by_layer(
     _see_that_all_are_there(task, found)
     changed: dict[str, Tensor] = {}
     history: list[Progress] = []
-    start, rates = time.monotonic(), dict.fromkeys(counts, 0.0)
+    if checkpoint.found is not None:
+        changed = moved(checkpoint.found["changed"], task.device)
+        history = [Progress(**entry) for entry in checkpoint.found["history"]]
+    spent = history[-1].seconds if history else 0.0
+    rates = dict(history[-1].rates) if history else dict.fromkeys(counts, 0.0)
+    start = time.monotonic() - spent
     whole = sum(weight.count for weight in task.weights)
-    for step, (name, layer) in enumerate(found.items(), 1):
+    for step, (name, layer) in list(enumerate(found.items(), 1))[len(history) :]:
         dense = twin.learned[layer.weight.value].detach()
         moments = _moments(task, twin, layer, changed)
         sparse = rule(layer.rows(dense).double(), moments, counts[name])
@@ -115,6 +128,10 @@ def layer_by_layer(
         error = moments.error(rows.double(), sparse.shift)
         history.append(Progress(step, len(found), error, sparsity, seconds, dict(rates)))
         report(history[-1])
+        checkpoint.keep(
+            lambda: {"changed": changed, "history": [asdict(entry) for entry in history]},
+            is_last=step == len(found),
+        )
     return Learned({name: value.cpu() for name, value in changed.items()}, tuple(history))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fcpts_onnx.checkpoint import NO_CHECKPOINT, Checkpoint
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Progress, silent
-from fcpts_onnx.sparsity.course import Course, DivergedError, Meter
-from fcpts_onnx.sparsity.fallback import Fallback, State
+from fcpts_onnx.sparsity.course import DivergedError
+from fcpts_onnx.sparsity.fallback import State
 from fcpts_onnx.sparsity.losses import reconstruction_loss
+from fcpts_onnx.sparsity.run import Optimizers, Run, steps_of
 from fcpts_onnx.sparsity.student import Student
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.sparsity.thresholds import Start, Thresholds
@@ -49,6 +51,7 @@ def reconstruct(
     seconds: float | None = None,
     say: Callable[[str], None] = silent,
     report: Callable[[Progress], None] = silent,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> Learned:
     """Learn a sparse network from the dense one and unlabelled samples.
 
@@ -57,56 +60,47 @@ def reconstruct(
     Args:
         start: the thresholds to learn with.
         seconds: how long to learn, instead of the recipe's epochs.
+        checkpoint: what an interrupted run goes on from, and is kept in.
 
     Raises:
         FcptsError: it diverges all the same.
+        Interrupted: a signal asked to stop.
     """
-    fallback = Fallback(task, start)
-    run = _Run(
-        Course(steps_of(len(task.calibration), task.recipe), seconds, task.team),
-        _batches(task),
-        Meter(task.team, _of_nothing(task), report),
-    )
+    run = Run(task, start, seconds, report, checkpoint)
     density = 1 - task.budget.target if task.recipe.rate_by_density else 1.0
-    for part in _PARTS:
+    for part in _PARTS[_PARTS.index(run.part) :]:
         rate = task.recipe.learning_rate / density / part
         trial = replace(task, recipe=replace(task.recipe, learning_rate=rate))
         try:
-            end = _learn(trial, fallback, run)
+            with checkpoint.listening():
+                end = _learn(trial, part, run)
         except DivergedError as error:
             failure = f"{error}, with a learning rate of {rate:g}"
             if part < _PARTS[-1]:
-                say(f"{failure}; going on from step {fallback.step} with half of it")
+                say(f"{failure}; going on from step {run.fallback.step} with half of it")
             continue
         history = tuple(run.meter.history)
         return Learned(end.student.finish(end.thresholds), history, end.thresholds.holds_target)
     raise FcptsError(f"{failure} too. Lower learning_rate in the recipe (--recipe FILE.toml).")
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What goes on when learning falls back: how far it is, the samples, the losses."""
-
-    course: Course
-    batches: Iterator[dict[str, Tensor]]
-    meter: Meter
-
-
-def _learn(task: Task, fallback: Fallback, run: _Run) -> State:
-    """Learn to the end from the last good state.
+def _learn(task: Task, part: int, run: Run) -> State:
+    """Learn to the end from the last good state, or from a checkpoint.
 
     Raises:
         DivergedError: the loss is no finite number, or far beyond what it can be.
     """
     network, recipe, team = task.network, task.recipe, task.team
-    begun = fallback.restored()
+    begun, found = run.begin(task.device)
     student, thresholds = begun.student, begun.thresholds
     optimizers = _optimizers(student, thresholds, recipe)
+    if found is not None:
+        begun = run.resume(found, begun, optimizers)
     precision = _precision(recipe, student.device)
     heads = (*task.heads, *task.features)
     for step, progress in run.course.since(begun.step, begun.progress):
-        whole = next(run.batches)
-        batch, part = team.share(whole), team.weight(whole)
+        whole = run.samples.next()
+        batch, weight = team.share(whole), team.weight(whole)
         _set_rate(optimizers, _rate(progress, recipe))
         values = student.values()
         thresholds.begin_step({k: v.detach() for k, v in values.items()}, progress)
@@ -114,40 +108,23 @@ def _learn(task: Task, fallback: Fallback, run: _Run) -> State:
         with precision():
             with torch.no_grad():
                 expected = network(batch, student.dense)
-            found = network(batch, student.tensors(masked))
-        loss = reconstruction_loss(expected, found, heads, recipe.temperature)
+            given = network(batch, student.tensors(masked))
+        loss = reconstruction_loss(expected, given, heads, recipe.temperature)
         for optimizer in optimizers:
             optimizer.zero_grad()
-        (loss * part + thresholds.control_loss(values)).backward()
+        (loss * weight + thresholds.control_loss(values)).backward()
         team.average(_gradients(optimizers))
         for optimizer in optimizers:
             optimizer.step()
-        if run.meter.add(step + 1, run.course.length, loss.detach() * part, masked):
-            fallback.keep(replace(begun, step=step + 1, progress=progress))
-        del values, masked, expected, found, loss  # before the next step makes them anew
+        state = replace(begun, step=step + 1, progress=progress)
+        if run.meter.add(step + 1, run.course.length, loss.detach() * weight, masked):
+            run.fallback.keep(state)
+        del values, masked, expected, given, loss  # before the next step makes them anew
+        run.keep(part, state, optimizers, is_last=step + 1 == run.course.length)
     return begun
 
 
-def _of_nothing(task: Task) -> float:
-    """The loss of outputs that are all zero."""
-    samples = torch.arange(min(task.recipe.batch_size, len(task.calibration)))
-    with torch.no_grad():
-        expected = task.network(task.batch(samples), {})
-        zeros = {name: torch.zeros_like(value) for name, value in expected.items()}
-        heads = (*task.heads, *task.features)
-        loss = reconstruction_loss(expected, zeros, heads, task.recipe.temperature)
-    return float(loss) or math.inf
-
-
-def steps_of(samples: int, recipe: Recipe) -> int:
-    """How many steps a recipe takes with so many samples."""
-    a_pass = max(1, samples // recipe.batch_size)
-    return max(recipe.min_steps, round(recipe.epochs * a_pass))
-
-
-def _optimizers(
-    student: Student, thresholds: Thresholds, recipe: Recipe
-) -> list[torch.optim.Optimizer]:
+def _optimizers(student: Student, thresholds: Thresholds, recipe: Recipe) -> Optimizers:
     """What moves the weights, and what moves the thresholds, if they are learned."""
     parts = (
         (recipe.optimizer, student.groups(recipe)),
@@ -180,13 +157,6 @@ def _rate(progress: float, recipe: Recipe) -> float:
     if progress < recipe.warmup or recipe.warmup == 1:
         return progress / recipe.warmup
     return 0.5 + 0.5 * math.cos(math.pi * (progress - recipe.warmup) / (1 - recipe.warmup))
-
-
-def _batches(task: Task) -> Iterator[dict[str, Tensor]]:
-    generator = torch.Generator().manual_seed(task.seed)
-    for indices in task.calibration.shuffled(task.recipe.batch_size, generator):
-        batch = task.calibration.views(indices, task.recipe.augment, generator)
-        yield {name: value.to(task.device, non_blocking=True) for name, value in batch.items()}
 
 
 def _precision(

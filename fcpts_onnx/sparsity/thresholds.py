@@ -53,15 +53,26 @@ class Thresholds(ABC):
         holds_target: whether it ends with exactly the budget's zeros.
         optimizer: "sgd" or "adam", what moves its parameters.
         decays: whether these decay as weights do.
+        changing: the names of what it holds that is another at each step, but for parameters.
     """
 
     holds_target = True
     optimizer = "sgd"
     decays = False
+    changing: tuple[str, ...] = ()
 
     def parameters(self) -> list[nn.Parameter]:
         """What the optimizer moves."""
         return []
+
+    def state(self) -> dict[str, Any]:
+        """What it holds but for parameters, for a checkpoint."""
+        return {name: getattr(self, name) for name in self.changing}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
         """The parameters with their rate and decay."""
@@ -99,6 +110,8 @@ class ScoreThresholds(Thresholds):
     effect only as far as the layer keeps its least number of weights: without that, layers
     collapse and no gradient is left to bring them back.
     """
+
+    changing = ("_limits", "_steps")
 
     def __init__(self, values: Values, task: Task) -> None:
         self._budget, self._recipe = task.budget, task.recipe
@@ -148,6 +161,8 @@ class ScoreThresholds(Thresholds):
 
 class _Ramped(Thresholds):
     """Masks that are set anew now and then while the sparsity rises, and then stay."""
+
+    changing: tuple[str, ...] = ("_masks", "_settled", "_steps")
 
     def __init__(self, values: Values, task: Task) -> None:
         self._recipe, self._pattern = task.recipe, task.pattern
@@ -199,6 +214,8 @@ class CostThresholds(_Ramped):
     that of the loss matters. After each move one factor common to all thresholds brings the count
     of zeros onto the budget, which rises along a cubic ramp; when the ramp ends the masks stay.
     """
+
+    changing = (*_Ramped.changing, "_costs", "_logs", "_moved", "_thresholds")
 
     def __init__(self, values: Values, task: Task) -> None:
         super().__init__(values, task)
