@@ -47,7 +47,7 @@ class Checkpoint:
 
     Attributes:
         found: the state to go on from, if there is one.
-        budget: how many zeros were decided on by then.
+        origin: what was said of the run that it is of.
     """
 
     def __init__(
@@ -58,12 +58,7 @@ class Checkpoint:
         self._signal: int | None = None
         self._describe: Callable[[], State] = dict
         self.found: State | None = None
-        self._origin: State = {}
-
-    @property
-    def budget(self) -> State | None:
-        """The budget of the run that is gone on with."""
-        return self._origin.get("budget")
+        self.origin: State = {}
 
     def read(self) -> None:
         """Find the state to go on from.
@@ -77,7 +72,7 @@ class Checkpoint:
         try:
             with safe_open(self._file, "pt") as stored:
                 texts = stored.metadata()
-            self._origin = json.loads(texts["origin"])
+            self.origin = json.loads(texts["origin"])
             self.found = _unpacked(json.loads(texts["state"]), load_file(self._file))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise OutputError(
@@ -96,7 +91,7 @@ class Checkpoint:
         self._describe = describe
         if self.found is None:
             return
-        here, there = _flat(_plain(describe())), _flat(self._origin)
+        here, there = _flat(_plain(describe())), _flat(self.origin)
         names = dict.fromkeys((*here, *there))
         if apart := [name for name in names if here.get(name) != there.get(name)]:
             raise OutputError(

@@ -19,6 +19,7 @@ from fcpts_onnx.errors import FcptsError, OutputError
 from fcpts_onnx.evidence import versions
 from fcpts_onnx.hardware import CHIPS, estimate
 from fcpts_onnx.machine import Clock, device_of, limited_threads
+from fcpts_onnx.memory import check_room, pieces_that_fit
 from fcpts_onnx.methods import (
     LEARNED,
     NETWISE,
@@ -82,6 +83,7 @@ def prune(
     hardware: str | None = None,
     samples: int = 10_000,
     seed: int = 0,
+    memory: int | None = None,
     device: str = "auto",
     engine: str = "torch",
     threads: int = 0,
@@ -127,6 +129,8 @@ def prune(
         samples: how much of the calibration data to take at most.
         seed: of every random choice; with the same seed and machine the same file results, but
             for `time_budget` and `hardware` "mnn", which go by what is timed.
+        memory: bytes that learning may take in all, of the machine or the device; batches are
+            passed in pieces where they would take more. What there is if None.
         device: "auto", "cpu" or "cuda".
         engine: what computes gradients: "torch", or "ort", which is onnxruntime-training (on the
             processor only).
@@ -152,6 +156,7 @@ def prune(
     if augment is not None:
         recipe = replace(recipe, augment=tuple(augment))
     preprocess, torch_device = Preprocess.of(preprocess), device_of(device, engine)
+    check_room(torch_device)
     with limited_threads(threads), joined() as team, ExitStack() as stack:
         with clock("load"):
             dense = load(model)
@@ -170,10 +175,11 @@ def prune(
             twin = learning_twin(dense, weights, exclude)
         with clock("budget"):
             aim = Aim(target, objective, PATTERNS[pattern], hardware)
+            # What was decided before an interruption stays: timings and memory are others now.
             budget = (
-                budget_of(dense, weights, aim, preprocess.size, team, say)
-                if checkpoint.budget is None
-                else Budget(**checkpoint.budget)
+                Budget(**decided["budget"])
+                if (decided := checkpoint.origin)
+                else budget_of(dense, weights, aim, preprocess.size, team, say)
             )
             # Before the file may be replaced.
             everything = find_weights(dense) if hardware in CHIPS else []
@@ -199,6 +205,8 @@ def prune(
                 features=features, pattern=PATTERNS[pattern],
             )  # fmt: skip
             task = allocated(task, rule)
+            pieces = decided["pieces"] if decided else pieces_that_fit(task, memory, team, say)
+            task = replace(task, pieces=pieces)
             given = {
                 "target": target, "objective": objective, "hardware": hardware,
                 "pattern": pattern, "allocate": allocate, "reconstruct": reconstruct,
@@ -266,6 +274,7 @@ def _origin(digest: str, task: Task, given: dict[str, Any]) -> dict[str, Any]:
         "data": task.calibration.digest(),
         "budget": asdict(task.budget),
         "zeros": task.zeros,
+        "pieces": task.pieces,
         "recipe": asdict(task.recipe),
         "options": {**given, "seed": task.seed},
         "versions": versions(),

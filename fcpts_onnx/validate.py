@@ -38,7 +38,8 @@ __all__ = [
 COMPARED = 1000
 """On how many samples the outputs of two models are compared, unless said otherwise."""
 
-_BATCH = 64
+_BATCH = 16  # onnxruntime keeps the memory that a large one took
+_TRIED = 64
 _FURTHEST = 8  # samples to be shown
 _LIKELIEST = 3  # classes of each
 _PICTURE = 128  # pixels of the longer side at most
@@ -74,7 +75,7 @@ def validate_models(
             f"{list(dense.outputs)}; the two cannot be compared."
         )
     outputs = _run_both(dense, sparse, calibration, samples, threads)
-    inputs = next(calibration.batches(_BATCH, samples))
+    inputs = next(calibration.batches(_TRIED, samples))
     heads = find_heads({name: one for name, (one, _) in outputs.items()}, inputs)
     return Validation(
         model=str(sparse.path),

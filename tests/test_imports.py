@@ -66,10 +66,12 @@ ALLOWED = {
         "model", "weights", "ops", "twin", "features", "calibration",
         "sparsity", "engine", "team",
     },
+    "memory": {"sparsity", "team", "twin"},
     "methods": {"checkpoint", "sparsity"},
     "hardware": {"model", "weights"},
     "pipeline": {
-        "aim", "calibration", "checkpoint", "evidence", "hardware", "machine", "methods", "model",
+        "aim", "calibration", "checkpoint", "evidence", "hardware", "machine", "memory", "methods",
+        "model",
         "parity", "preparation", "preprocess", "publish", "sparse_initializers", "sparsity", "team",
         "weights", "write",
     },

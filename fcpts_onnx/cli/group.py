@@ -36,6 +36,8 @@ INTERRUPTED = 130
 
 _BY_SIGNAL = 128
 
+_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation")
+
 COMMAND = "fcpts_onnx.command"
 """The whole line, in what click keeps of an invocation."""
 
@@ -60,12 +62,24 @@ class _Group(click.Group):
                 return super().invoke(ctx)
         except FcptsError as error:
             raise click.ClickException(str(error)) from error
+        except (MemoryError, RuntimeError) as error:
+            if not _is_of_memory(error):
+                raise
+            raise click.ClickException(
+                "Out of memory. Let prune learn in less (--memory), give fewer samples, or close "
+                "what else runs."
+            ) from error
         except Interrupted as stop:
             click.echo(str(stop), err=True)
             ctx.exit(_BY_SIGNAL + stop.signal)
         except KeyboardInterrupt:
             click.echo("Interrupted; nothing was written.", err=True)
             ctx.exit(INTERRUPTED)
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether Python, torch or onnxruntime found no more memory."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY)
 
 
 @contextmanager

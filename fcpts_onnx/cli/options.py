@@ -10,6 +10,7 @@ import click
 
 from fcpts_onnx.aim import OBJECTIVES
 from fcpts_onnx.cli.values import (
+    read_bytes,
     read_engines,
     read_losses,
     read_methods,
@@ -257,6 +258,12 @@ learning_options = _options(
         callback=read_seconds,
         metavar="TIME",
         help="Learn as long as fits into 90s, 5m or 1.5h in all, instead of the recipe's epochs.",
+    ),
+    click.option(
+        "--memory",
+        callback=read_bytes,
+        metavar="SIZE",
+        help="At most 4G or 800M to learn in, with batches in pieces; what there is by default.",
     ),
     click.option(
         "--loss",

@@ -13,6 +13,7 @@ from fcpts_onnx.write import check_target, check_text
 
 __all__ = [
     "new_file",
+    "read_bytes",
     "read_engines",
     "read_losses",
     "read_methods",
@@ -72,6 +73,15 @@ def read_seconds(_: click.Context, __: click.Parameter, value: str | None) -> fl
     if found is None or not float(found[1]):
         raise click.BadParameter("expected a time above zero, such as 90s, 5m or 1.5h")
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def read_bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT])(?:i?B)?", value.strip(), re.IGNORECASE)
+    if found is None or not float(found[1]):
+        raise click.BadParameter("expected a size above zero, such as 800M or 4G")
+    return round(float(found[1]) * 1024 ** (1 + "KMGT".index(found[2].upper())))
 
 
 def read_losses(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

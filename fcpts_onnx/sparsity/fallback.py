@@ -14,9 +14,10 @@ from fcpts_onnx.sparsity.student import Student
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.sparsity.thresholds import Start, Thresholds
 
-__all__ = ["Fallback", "State"]
+__all__ = ["LARGEST_COPIED", "Fallback", "State"]
 
-_LARGEST_COPIED = 2**27  # values of a network, half a GiB
+LARGEST_COPIED = 2**27
+"""Values of a network that is copied to be gone back to: half a GiB of them."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Fallback:
     def keep(self, state: State) -> None:
         """A state that does well proves the one kept before it, and is proved by the next."""
         parameters = state.parameters()
-        is_small = sum(value.numel() for value in parameters) <= _LARGEST_COPIED
+        is_small = sum(value.numel() for value in parameters) <= LARGEST_COPIED
         if is_small and all(bool(value.isfinite().all()) for value in parameters):
             values = [value.detach().clone() for value in parameters]
             kept = replace(state, thresholds=copy.copy(state.thresholds))

@@ -23,7 +23,7 @@ from fcpts_onnx.sparsity.student import Student
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.sparsity.thresholds import Start, Thresholds
 
-__all__ = ["Learned", "reconstruct", "steps_of"]
+__all__ = ["Learned", "precision_of", "reconstruct", "steps_of"]
 
 _PARTS = (1, 2, 4)  # what the learning rate is divided by, while it proves too high
 
@@ -90,14 +90,12 @@ def _learn(task: Task, part: int, run: Run) -> State:
     Raises:
         DivergedError: the loss is no finite number, or far beyond what it can be.
     """
-    network, recipe, team = task.network, task.recipe, task.team
+    recipe, team = task.recipe, task.team
     begun, found = run.begin(task.device)
     student, thresholds = begun.student, begun.thresholds
     optimizers = _optimizers(student, thresholds, recipe)
     if found is not None:
         begun = run.resume(found, begun, optimizers)
-    precision = _precision(recipe, student.device)
-    heads = (*task.heads, *task.features)
     for step, progress in run.course.since(begun.step, begun.progress):
         whole = run.samples.next()
         batch, weight = team.share(whole), team.weight(whole)
@@ -105,23 +103,61 @@ def _learn(task: Task, part: int, run: Run) -> State:
         values = student.values()
         thresholds.begin_step({k: v.detach() for k, v in values.items()}, progress)
         masked = thresholds.masked(values)
-        with precision():
-            with torch.no_grad():
-                expected = network(batch, student.dense)
-            given = network(batch, student.tensors(masked))
-        loss = reconstruction_loss(expected, given, heads, recipe.temperature)
         for optimizer in optimizers:
             optimizer.zero_grad()
-        (loss * weight + thresholds.control_loss(values)).backward()
+        loss = _gradients_of(task, student, masked, weight, thresholds.control_loss(values), batch)
         team.average(_gradients(optimizers))
         for optimizer in optimizers:
             optimizer.step()
         state = replace(begun, step=step + 1, progress=progress)
-        if run.meter.add(step + 1, run.course.length, loss.detach() * weight, masked):
+        if run.meter.add(step + 1, run.course.length, loss, masked):
             run.fallback.keep(state)
-        del values, masked, expected, given, loss  # before the next step makes them anew
+        del values, masked  # before the next step makes them anew
         run.keep(part, state, optimizers, is_last=step + 1 == run.course.length)
     return begun
+
+
+def _gradients_of(
+    task: Task,
+    student: Student,
+    masked: dict[str, Tensor],
+    weight: float,
+    control: Tensor,
+    batch: dict[str, Tensor],
+) -> Tensor:
+    """Leave the gradients of a batch in the parameters, and give back its loss.
+
+    In several pieces the gradients of the masked weights are summed first, and pass on to what
+    they were made of but once, as with the whole batch.
+    """
+    parts = task.pieces_of(batch)
+    acting = masked
+    if len(parts) > 1:
+        acting = {name: value.detach().requires_grad_() for name, value in masked.items()}
+    losses = []
+    for piece, share in parts:
+        loss = weight * share * _loss(task, student, acting, piece)
+        losses.append(loss.detach())
+        (loss + control if acting is masked else loss).backward()
+    if acting is not masked:
+        used = [name for name, value in acting.items() if value.grad is not None]
+        torch.autograd.backward(
+            [masked[name] for name in used], [acting[name].grad for name in used], retain_graph=True
+        )
+        if control.requires_grad:
+            control.backward()
+    return torch.stack(losses).sum()
+
+
+def _loss(
+    task: Task, student: Student, masked: dict[str, Tensor], batch: dict[str, Tensor]
+) -> Tensor:
+    with precision_of(task.recipe, student.device)():
+        with torch.no_grad():
+            expected = task.network(batch, student.dense)
+        given = task.network(batch, student.tensors(masked))
+    heads = (*task.heads, *task.features)
+    return reconstruction_loss(expected, given, heads, task.recipe.temperature)
 
 
 def _optimizers(student: Student, thresholds: Thresholds, recipe: Recipe) -> Optimizers:
@@ -159,7 +195,7 @@ def _rate(progress: float, recipe: Recipe) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (progress - recipe.warmup) / (1 - recipe.warmup))
 
 
-def _precision(
+def precision_of(
     recipe: Recipe, device: torch.device
 ) -> Callable[[], AbstractContextManager[object]]:
     """A context for the passes: bfloat16 where the recipe, or the processor, says so."""

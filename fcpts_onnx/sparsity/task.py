@@ -35,6 +35,7 @@ class Task:
         start: how many each has where thresholds that are learned start, if that is said.
         features: how values inside the network are to be met, beside the outputs.
         pattern: where zeros may lie.
+        pieces: in how many parts a batch is passed, which takes less memory.
     """
 
     network: Network
@@ -49,6 +50,7 @@ class Task:
     start: Mapping[str, int] | None = None
     features: Sequence[Head] = ()
     pattern: Pattern = PATTERNS["unstructured"]
+    pieces: int = 1
 
     @property
     def device(self) -> torch.device:
@@ -59,6 +61,16 @@ class Task:
         """The dense values of the weights to prune, by their name."""
         learned = self.network.learned
         return {weight.name: learned[weight.value].detach() for weight in self.weights}
+
+    def pieces_of(self, batch: Mapping[str, Tensor]) -> list[tuple[dict[str, Tensor], float]]:
+        """The parts of a batch, each with its share of the samples."""
+        count = len(next(iter(batch.values())))
+        pieces = min(self.pieces, count)
+        places = [range(first, count, pieces) for first in range(pieces)]
+        return [
+            ({name: value[first::pieces] for name, value in batch.items()}, len(place) / count)
+            for first, place in enumerate(places)
+        ]
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         """Samples as they are, on the network's device."""

@@ -1,0 +1,168 @@
+"""LEARN: how much memory a run will take, what there is, and batches in pieces that fit."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from fcpts_onnx.errors import FcptsError
+from fcpts_onnx.sparsity.fallback import LARGEST_COPIED
+from fcpts_onnx.sparsity.losses import reconstruction_loss
+from fcpts_onnx.sparsity.reconstruct import precision_of
+from fcpts_onnx.sparsity.task import Task
+from fcpts_onnx.team import Team
+from fcpts_onnx.texts import in_bytes
+from fcpts_onnx.twin import Twin
+
+__all__ = ["available", "check_room", "pieces_that_fit"]
+
+_OF_WEIGHTS = 7  # times: learned and masked ones, masks, gradients, and two means of the optimizer
+_OF_COPIES = 4  # times, where states to fall back to are kept: two, each with its masks
+_MARGIN = 1.25  # of activations, for what operators take while they run
+_TRIED = (1, 3)  # samples
+_LEAST = 2**28
+_UNLIMITED = 2**60  # what is above is no limit
+_CGROUPS = (
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
+
+
+def pieces_that_fit(task: Task, limit: int | None, team: Team, say: Callable[[str], None]) -> int:
+    """In how many pieces batches have to be passed so that learning fits into memory.
+
+    Gradients are summed over the pieces: what is learned is the same within rounding.
+
+    Args:
+        limit: bytes that the process may take in all; what there is if None.
+
+    Raises:
+        FcptsError: not even one sample at a time fits into the limit.
+    """
+    network, size = task.network, min(task.recipe.batch_size, len(task.calibration))
+    if not isinstance(network, Twin):
+        return 1
+    fixed = _taken() + _of_weights(task)
+    each = _MARGIN * _of_a_sample(task, network)
+    room = available(task.device) if limit is None else limit - _taken()
+    room = None if room is None else room // (1 if limit else team.size)
+    pieces = 1
+    if room is not None:
+        fits = math.floor((room - _of_weights(task)) / each) if each else size
+        pieces = math.ceil(-(-size // team.size) / max(1, fits))
+        if fits < 1 and limit is not None:
+            raise FcptsError(
+                f"Learning takes about {in_bytes(round(fixed + each))} with one sample at a time; "
+                f"--memory allows {in_bytes(limit)}. Allow more, or --exclude large weights."
+            )
+    pieces = team.from_first(pieces)
+    part = -(-size // (pieces * team.size))
+    say(
+        f"Memory: about {in_bytes(round(fixed + part * each))} at most"
+        + (f", with each batch in {pieces} pieces" if pieces > 1 else "")
+    )
+    return pieces
+
+
+def check_room(device: torch.device) -> None:
+    """See that there is any memory to speak of: without, kernels give wrong values or crash.
+
+    Raises:
+        FcptsError: there is not.
+    """
+    room = available(device)
+    if room is not None and room < _LEAST:
+        raise FcptsError(
+            f"There are {in_bytes(max(0, room))} of memory left for this process, and even a small "
+            f"network takes {in_bytes(_LEAST)}. Close what else runs, or raise the limit."
+        )
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes that this process may still take; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    found = [_of_machine(), _of_cgroup(), _of_address_space()]
+    return min((room for room in found if room is not None), default=None)
+
+
+def _of_weights(task: Task) -> int:
+    """Bytes for what there is of each weight while it is learned."""
+    count = sum(value.numel() for value in task.network.learned.values())
+    copies = _OF_COPIES if count <= LARGEST_COPIED else 0
+    return 4 * count * (_OF_WEIGHTS + copies)
+
+
+def _of_a_sample(task: Task, network: Twin) -> float:
+    """Bytes that are kept of each sample's activations until gradients have passed."""
+    fewer, more = (min(count, len(task.calibration)) for count in _TRIED)
+    few = _kept(task, network, fewer)
+    return (_kept(task, network, more) - few) / (more - fewer) if more > fewer else few
+
+
+def _kept(task: Task, network: Twin, samples: int) -> int:
+    """Bytes kept for gradients of a batch, weights among them."""
+    seen: dict[int, int] = {}
+
+    def pack(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    batch = task.batch(torch.arange(samples))
+    heads = (*task.heads, *task.features)
+    with saved_tensors_hooks(pack, lambda value: value), precision_of(task.recipe, task.device)():
+        found = network(batch, network.learned)
+        given = {name: value.detach() for name, value in found.items()}
+        loss = reconstruction_loss(given, found, heads, task.recipe.temperature)
+    del loss
+    return sum(seen.values())
+
+
+def _taken() -> int:
+    """Bytes that this process takes now; 0 where the system does not tell."""
+    return _of_process("VmRSS") or 0
+
+
+def _of_process(entry: str) -> int | None:
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith(f"{entry}:"):
+                return 1024 * int(line.split()[1])
+    return None
+
+
+def _of_machine() -> int | None:
+    with suppress(OSError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    return None
+
+
+def _of_cgroup() -> int | None:
+    """What the group of processes that this one is in may still take, in a container."""
+    for most, used in _CGROUPS:
+        with suppress(OSError, ValueError):
+            root = Path("/sys/fs/cgroup")
+            limit = int((root / most).read_text(encoding="ascii"))
+            if limit < _UNLIMITED:
+                return limit - int((root / used).read_text(encoding="ascii"))
+    return None
+
+
+def _of_address_space() -> int | None:
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    used = _of_process("VmSize")
+    return None if limit == resource.RLIM_INFINITY or used is None else limit - used

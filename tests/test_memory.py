@@ -1,0 +1,142 @@
+"""Memory: predicted before learning, kept to by batches in pieces, and a clear end without it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from onnx import helper
+
+import fcpts_onnx
+from fcpts_onnx import Recipe
+from fcpts_onnx.cli import main
+from fcpts_onnx.errors import FcptsError
+from fcpts_onnx.memory import available
+from fcpts_onnx.model import load
+from fcpts_onnx.sparsity.task import Task
+from tests import networks
+
+SIZE = 96
+WIDTH = 64
+MIB = 2**20
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    """A network whose activations take far more than its weights: some 14 MiB a sample."""
+    nodes, constants, last = [], {}, "image"
+    for place in range(3):
+        inputs = 3 if place == 0 else WIDTH
+        constants[f"w{place}"] = networks.values(WIDTH, inputs, 3, 3, seed=place, scale=0.1)
+        nodes.append(
+            helper.make_node("Conv", [last, f"w{place}"], [f"c{place}"], pads=[1, 1, 1, 1])
+        )
+        nodes.append(helper.make_node("Relu", [f"c{place}"], [f"r{place}"]))
+        last = f"r{place}"
+    nodes.append(helper.make_node("GlobalAveragePool", [last], ["y"]))
+    proto = networks.make(
+        nodes, constants, {"image": ["N", 3, SIZE, SIZE]}, {"y": ["N", WIDTH, 1, 1]}
+    )
+    np.save(tmp_path / "calib.npy", networks.values(24, 3, SIZE, SIZE))
+    return networks.save(proto, tmp_path / "in.onnx")
+
+
+def prune(model: Path, lines: list[str], **options: Any) -> dict[str, np.ndarray]:
+    recipe = Recipe(epochs=0, min_steps=4, batch_size=24, precision="float32", interval=1)
+    fcpts_onnx.prune(
+        model, model.parent / "out.onnx", target=0.5, calib=model.parent / "calib.npy",
+        recipe=recipe, say=lines.append, **options,
+    )  # fmt: skip
+    written = load(model.parent / "out.onnx")
+    return {name: written.array(name) for name in ("w0", "w1", "w2")}
+
+
+def predicted(lines: list[str]) -> str:
+    return next(line for line in lines if line.startswith("Memory: about"))
+
+
+def test_pieces_learn_the_same(wide: Path) -> None:
+    whole: list[str] = []
+    expected = prune(wide, whole)
+    assert "pieces" not in predicted(whole)
+    pieces: list[str] = []
+    found = prune(wide, pieces, memory=fcpts_onnx_takes() + 160 * MIB)
+    assert "with each batch in " in predicted(pieces)
+    for name, values in expected.items():
+        same = (found[name] == 0) == (values == 0)
+        assert same.mean() > 0.99
+        np.testing.assert_allclose(found[name][same], values[same], atol=2e-3)
+
+
+def fcpts_onnx_takes() -> int:
+    """Bytes that this process takes now."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line)
+
+
+def test_too_little_is_said_before_any_work(wide: Path) -> None:
+    with pytest.raises(FcptsError, match=r"takes about .* with one sample at a time; --memory"):
+        prune(wide, [], memory=50 * MIB)
+    assert not (wide.parent / "out.onnx").exists()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 7, 30])
+def test_pieces_are_the_whole_batch(count: int) -> None:
+    task = Task(None, None, (), None, Recipe(), (), pieces=count)
+    batch = {"x": torch.arange(7), "y": torch.arange(14).reshape(7, 2)}
+    parts = task.pieces_of(batch)
+    assert len(parts) == min(count, 7)
+    assert sum(share for _, share in parts) == pytest.approx(1)
+    assert sorted(torch.cat([part["x"] for part, _ in parts]).tolist()) == list(range(7))
+    assert all(torch.equal(part["y"][:, 0], 2 * part["x"]) for part, _ in parts)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_there_is() -> None:
+    room = available(torch.device("cpu"))
+    assert room is not None
+    assert 0 < room < 2**50
+
+
+LIMITED = """
+import resource, sys
+from fcpts_onnx.cli import main
+import torch
+used = next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmSize")) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv.pop(1)), resource.RLIM_INFINITY))
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_a_limit_of_the_system(wide: Path) -> None:
+    """It ends with a message that says what to do, not with a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(150 * MIB), "prune", "in.onnx", "out.onnx",
+         "--target", "0.5", "--calib", "calib.npy", "--threads", "1"],
+        cwd=wide.parent, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "of memory left for this process" in done.stderr
+    assert not (wide.parent / "out.onnx").exists()
+
+
+@pytest.mark.parametrize(("text", "bytes_"), [("800M", 800 * MIB), ("1.5g", 1536 * MIB)])
+def test_sizes(text: str, bytes_: int, monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr("fcpts_onnx.rehearse", lambda *_, **options: seen.append(options["memory"]))
+    monkeypatch.setattr("fcpts_onnx.cli.learning.show_rehearsal", lambda *_: None)
+    arguments = [
+        "prune", str(place / "in.onnx"), str(place / "out.onnx"), "--target", "0.5", "--calib",
+        str(place / "images"), "--dry-run", "--memory",
+    ]  # fmt: skip
+    assert CliRunner().invoke(main, [*arguments, text]).exit_code == 0
+    assert seen == [bytes_]
+    assert CliRunner().invoke(main, [*arguments, "lots"]).exit_code == 2
