@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
@@ -34,6 +35,8 @@ __all__ = [
     "take_in",
     "tensor_array",
 ]
+
+logger = logging.getLogger(__name__)
 
 OLDEST_OPSET = 7
 PathLike = str | os.PathLike[str]
@@ -180,6 +183,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     except onnx.checker.ValidationError as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: not a valid ONNX model: {reason}") from error
+    logger.info("read %s: %d nodes, opsets %s", path, len(proto.graph.node), model.opsets)
     return model
 
 

@@ -79,7 +79,7 @@ ALLOWED = {
     "demo": {"examine", "pipeline", "team"},
     "cli": {
         "compare", "demo", "hardware", "methods", "preprocess", "report", "sparsity", "write",
-        "pipeline", "team",
+        "pipeline", "team", "evidence",
     },
 }  # fmt: skip
 WITHOUT_TORCH = {

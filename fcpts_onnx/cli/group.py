@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import click
 from rich.console import Console
 
 from fcpts_onnx.errors import FcptsError
+from fcpts_onnx.evidence import versions
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.team import is_first
 from fcpts_onnx.texts import to_json
@@ -27,12 +30,15 @@ __all__ = [
     "write_json",
 ]
 
+logger = logging.getLogger(__name__)
+
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
 
 COMMAND = "fcpts_onnx.command"
 """The whole line, in what click keeps of an invocation."""
 
+_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)  # by the number of -v
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -60,7 +66,14 @@ class _Group(click.Group):
 
 @click.group(cls=_Group, context_settings=_CONTEXT)
 @click.version_option(package_name="fcpts-onnx")
-def main() -> None:
+@click.option(
+    "--verbose",
+    "-v",
+    count=True,
+    help="Say on stderr what is done and how long it took; -vv all that a report of a bug needs.",
+)
+@click.pass_context
+def main(context: click.Context, /, verbose: int) -> None:
     """Make a trained ONNX model sparse after training, with unlabelled images only.
 
     \b
@@ -72,7 +85,35 @@ def main() -> None:
       fcpts-onnx eval sparse.onnx --data labelled/
       fcpts-onnx bench model.onnx sparse.onnx
       fcpts-onnx compare model.onnx --calib images/ --data labelled/ --out results/
+      fcpts-onnx -vv prune model.onnx sparse.onnx --target 0.7 --calib images/
     """
+    context.with_resource(_logged(verbose))
+    logger.debug("%s", context.meta[COMMAND])
+    logger.debug("%s", ", ".join(f"{name} {number}" for name, number in versions().items()))
+
+
+@contextmanager
+def _logged(verbose: int) -> Iterator[None]:
+    """Have on stderr what the package logs; with -vv warnings of others too, which go nowhere else.
+
+    All is as it was in the end: a program may call the command line more than once.
+    """
+    handler: logging.Handler = logging.StreamHandler() if verbose else logging.NullHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    own, others = logging.getLogger("fcpts_onnx"), logging.getLogger("py.warnings")
+    unheard = handler if verbose > 1 else logging.NullHandler()
+    level = own.level
+    own.setLevel(_LEVELS[min(verbose, len(_LEVELS) - 1)])
+    own.addHandler(handler)
+    others.addHandler(unheard)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        others.removeHandler(unheard)
+        own.removeHandler(handler)
+        own.setLevel(level)
 
 
 def settings_of(preprocess: str, options: dict[str, Any]) -> Preprocess:
