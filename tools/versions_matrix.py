@@ -3,8 +3,8 @@
     python -m tools.versions_matrix --tests "tests/test_cli.py tests/test_model.py"
 
 Each row is an environment of its own: the lowest onnx, onnxruntime and torch that pyproject.toml
-admits, or the newest there are; all else as pip chooses. Prints a table in Markdown and exits with
-1 where a row fails.
+admits, or the newest there are; all else as pip chooses. Prints a table in Markdown, on stderr
+which tests failed, and exits with 1 where one did.
 """
 
 from __future__ import annotations
@@ -65,14 +65,16 @@ def main(versions: tuple[str, ...], ends: tuple[str, ...], torch: str | None, te
     ]
     head = ("Python", "", *SHOWN, "tests", "seconds")
     click.echo(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
-    has_failed = False
+    failed = not rows
     for row in rows:
         start = time.monotonic()
-        found, result, is_well = tested(row, shlex.split(tests))
-        cells = (row.version, row.end, *found, result, f"{time.monotonic() - start:.0f}")
+        found, lines, is_well = tested(row, shlex.split(tests))
+        cells = (row.version, row.end, *found, lines[-1], f"{time.monotonic() - start:.0f}")
         click.echo(f"| {' | '.join(cells)} |")
-        has_failed |= not is_well
-    sys.exit(int(has_failed or not rows))
+        for line in lines[:-1]:
+            click.echo(line, err=True)
+        failed |= not is_well
+    sys.exit(int(failed))
 
 
 def interpreters(least: str) -> dict[str, Path]:
@@ -95,18 +97,20 @@ def pins(dependencies: list[str], end: str, torch: str | None) -> tuple[str, ...
     return tuple(f"{name}=={version}" for name, version in chosen.items())
 
 
-def tested(row: Row, tests: list[str]) -> tuple[list[str], str, bool]:
-    """The versions that were installed, what pytest says, and whether all passed."""
+def tested(row: Row, tests: list[str]) -> tuple[list[str], list[str], bool]:
+    """The versions that were installed, what failed and pytest's sum, and whether all passed."""
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder) / "bin" / "python"
         _run([row.python, "-m", "venv", folder])
         package = f"{ROOT}[test]"
         installed = _run([python, "-m", "pip", "install", "-q", package, *row.pins])
         if installed.returncode:
-            return ["?"] * len(SHOWN), f"not installed: {_last(installed.stderr)}", False
+            return ["?"] * len(SHOWN), [f"not installed: {_last(installed.stderr)}"], False
         versions = _run([python, "-c", _SHOW]).stdout.split()
-        ended = _run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests])
-    return versions, _last(ended.stdout or ended.stderr), ended.returncode == 0
+        ended = _run([python, "-m", "pytest", "-p", "no:cacheprovider", *tests])
+    said = ended.stdout or ended.stderr
+    lines = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return versions, [*lines, _last(said)], ended.returncode == 0
 
 
 def _candidates() -> Iterator[str]:

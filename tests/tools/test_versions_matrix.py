@@ -36,10 +36,11 @@ def test_interpreters_are_of_different_versions_and_run() -> None:
 
 
 def test_a_row_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def tested(row: Row, tests: list[str]) -> tuple[list[str], str, bool]:
+    def tested(row: Row, tests: list[str]) -> tuple[list[str], list[str], bool]:
         assert tests == ["tests/test_model.py", "-k", "not slow"]
         is_well = row.end == "newest"
-        return ["1", "2", "3", "4"], "1 passed" if is_well else "1 failed", is_well
+        said = ["1 passed"] if is_well else ["FAILED tests/test_model.py::test_it", "1 failed"]
+        return ["1", "2", "3", "4"], said, is_well
 
     python = Path(sys.executable)
     monkeypatch.setattr(versions_matrix, "interpreters", lambda _: {"3.11.7": python})
@@ -48,6 +49,7 @@ def test_a_row_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(versions_matrix.main, options)
     assert result.exit_code == 1
     assert "| 3.11.7 | lowest | 1 | 2 | 3 | 4 | 1 failed | 0 |" in result.output
+    assert "FAILED tests/test_model.py::test_it" in result.output
     result = CliRunner().invoke(versions_matrix.main, [*options, "--end", "newest"])
     assert result.exit_code == 0
     assert "lowest" not in result.output
