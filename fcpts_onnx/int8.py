@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.version_converter
+import onnxruntime as ort
 from onnx import TensorProto, numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
@@ -30,6 +31,7 @@ __all__ = ["quantize"]
 _SUFFIX = "_quantized"  # of the names that onnxruntime gives
 _OPSET = 13
 _LARGEST_FILE = 2**30
+_WARNINGS, _ERRORS = 2, 3  # levels of onnxruntime's own log
 _HALVES = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
 
@@ -170,9 +172,22 @@ def _recounted(model: Model, saved: Model, weights: Sequence[Weight]) -> Iterato
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """Without the quantizer's advice, which is for those who call it by hand."""
-    logging.disable(logging.WARNING)
+    """Without the quantizer's advice, which is for those who call it by hand.
+
+    It speaks through the root logger, which would get a handler for good if it had none.
+    """
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)
+    root.addFilter(_nothing)
+    ort.set_default_logger_severity(_ERRORS)
     try:
         yield
     finally:
-        logging.disable(logging.NOTSET)
+        ort.set_default_logger_severity(_WARNINGS)
+        root.removeFilter(_nothing)
+        root.removeHandler(handler)
+
+
+def _nothing(_: logging.LogRecord) -> bool:
+    """A filter that lets nothing through."""
+    return False

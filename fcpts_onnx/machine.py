@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from fcpts_onnx.team import Team, local_place
 from fcpts_onnx.validate import COMPARED
 
 __all__ = ["Clock", "device_of", "limited_threads"]
+
+logger = logging.getLogger(__name__)
 
 _MARGIN = 1.3  # of the time that writing is thought to take
 _LEAST_WRITING = 0.5  # seconds
@@ -31,6 +34,7 @@ class Clock:
         start = time.monotonic()
         yield
         self.seconds[name] = time.monotonic() - start
+        logger.info("%s: %.2f s", name, self.seconds[name])
 
     def left(self, budget: float | None, parity: Parity, samples: int, team: Team) -> float | None:
         """Seconds of a budget that are left to learn in, what writing will take put aside.

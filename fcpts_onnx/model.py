@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
@@ -36,6 +37,8 @@ __all__ = [
     "take_in",
     "tensor_array",
 ]
+
+logger = logging.getLogger(__name__)
 
 OLDEST_OPSET = 7
 _DIGEST_BYTES = 16
@@ -199,6 +202,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     except onnx.checker.ValidationError as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: not a valid ONNX model: {reason}") from error
+    logger.info("read %s: %d nodes, opsets %s", path, len(proto.graph.node), model.opsets)
     return replace(model, proto=densified(path, proto))
 
 

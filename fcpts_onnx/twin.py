@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,6 +19,8 @@ from fcpts_onnx.ops.dtypes import promoted, to_torch
 from fcpts_onnx.steps import Step, bind, check_supported
 
 __all__ = ["Twin"]
+
+logger = logging.getLogger(__name__)
 
 
 class Twin(nn.Module):
@@ -92,6 +96,9 @@ class Twin(nn.Module):
         }
         for name, buffer in self._buffer_of.items():
             self.register_buffer(buffer, values[name])
+        found = Counter(step.op for step in self.steps)
+        named = ", ".join(f"{count} {op}" for op, count in sorted(found.items()))
+        logger.debug("twin of %s: %s; %d tensors learned", model.path, named, len(self.learned))
 
     def constant(self, name: str) -> Tensor:
         """The value of a constant float tensor that the graph reads."""

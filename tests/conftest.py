@@ -5,9 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import networks
 from tests.networks import QUICK, save_images
+
+# `pytest --hypothesis-profile long tests/test_properties.py` looks for more, each time elsewhere.
+_HOW = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
+}
+settings.register_profile("quick", max_examples=100, derandomize=True, **_HOW)
+settings.register_profile("long", max_examples=4000, print_blob=True, **_HOW)
+settings.load_profile("quick")
 
 
 @pytest.fixture

@@ -129,7 +129,8 @@ def batch_norm(**settings: Any) -> onnx.ModelProto:
 
 def in_half(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The same in float16: tensors, inputs and outputs."""
-    for tensor in proto.graph.initializer:
+    constants = (node.attribute[0].t for node in proto.graph.node if node.op_type == "Constant")
+    for tensor in (*proto.graph.initializer, *constants):
         if tensor.data_type == FLOAT:
             array = numpy_helper.to_array(tensor).astype(np.float16)
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))

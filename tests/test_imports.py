@@ -89,8 +89,8 @@ ALLOWED = {
     },
     "demo": {"examine", "pipeline", "team"},
     "cli": {
-        "aim", "compare", "demo", "hardware", "methods", "preprocess", "report", "sparsity",
-        "write", "pipeline", "team",
+        "aim", "compare", "demo", "evidence", "hardware", "methods", "preprocess", "report",
+        "sparsity", "write", "pipeline", "team",
     },
 }  # fmt: skip
 WITHOUT_TORCH = {

@@ -141,6 +141,15 @@ def test_calibration_data_is_never_replaced(sparse: Path, place: Path) -> None:
     assert (place / "c.npz").read_bytes() == before
 
 
+def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """onnxruntime warns of a tensor that nothing reads, in C++."""
+    proto = networks.cnn()
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(networks.values(3), "unused"))
+    path = networks.save(proto, tmp_path / "in.onnx")
+    fcpts_onnx.quantize(path, tmp_path / "out.onnx", calib=[networks.values(8, 3, 8, 8)])
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("kind", ["old opset", "constant nodes"])
 def test_models_that_are_prepared(kind: str, place: Path) -> None:
     proto = networks.cnn()

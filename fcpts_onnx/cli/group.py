@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import signal
 import sys
@@ -16,6 +17,7 @@ import click
 from rich.console import Console
 
 from fcpts_onnx.errors import FcptsError, Interrupted
+from fcpts_onnx.evidence import versions
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.team import is_first
 from fcpts_onnx.texts import to_json
@@ -31,6 +33,8 @@ __all__ = [
     "write_json",
 ]
 
+logger = logging.getLogger(__name__)
+
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
 
@@ -41,6 +45,7 @@ _NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "bad alloca
 COMMAND = "fcpts_onnx.command"
 """The whole line, in what click keeps of an invocation."""
 
+_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)  # by the number of -v
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -101,7 +106,14 @@ def _terminable() -> Iterator[None]:
 
 @click.group(cls=_Group, context_settings=_CONTEXT)
 @click.version_option(package_name="fcpts-onnx")
-def main() -> None:
+@click.option(
+    "--verbose",
+    "-v",
+    count=True,
+    help="Say on stderr what is done and how long it took; -vv all that a report of a bug needs.",
+)
+@click.pass_context
+def main(context: click.Context, /, verbose: int) -> None:
     """Make a trained ONNX model sparse after training, with unlabelled images only.
 
     \b
@@ -113,7 +125,35 @@ def main() -> None:
       fcpts-onnx eval sparse.onnx --data labelled/
       fcpts-onnx bench model.onnx sparse.onnx
       fcpts-onnx compare model.onnx --calib images/ --data labelled/ --out results/
+      fcpts-onnx -vv prune model.onnx sparse.onnx --target 0.7 --calib images/
     """
+    context.with_resource(_logged(verbose))
+    logger.debug("%s", context.meta[COMMAND])
+    logger.debug("%s", ", ".join(f"{name} {number}" for name, number in versions().items()))
+
+
+@contextmanager
+def _logged(verbose: int) -> Iterator[None]:
+    """Have on stderr what the package logs; with -vv warnings of others too, which go nowhere else.
+
+    All is as it was in the end: a program may call the command line more than once.
+    """
+    handler: logging.Handler = logging.StreamHandler() if verbose else logging.NullHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    own, others = logging.getLogger("fcpts_onnx"), logging.getLogger("py.warnings")
+    unheard = handler if verbose > 1 else logging.NullHandler()
+    level = own.level
+    own.setLevel(_LEVELS[min(verbose, len(_LEVELS) - 1)])
+    own.addHandler(handler)
+    others.addHandler(unheard)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        others.removeHandler(unheard)
+        own.removeHandler(handler)
+        own.setLevel(level)
 
 
 def settings_of(preprocess: str, options: dict[str, Any]) -> Preprocess:

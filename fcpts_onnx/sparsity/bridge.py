@@ -38,9 +38,9 @@ def sample(weights: Tensor, points: int) -> Tensor:
 
 def bandwidth(weights: Tensor) -> Tensor:
     """Silverman's rule of thumb: h = 0.9 min(std, IQR / 1.34) n^(-1/5), in units of the weights."""
-    values = weights.detach().flatten().float()
-    quartiles = sample(values, 5)[[1, 3]]
-    spread = torch.minimum(values.std(correction=0), (quartiles[1] - quartiles[0]) / 1.34)
+    values = weights.detach().flatten().float().sort().values
+    low, high = (values[round(share * (len(values) - 1))] for share in (0.25, 0.75))
+    spread = torch.minimum(values.std(correction=0), (high - low) / 1.34)
     spread = torch.where(spread > 0, spread, values.std(correction=0))
     return (0.9 * spread * len(values) ** -0.2).clamp_min(torch.finfo(torch.float32).tiny)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -14,6 +15,8 @@ from fcpts_onnx.results import Progress
 from fcpts_onnx.team import Team
 
 __all__ = ["Course", "DivergedError", "Meter"]
+
+logger = logging.getLogger(__name__)
 
 _REPORTS = 200  # over a whole run
 _CHECKS = 20  # looks at whether learning goes well, over a whole run
@@ -109,6 +112,7 @@ class Meter:
         seconds = time.monotonic() - self._start
         earlier = [progress for progress in self.history if progress.step < step]
         self.history = [*earlier, Progress(step, steps, mean, sparsity, seconds, rates)]
+        logger.debug("step %d of %d: loss %.6g, %.4f zero", step, steps, mean, sparsity)
         self._report(self.history[-1])
         due = abs(step - self._checked) >= steps / _CHECKS
         self._checked = step if due else self._checked

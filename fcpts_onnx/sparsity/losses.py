@@ -28,6 +28,7 @@ LOSSES: tuple[Loss, ...] = ("kl", "bce", "mse")
 
 _SMALLEST_PROBABILITY = 1e-12
 _BOX = 4
+_LEAST_SPREAD = 1e-8  # of the mean square: less is rounding
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,10 @@ def _bce(dense: Tensor, sparse: Tensor, head: Head, temperature: float) -> Tenso
 def _mse(dense: Tensor, sparse: Tensor, head: Head, temperature: float) -> Tensor:
     del temperature
     spread = dense.var(correction=0) if head.spread is None else dense.new_tensor(head.spread)
-    return F.mse_loss(sparse, dense) / spread.clamp_min(torch.finfo(torch.float32).tiny)
+    # What does not vary counts relative to its size, and what is all zero as it is.
+    size = dense.square().mean()
+    spread = torch.where(spread > _LEAST_SPREAD * size, spread, size)
+    return F.mse_loss(sparse, dense) / torch.where(spread > 0, spread, 1.0)
 
 
 _LOSSES: dict[Loss, Callable[[Tensor, Tensor, Head, float], Tensor]] = {

@@ -101,3 +101,10 @@ def test_weights_that_are_kept_do_not_count() -> None:
     gradient = torch.tensor([-2.0, 1000.0])
     cost, mass = marginal_cost(weights, torch.tensor([0.0, 1.0]), gradient, torch.tensor(1.0), 0.2)
     assert float(cost / mass) == pytest.approx(1.8)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_bandwidth_of_a_few_weights(count: int) -> None:
+    """Silverman's rule needs quartiles, which any number of values has."""
+    assert torch.isfinite(bandwidth(WEIGHTS[:count]))
+    assert (bandwidth(WEIGHTS[:count]) > 1e-4) == (count > 1)

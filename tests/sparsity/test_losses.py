@@ -122,6 +122,15 @@ def test_other_outputs_count_relative_to_their_variance() -> None:
         assert float(loss) == pytest.approx(0.01 / float(dense.var(correction=0)), rel=1e-3)
 
 
+def test_outputs_that_do_not_vary_count_relative_to_their_size() -> None:
+    """As those of a branch that is switched off, of which there is no variance."""
+    for dense, expected in ((torch.full((4, 3), -2.0), 0.01 / 4), (torch.zeros(4, 3), 0.01)):
+        for spread in (None, 0.0):
+            head = Head("y", "mse", spread=spread)
+            loss = reconstruction_loss({"y": dense}, {"y": dense + 0.1}, [head])
+            assert float(loss) == pytest.approx(expected, rel=1e-3)
+
+
 def test_heads_add_up() -> None:
     one = reconstruction_loss({"y": DENSE}, {"y": SPARSE}, [KL])
     two = [KL, Head("z", "kl")]
