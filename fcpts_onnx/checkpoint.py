@@ -194,7 +194,7 @@ def opened(
         try:
             yield checkpoint
         except BaseException:
-            if not any(path.suffix != ".lock" for path in folder.iterdir()):
+            if file is None or not file.exists():
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         if not keep:
