@@ -14,7 +14,7 @@ from rich.console import Console
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.team import is_first
-from fcpts_onnx.texts import to_json
+from fcpts_onnx.texts import printable, to_json
 from fcpts_onnx.write import write_text
 
 __all__ = [
@@ -52,7 +52,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except FcptsError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(printable(str(error))) from error
         except KeyboardInterrupt:
             click.echo("Interrupted; nothing was written.", err=True)
             ctx.exit(INTERRUPTED)
