@@ -247,12 +247,15 @@ def _trace(tensor: gs.Tensor, axis: int | None) -> tuple[gs.Tensor, int | None]:
     return tensor, axis
 
 
-def _passed_on(tensor: gs.Tensor) -> Iterator[gs.Tensor]:
+def _passed_on(tensor: gs.Tensor) -> list[gs.Tensor]:
     """A tensor, and what Identity, Transpose and the like make of it."""
-    yield tensor
-    for node in tensor.outputs:
-        if _passes(node) and node.inputs[0] is tensor:
-            yield from _passed_on(node.outputs[0])
+    found, seen = [tensor], {id(tensor)}
+    for passed in found:  # it grows meanwhile
+        for node in passed.outputs:
+            if _passes(node) and node.inputs[0] is passed and id(node.outputs[0]) not in seen:
+                seen.add(id(node.outputs[0]))
+                found.append(node.outputs[0])
+    return found
 
 
 def _norm_after(node: gs.Node, model: Model) -> Norm | None:

@@ -22,7 +22,8 @@ ALLOWED = {
     "results": {"weights"},
     "texts": set(),
     "branches": set(),
-    "model": {"branches"},
+    "checks": {"branches"},
+    "model": {"branches", "checks"},
     "quantization": {"model"},
     "weights": {"model", "quantization"},
     "ops": set(),
@@ -55,8 +56,8 @@ ALLOWED = {
     "report": {"weights"},
     "team": set(),
     "preparation": {
-        "evaluate", "hardware", "model", "weights", "ops", "twin", "features", "calibration",
-        "sparsity", "engine", "team",
+        "evaluate", "hardware", "model", "weights", "ops", "twin", "features",
+        "calibration", "sparsity", "engine", "team",
     },
     "methods": {"sparsity"},
     "hardware": {"model", "weights"},
@@ -83,6 +84,7 @@ ALLOWED = {
     },
 }  # fmt: skip
 WITHOUT_TORCH = {
+    "checks",
     "model",
     "quantization",
     "weights",
