@@ -305,8 +305,7 @@ def _describe(
 ) -> Weight:
     constant = _constant(source)
     shape = tuple(constant.shape)
-    if axis is not None and len(shape) > 1:
-        axis %= len(shape)
+    axis = _counted(axis, shape)
     dtype = np.dtype(constant.dtype).name if not isinstance(constant.dtype, int) else "bfloat16"
     weight = Weight(source.name, shape, dtype, node.op, (node_label(node),), axis, 0)
     if scope is None and source.name in model.tensors:
@@ -323,12 +322,15 @@ def _describe(
     return weight
 
 
+def _counted(axis: int | None, shape: Sequence[int]) -> int | None:
+    """An axis counted from the front; None of a vector, which has no channels."""
+    return None if axis is None or len(shape) < 2 else axis % len(shape)
+
+
 def _shared(weight: Weight, node: gs.Node, axis: int | None) -> Weight:
     """The weight with one more node using it; its channel axis holds only where both agree."""
-    if axis is not None:
-        axis %= len(weight.shape)
     nodes = dict.fromkeys((*weight.nodes, node_label(node)))
-    same = axis if axis == weight.channel_axis else None
+    same = weight.channel_axis if _counted(axis, weight.shape) == weight.channel_axis else None
     return replace(weight, nodes=tuple(nodes), channel_axis=same, norm=None)
 
 

@@ -266,3 +266,17 @@ def test_scales_that_do_not_fit_the_whole_numbers(size: int, axis: int) -> None:
     proto = networks.make(nodes, constants, {"x": ["N", 6]}, {"y": ["N", 16]})
     assert find(proto)["q"].grid is None
     assert "stored as int8" in str(find(proto)["q"].excluded)
+
+
+def test_vectors_and_numbers_have_no_channels() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["a"]),
+        helper.make_node("MatMul", ["x", "v"], ["b"]),
+        helper.make_node("Gemm", ["x", "n"], ["c"]),
+        helper.make_node("Gemm", ["x", "n"], ["d"]),
+        helper.make_node("Sum", ["a", "b", "c", "d"], ["y"]),
+    ]
+    constants = {"v": values(6), "n": np.array(1, np.float32)}
+    found = find(networks.make(nodes, constants, {"x": ["N", 6]}, {"y": ["N"]}))
+    assert [weight.channels for weight in found.values()] == [None, None]
+    assert all(weight.excluded is not None for weight in found.values())

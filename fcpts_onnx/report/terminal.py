@@ -64,7 +64,7 @@ def show_inspection(console: Console, found: Inspection, tree: bool = False) -> 
             _shape(weight.shape),
             f"{weight.count:,}",
             f"{weight.zeros:,}",
-            f"{weight.count / total:.1%}",
+            f"{weight.count / max(1, total):.1%}",
             *([_on_device(found, weight.name)] if device else []),
             "yes" if weight.excluded is None else f"no: {weight.excluded}",
         )
@@ -147,10 +147,11 @@ def show_rehearsal(console: Console, found: Rehearsal) -> None:
 def show_quantization(console: Console, found: Quantization) -> None:
     """What became of a model in 8 bits."""
     before, after = (in_bytes(count) for count in found.file_bytes)
+    share = found.zeros / max(1, found.count)
     show_line(
         console,
         f"{found.output}: 8 bits, {after} instead of {before}; {found.zeros:,} of {found.count:,} "
-        f"weights are zero ({found.zeros / found.count:.2%}), in float {found.zeros_before:,} were",
+        f"weights are zero ({share:.2%}), in float {found.zeros_before:,} were",
     )
     _agreements(console, found.outputs, found.samples, found.against)
 

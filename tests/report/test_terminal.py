@@ -10,8 +10,20 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from fcpts_onnx.cli import main
-from fcpts_onnx.report.terminal import show_evaluation, show_inspection, show_validation
-from fcpts_onnx.results import Evaluation, Inspection, Output, Sparsity, Validation
+from fcpts_onnx.report.terminal import (
+    show_evaluation,
+    show_inspection,
+    show_quantization,
+    show_validation,
+)
+from fcpts_onnx.results import (
+    Evaluation,
+    Inspection,
+    Output,
+    Quantization,
+    Sparsity,
+    Validation,
+)
 from fcpts_onnx.weights import Weight
 from tests import networks
 
@@ -34,6 +46,16 @@ def test_inspection() -> None:
     assert " ".join(lines[2].split()) == "[bold]w[/bold] (shared by 2) Gemm 8x4 32 2 66.7% yes"
     assert " ".join(lines[3].split()) == "q Conv 16 16 0 33.3% no: stored as int8"
     assert lines[4].startswith("1 of 2 weights can be pruned: 32 values, 2 zero already (6.25%).")
+
+
+def test_models_without_a_single_value_to_prune() -> None:
+    empty = Weight("w", (0, 4), "float32", "Gemm", ("n",), 0, 0, excluded="empty")
+    lines = shown(show_inspection, Inspection("m.onnx", 17, ("x",), (empty,), ()))
+    assert "0.0%" in lines[2]
+    nothing = Validation("m.onnx", 1, (Sparsity("w", (0, 4), 0, 0),), (), True, ())
+    assert "0.00%" in shown(show_validation, nothing)[1]
+    quantized = Quantization("m.onnx", "o.onnx", 1, 0, (), "dense", (), (2000, 1000))
+    assert "0 of 0 weights are zero (0.00%)" in shown(show_quantization, quantized)[0]
 
 
 def test_a_tree() -> None:
