@@ -158,7 +158,12 @@ def _noise(inputs: Sequence[InputSpec]) -> dict[str, Tensor]:
 
 
 def heads_of(twin: Twin, calibration: Calibration, losses: Mapping[str, Loss]) -> tuple[Head, ...]:
-    """How each output is to be met, by what the dense network gives on some samples."""
+    """How each output is to be met, by what the dense network gives on some samples.
+
+    Raises:
+        ModelError: no output has values.
+        TargetError: a loss is unknown, or is for what is not learned against.
+    """
     batch = next(calibration.batches(_HEAD_SAMPLES))
     with torch.no_grad():
         outputs = twin(batch)
@@ -168,7 +173,12 @@ def heads_of(twin: Twin, calibration: Calibration, losses: Mapping[str, Loss]) -
         )
     if bad := sorted(set(losses.values()) - set(LOSSES)):
         raise TargetError(f"--loss {', '.join(bad)} is unknown; expected {', '.join(LOSSES)}.")
-    return find_heads(outputs, batch, losses)
+    if not (heads := find_heads(outputs, batch, losses)):
+        raise ModelError(
+            f"{twin.model.path}: what it could be learned against ({', '.join(outputs)}) has no "
+            "values. Correct the graph, or export it again."
+        )
+    return heads
 
 
 def features_of(
