@@ -60,8 +60,8 @@ def grid_behind(model: Model, source: gs.Tensor, kind: str) -> Grid | None:
     if node.attrs.get("block_size") or not set(settings) <= model.tensors.keys():
         return None
     scale = model.array(settings[0]).astype(np.float32)
-    zero_point = model.array(settings[1]).astype(np.int32) if settings[1:] else np.zeros_like(scale)
-    if scale.size != zero_point.size:
+    zero_point = model.array(settings[1]) if settings[1:] else np.zeros(scale.shape, kind)
+    if scale.size != zero_point.size or zero_point.dtype != kind:
         return None
     if scale.ndim:
         sizes, axis = model.tensors[source.name].dims, node.attrs.get("axis", 1)

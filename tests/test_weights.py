@@ -252,8 +252,11 @@ def test_a_long_line_of_nodes_that_pass_a_weight_on(tmp_path: Path) -> None:
     assert (weight.name, weight.nodes) == ("v0", ("MatMul -> y",))
 
 
-@pytest.mark.parametrize(("size", "axis"), [(5, 1), (16, 0), (16, 7), (0, 1)])
-def test_scales_that_do_not_fit_the_whole_numbers(size: int, axis: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "axis", "kind"),
+    [(5, 1, "int8"), (16, 0, "int8"), (16, 7, "int8"), (0, 1, "int8"), (16, 1, "int32")],
+)
+def test_scales_that_do_not_fit_the_whole_numbers(size: int, axis: int, kind: str) -> None:
     nodes = [
         helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["w"], axis=axis),
         helper.make_node("MatMul", ["x", "w"], ["y"]),
@@ -261,7 +264,7 @@ def test_scales_that_do_not_fit_the_whole_numbers(size: int, axis: int) -> None:
     constants = {
         "q": np.ones((6, 16), np.int8),
         "scale": np.ones(size, np.float32),
-        "zero": np.zeros(size, np.int8),
+        "zero": np.zeros(size, kind),
     }
     proto = networks.make(nodes, constants, {"x": ["N", 6]}, {"y": ["N", 16]})
     assert find(proto)["q"].grid is None

@@ -102,8 +102,8 @@ def _run(path: Path) -> None:
     arrays = {}
     for weight in weights:
         values = model.array(weight.name).copy()
-        zero = 0 if weight.grid is None else np.broadcast_to(weight.grid.zero_point, values.shape)
-        values[..., ::2] = zero if weight.grid is None else zero[..., ::2]
+        zero = 0 if weight.grid is None else weight.grid.zero_point
+        values[..., ::2] = np.broadcast_to(zero, values.shape)[..., ::2]
         arrays[weight.name] = values
     with tempfile.TemporaryDirectory() as folder:
         stage = Path(folder) / "sparse.onnx"
