@@ -119,6 +119,7 @@ def _serve(pipe: Connection, path: Path) -> None:
     limit = pages * resource.getpagesize() + _MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    pipe.send(True)  # what has been imported until here is not the case's time
     while pipe.recv():
         outcome = examined(path)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -136,6 +137,7 @@ class _Worker:
         self._process = context.Process(target=_serve, args=(other, path), daemon=True)
         self._process.start()
         other.close()
+        self._pipe.recv()
         self.left = _CASES_A_WORKER
 
     def examine(self, limit: float) -> Outcome:
@@ -174,11 +176,12 @@ def _sources(folders: Sequence[Path]) -> list[bytes]:
 def _fuzz(
     sources: Sequence[bytes], seed: int, seconds: float, limit: float, out: Path | None
 ) -> Tally:
-    tally, end, number = Tally(), time.monotonic() + seconds, 0
+    tally, number = Tally(), 0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "case.onnx"
         path.with_name("weights.bin").write_bytes(bytes(4096))
         worker = _Worker(path)
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             generator = np.random.default_rng([seed, number])
             path.write_bytes(mutated(sources[generator.integers(len(sources))], generator))
