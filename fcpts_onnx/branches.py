@@ -64,7 +64,9 @@ def _branch(node: NodeProto, known: Mapping[str, TensorProto]) -> GraphProto | N
     except (ValueError, TypeError):
         return None
     branch = next((entry.g for entry in node.attribute if entry.name == wanted), None)
-    return None if branch is None or branch.sparse_initializer else branch
+    if branch is None or branch.sparse_initializer or len(branch.output) != len(node.output):
+        return None
+    return branch
 
 
 def _made(graph: GraphProto, *, deep: bool = False) -> Iterator[str]:

@@ -32,6 +32,13 @@ Data = str | os.PathLike[str] | Iterable[Any]
 """Where calibration data comes from: a path, or an iterable of arrays or of dicts by input name."""
 
 
+# RuntimeError: encrypted, or packed in a way that zipfile does not know.
+_UNREADABLE = (
+    OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+_LARGE, _MOST_PACKED = 2**31, 100  # bytes unpacked; and how many times of those packed
+
+
 @dataclass(frozen=True)
 class Calibration:
     """The calibration set: the samples of every input of a graph.
@@ -186,6 +193,12 @@ def _load_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     with _reading(path, "an .npz archive") as loaded:
         if isinstance(loaded, np.ndarray):
             raise CalibrationError(f"{path}: is a single array. Name it .npy.")
+        unpacked = sum(entry.file_size for entry in loaded.zip.infolist())
+        if unpacked > max(_LARGE, _MOST_PACKED * path.stat().st_size):
+            raise CalibrationError(
+                f"{path}: holds {unpacked:,} bytes packed into {path.stat().st_size:,}; no samples "
+                f"pack to less than 1/{_MOST_PACKED}. Give them unpacked, as .npy."
+            )
         return {name: loaded[name] for name in loaded.files}
 
 
@@ -195,7 +208,7 @@ def _reading(path: Path, what: str) -> Iterator[Any]:
     try:
         with path.open("rb") as file:
             yield np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
         raise CalibrationError(f"{path}: cannot be read as {what}: {error}") from error
 
 

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from fcpts_onnx.bounds import Bounded
 from fcpts_onnx.calibration import Calibration
 from fcpts_onnx.errors import FcptsError, ModelError, TargetError
 from fcpts_onnx.features import features
-from fcpts_onnx.model import Model
+from fcpts_onnx.model import InputSpec, Model
 from fcpts_onnx.ops.dtypes import to_torch
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.augment import AGREEMENT, usable_views
@@ -33,6 +35,7 @@ __all__ = [
 _HEAD_SAMPLES = 16
 _SPREAD_SAMPLES = 64
 _OPEN_SIZE = 64  # of an axis that the graph leaves open, to try it out
+_MOST_TRIED = 2**26, 2**32  # values in one tensor and in all, to try it out
 
 
 def weights_to_prune(
@@ -90,25 +93,34 @@ def heads_tried_out(
         twin = learning_twin(model, pruned, exclude)
     except FcptsError as error:
         return (), str(error)
-    generator = torch.Generator().manual_seed(0)
-    noise = {}
-    for spec in model.inputs:
-        stated = spec.shape or (None,)
-        # A batch of 1 is written in for good, or only stated; sample by sample is right for both.
-        twin.per_sample |= stated[0] == 1
-        shape = [2, *(size or _OPEN_SIZE for size in stated[1:])]
-        values = torch.rand(shape, generator=generator)
-        noise[spec.name] = values.to(to_torch(np.zeros(0, spec.dtype)).dtype)
+    # A batch of 1 is written in for good, or only stated; sample by sample is right for both.
+    twin.per_sample = any(spec.shape and spec.shape[0] == 1 for spec in model.inputs)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), Bounded(*_MOST_TRIED):
+            noise = _noise(model.inputs)
             outputs = twin(noise)
-    except RuntimeError:
+    except RuntimeError:  # sizes that do not fit each other, or too large ones
         return tuple(twin.output_names), None
     return tuple(head.describe() for head in find_heads(outputs, noise)), None
 
 
+def _noise(inputs: Sequence[InputSpec]) -> dict[str, Tensor]:
+    """Two samples of random values for each input."""
+    generator, noise = torch.Generator().manual_seed(0), {}
+    for spec in inputs:
+        shape = [2, *(size or _OPEN_SIZE for size in (spec.shape or ())[1:])]
+        values = torch.rand(shape, generator=generator)
+        noise[spec.name] = values.to(to_torch(np.zeros(0, spec.dtype)).dtype)
+    return noise
+
+
 def heads_of(twin: Twin, calibration: Calibration, losses: Mapping[str, Loss]) -> tuple[Head, ...]:
-    """How each output is to be met, by what the dense network gives on some samples."""
+    """How each output is to be met, by what the dense network gives on some samples.
+
+    Raises:
+        ModelError: no output has values.
+        TargetError: a loss is unknown, or is for what is not learned against.
+    """
     batch = next(calibration.batches(_HEAD_SAMPLES))
     with torch.no_grad():
         outputs = twin(batch)
@@ -118,7 +130,12 @@ def heads_of(twin: Twin, calibration: Calibration, losses: Mapping[str, Loss]) -
         )
     if bad := sorted(set(losses.values()) - set(LOSSES)):
         raise TargetError(f"--loss {', '.join(bad)} is unknown; expected {', '.join(LOSSES)}.")
-    return find_heads(outputs, batch, losses)
+    if not (heads := find_heads(outputs, batch, losses)):
+        raise ModelError(
+            f"{twin.model.path}: what it could be learned against ({', '.join(outputs)}) has no "
+            "values. Correct the graph, or export it again."
+        )
+    return heads
 
 
 def features_of(

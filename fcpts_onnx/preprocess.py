@@ -17,7 +17,11 @@ from torch import Tensor
 from fcpts_onnx.errors import CalibrationError, RecipeError
 from fcpts_onnx.model import InputSpec
 
-__all__ = ["PRESETS", "ImagePlan", "Preprocess"]
+__all__ = ["IMAGE_FORMATS", "PRESETS", "ImagePlan", "Preprocess"]
+
+_MOST_PIXELS = 2**27
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")
+"""What a file of images may hold, whatever it is called: Pillow starts programs for some others."""
 
 _CHOICES = {
     "fit": ("crop", "stretch"),
@@ -203,6 +207,11 @@ class ImagePlan:
                 "deviations. Give one of each, or --preprocess unit, tf or raw."
             )
         height, width = _sides(spec, preprocess, height, width)
+        if (height or 1) * (width or 1) > _MOST_PIXELS:
+            raise CalibrationError(
+                f"Input {spec.name!r} takes images of {height or '?'}x{width or '?'}; more than "
+                f"{_MOST_PIXELS:,} pixels are not made of one."
+            )
         return cls(spec, preprocess, channels, height, width, nhwc)
 
     def decode(self, path: Path) -> np.ndarray[Any, Any]:
@@ -211,7 +220,7 @@ class ImagePlan:
         Raises:
             OSError, ValueError, SyntaxError: the file is not an image that can be read.
         """
-        with Image.open(path) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             pixels = _in_8_bits(image).convert("RGB" if self.channels == 3 else "L")
         pixels = self._fit(pixels)
         array = np.asarray(pixels).reshape(pixels.height, pixels.width, self.channels)
@@ -230,6 +239,8 @@ class ImagePlan:
             factor = max(factor, self.preprocess.resize / min(image.size))
         width = max(self.width, round(image.width * factor))
         height = max(self.height, round(image.height * factor))
+        if width * height > _MOST_PIXELS:
+            raise ValueError(f"{image.height}x{image.width} is too long to be scaled and cut")
         left, top = (width - self.width) // 2, (height - self.height) // 2
         resized = image.resize((width, height), Image.Resampling.BILINEAR)
         return resized.crop((left, top, left + self.width, top + self.height))

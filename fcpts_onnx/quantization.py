@@ -51,7 +51,7 @@ class Grid:
 def grid_behind(model: Model, source: gs.Tensor, kind: str) -> Grid | None:
     """The grid of a stored tensor that one DequantizeLinear with constant settings reads.
 
-    Blocked quantisation is not among them.
+    Blocked quantisation is not among them, nor settings that do not fit the tensor.
     """
     node = source.outputs[0] if len(source.outputs) == 1 else None
     if kind not in _KINDS or node is None or node.op != "DequantizeLinear":
@@ -60,10 +60,15 @@ def grid_behind(model: Model, source: gs.Tensor, kind: str) -> Grid | None:
     if node.attrs.get("block_size") or not set(settings) <= model.tensors.keys():
         return None
     scale = model.array(settings[0]).astype(np.float32)
-    zero_point = model.array(settings[1]).astype(np.int32) if settings[1:] else np.zeros_like(scale)
-    rank = len(source.shape)
+    zero_point = model.array(settings[1]) if settings[1:] else np.zeros(scale.shape, kind)
+    if scale.size != zero_point.size or zero_point.dtype != kind:
+        return None
     if scale.ndim:
-        shape = [1] * rank
-        shape[node.attrs.get("axis", 1)] = scale.size
+        sizes, axis = model.tensors[source.name].dims, node.attrs.get("axis", 1)
+        shape = [1] * len(sizes)
+        if scale.size != 1:
+            if not -len(sizes) <= axis < len(sizes) or sizes[axis] != scale.size:
+                return None
+            shape[axis] = scale.size
         scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
     return Grid(node.outputs[0].name, scale, zero_point.astype(np.int32), kind)

@@ -26,7 +26,9 @@ os.environ.setdefault("ALLOW_RELEASED_ONNX_OPSET_ONLY", "0")
 # onnxruntime for training ended with 1.19; newer models are converted for it.
 _IS_OLD = tuple(map(int, ort.__version__.split(".")[:2])) < (1, 20)
 _OLD_OPSET, _OLD_IR = 21, 10
-_ERRORS_ONLY = 3
+# What it logs is in its exceptions too; there, names of the model are shown with care.
+_FATAL_ONLY = 4
+_LARGEST_BATCH = 2**16
 _LONGEST_REASON = 400
 
 
@@ -45,7 +47,7 @@ class Runtime:
         self, model: Model, outputs: Sequence[str] | None = None, threads: int = 0
     ) -> None:
         options = ort.SessionOptions()
-        options.log_severity_level = _ERRORS_ONLY
+        options.log_severity_level = _FATAL_ONLY
         options.intra_op_num_threads = threads
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", model.folder
@@ -68,6 +70,11 @@ class Runtime:
         self._path = model.path
         sizes = [spec.shape[0] for spec in model.inputs if spec.shape]
         self._fixed = next((size for size in sizes if size is not None), None)
+        if self._fixed is not None and self._fixed > _LARGEST_BATCH:
+            raise ModelError(
+                f"{model.path}: takes batches of {self._fixed:,} samples; more than "
+                f"{_LARGEST_BATCH:,} are not made. Export it with an open batch size."
+            )
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """The outputs by name, for any number of samples along axis 0.

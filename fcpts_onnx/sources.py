@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,13 +17,15 @@ from PIL import Image
 from torch import Tensor
 
 from fcpts_onnx.errors import CalibrationError
-from fcpts_onnx.preprocess import ImagePlan
+from fcpts_onnx.preprocess import IMAGE_FORMATS, ImagePlan
 
 __all__ = ["IMAGE_SUFFIXES", "Arrays", "Images", "Source", "find_images"]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 _IN_MEMORY_BYTES = 2**31
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+_UNREADABLE = (
+    OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
 
 
 class Source(Protocol):
@@ -65,11 +68,13 @@ class Images:
             raise CalibrationError(
                 f"There are no images ({', '.join(sorted(IMAGE_SUFFIXES))}) to be read."
             )
-        plan = _settle_size(paths, plan)
-        pixels = _store((len(paths), plan.height or 1, plan.width or 1, plan.channels))
         kept: list[Path] = []
         skipped: list[str] = []
-        with ThreadPoolExecutor() as pool:
+        with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+            # What Pillow only warns of takes a gigabyte, on several threads at once.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            plan = _settle_size(paths, plan)
+            pixels = _store((len(paths), plan.height or 1, plan.width or 1, plan.channels))
             for path, result in zip(
                 paths, pool.map(lambda p: _decode(p, plan), paths), strict=True
             ):
@@ -156,6 +161,7 @@ def find_images(folder: Path) -> list[Path]:
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in IMAGE_SUFFIXES
+        and not (path.exists() and not path.is_file())  # a pipe would be waited for without end
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
 
@@ -183,7 +189,7 @@ def _settle_size(paths: Sequence[Path], plan: ImagePlan) -> ImagePlan:
 def _size(path: Path) -> tuple[int, int] | None:
     """Height and width by the file's header, None where it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             return image.height, image.width
     except _UNREADABLE:
         return None

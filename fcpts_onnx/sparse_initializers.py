@@ -24,7 +24,7 @@ def densified(path: Path, proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model with its sparse initializers stored dense; itself where it has none.
 
     Raises:
-        ModelError: one is too large, has external data, or its places are not in its shape.
+        ModelError: one is too large, or its places are not in its shape.
     """
     if not proto.graph.sparse_initializer:
         return proto
@@ -83,8 +83,6 @@ def _as_sparse(tensor: onnx.TensorProto) -> onnx.SparseTensorProto:
 
 def _as_dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
     name, shape = sparse.values.name, tuple(sparse.dims)
-    if any(uses_external_data(part) for part in (sparse.values, sparse.indices)):
-        raise ValueError(f"{name!r} has external data, which is not supported.")
     if sparse.indices.data_type != onnx.TensorProto.INT64:
         raise ValueError(f"{name!r} has places that are not of type int64.")
     values, places = (numpy_helper.to_array(part) for part in (sparse.values, sparse.indices))

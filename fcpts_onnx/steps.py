@@ -19,6 +19,7 @@ from fcpts_onnx.model import Model
 from fcpts_onnx.ops import Op, find_op
 from fcpts_onnx.ops.dtypes import PROMOTED_TYPES, TORCH_TYPES, promoted, to_torch
 from fcpts_onnx.ops.registry import Gradient
+from fcpts_onnx.texts import one_line
 from fcpts_onnx.weights import node_label
 
 __all__ = ["Body", "Step", "bind", "check_supported"]
@@ -88,7 +89,7 @@ class Step:
         inside = {key: partial(body.run, values) for key, body in self.bodies.items()}
         try:
             result = self.function(*arguments, **self.attributes, **inside)
-        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        except Exception as error:  # the graph may ask anything of any operator
             reason = " ".join(str(error).split())
             raise RuntimeError(f"{self.op} node {self.label!r}: {reason}") from error
         return tuple(result) if isinstance(result, (tuple, list)) else (result,)
@@ -142,7 +143,9 @@ def check_supported(model: Model, steps: Sequence[Step]) -> None:
     for problem, label in (entry for step in steps for entry in step.problems()):
         found[problem].append(label)
     if found:
-        lines = [f"  {title}: {_listing(nodes)}" for title, nodes in sorted(found.items())]
+        lines = [
+            one_line(f"  {title}: {_listing(nodes)}") for title, nodes in sorted(found.items())
+        ]
         raise UnsupportedError(
             f"{model.path}: the twin lacks {len(found)} operator(s) of this model:\n"
             + "\n".join(lines)

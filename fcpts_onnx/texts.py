@@ -6,7 +6,23 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["in_bytes", "in_words", "to_json"]
+__all__ = ["in_bytes", "in_words", "one_line", "printable", "to_json"]
+
+
+def printable(text: str) -> str:
+    """A text with what steers a terminal, or turns its direction, written as an escape.
+
+    Names come from files that may be anybody's. Only line breaks stay.
+    """
+    return "".join(
+        character if character.isprintable() or character == "\n" else repr(character)[1:-1]
+        for character in text
+    )
+
+
+def one_line(text: str) -> str:
+    """As `printable`, line breaks too."""
+    return printable(text).replace("\n", "\\n")
 
 
 def in_words(scores: Mapping[str, float]) -> str:

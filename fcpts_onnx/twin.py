@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fcpts_onnx.bounds import Bounded
+from fcpts_onnx.errors import ModelError
 from fcpts_onnx.frontier import frontier
 from fcpts_onnx.fusion import with_layers_joined
 from fcpts_onnx.model import Model
@@ -21,6 +23,11 @@ from fcpts_onnx.steps import Step, bind, check_supported
 __all__ = ["Twin"]
 
 logger = logging.getLogger(__name__)
+
+# Of what a graph computes from constants: values in one, and in all. What is stored may be made
+# into other types and shapes some times; beyond that, this is more than any known graph needs.
+_MOST_FOLDED = 2**26, 2**28
+_TIMES_STORED = 1, 16
 
 
 class Twin(nn.Module):
@@ -48,6 +55,7 @@ class Twin(nn.Module):
     Raises:
         UnsupportedError: the graph has operators or attributes that are not registered; the
             message lists them all, with the names of their nodes.
+        ModelError: what depends on constants alone cannot be computed, or is too large.
     """
 
     def __init__(self, model: Model, learned: Collection[str] = ()) -> None:
@@ -67,10 +75,7 @@ class Twin(nn.Module):
         for name in read & model.tensors.keys():
             value = to_torch(model.array(name))
             values[name] = promoted(value) if self._promotes else value
-        # What is stored as whole numbers is learned as the float values these stand for.
-        for step in (step for step in steps if not learned_set.isdisjoint(step.outputs)):
-            values.update(zip(step.outputs, step.run(values), strict=False))
-        steps = [step for step in steps if learned_set.isdisjoint(step.outputs)]
+        steps = _folded(model, steps, values, learned_set)
         # In the order they are named, which is the same in every process of a team.
         self.learned = {
             name: nn.Parameter(values.pop(name))
@@ -79,7 +84,6 @@ class Twin(nn.Module):
         }
         for place, parameter in enumerate(self.learned.values()):
             self.register_parameter(f"learned_{place}", parameter)
-        steps = _fold(steps, values)
         steps = with_layers_joined(steps, values | self.learned, self.output_names)
         self.steps = _schedule(steps, self.output_names)
         read = set(self.output_names).union(*(step.reads for step in self.steps))
@@ -172,14 +176,35 @@ class Twin(nn.Module):
         return {name: values[name] for name in wanted}
 
 
-def _fold(steps: list[Step], constants: dict[str, Tensor]) -> list[Step]:
-    """Run the steps that depend on constants alone, adding to `constants`; the others are left."""
-    left = []
-    for step in steps:
-        if step.reads <= constants.keys():
-            constants.update(zip(step.outputs, step.run(constants), strict=False))
-        else:
-            left.append(step)
+def _folded(
+    model: Model, steps: Iterable[Step], constants: dict[str, Tensor], learned: set[str]
+) -> list[Step]:
+    """Run the steps that depend on constants alone, adding to `constants`; the others are left.
+
+    What follows from learned values is left too: these change. What is stored as whole numbers is
+    learned as the float values that these stand for, and so computed here.
+    """
+    sizes = [value.numel() for value in constants.values()]
+    largest, total = (
+        max(least, times * size)
+        for least, times, size in zip(
+            _MOST_FOLDED, _TIMES_STORED, (max(sizes, default=0), sum(sizes)), strict=True
+        )
+    )
+    left, fixed = [], set(constants) - learned
+    try:
+        with Bounded(largest, total):
+            for step in steps:
+                if not step.reads <= fixed:
+                    left.append(step)
+                    continue
+                constants.update(zip(step.outputs, step.run(constants), strict=False))
+                fixed |= set(step.outputs) - learned
+    except RuntimeError as error:
+        raise ModelError(
+            f"{model.path}: what depends on constants alone cannot be computed, {error}. "
+            "Correct the graph, or export it again."
+        ) from error
     return left
 
 

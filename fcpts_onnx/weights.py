@@ -247,12 +247,15 @@ def _trace(tensor: gs.Tensor, axis: int | None) -> tuple[gs.Tensor, int | None]:
     return tensor, axis
 
 
-def _passed_on(tensor: gs.Tensor) -> Iterator[gs.Tensor]:
+def _passed_on(tensor: gs.Tensor) -> list[gs.Tensor]:
     """A tensor, and what Identity, Transpose and the like make of it."""
-    yield tensor
-    for node in tensor.outputs:
-        if _passes(node) and node.inputs[0] is tensor:
-            yield from _passed_on(node.outputs[0])
+    found, seen = [tensor], {id(tensor)}
+    for passed in found:  # it grows meanwhile
+        for node in passed.outputs:
+            if _passes(node) and node.inputs[0] is passed and id(node.outputs[0]) not in seen:
+                seen.add(id(node.outputs[0]))
+                found.append(node.outputs[0])
+    return found
 
 
 def _norm_after(node: gs.Node, model: Model) -> Norm | None:
@@ -302,8 +305,7 @@ def _describe(
 ) -> Weight:
     constant = _constant(source)
     shape = tuple(constant.shape)
-    if axis is not None and len(shape) > 1:
-        axis %= len(shape)
+    axis = _counted(axis, shape)
     dtype = np.dtype(constant.dtype).name if not isinstance(constant.dtype, int) else "bfloat16"
     weight = Weight(source.name, shape, dtype, node.op, (node_label(node),), axis, 0)
     if scope is None and source.name in model.tensors:
@@ -320,12 +322,15 @@ def _describe(
     return weight
 
 
+def _counted(axis: int | None, shape: Sequence[int]) -> int | None:
+    """An axis counted from the front; None of a vector, which has no channels."""
+    return None if axis is None or len(shape) < 2 else axis % len(shape)
+
+
 def _shared(weight: Weight, node: gs.Node, axis: int | None) -> Weight:
     """The weight with one more node using it; its channel axis holds only where both agree."""
-    if axis is not None:
-        axis %= len(weight.shape)
     nodes = dict.fromkeys((*weight.nodes, node_label(node)))
-    same = axis if axis == weight.channel_axis else None
+    same = weight.channel_axis if _counted(axis, weight.shape) == weight.channel_axis else None
     return replace(weight, nodes=tuple(nodes), channel_axis=same, norm=None)
 
 

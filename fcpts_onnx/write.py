@@ -103,13 +103,13 @@ def stale_data(target: Path, source: Model) -> list[Path]:
         read.clear()
     try:
         proto = onnx.load_model(str(target), format="protobuf", load_external_data=False)
-    except (OSError, DecodeError):
+        names = {
+            ExternalDataInfo(tensor).location
+            for _, tensor in stored_tensors(proto.graph)
+            if uses_external_data(tensor)
+        }
+    except (OSError, DecodeError, ValueError):  # no model, or one that states no right places
         return []
-    names = {
-        ExternalDataInfo(tensor).location
-        for _, tensor in stored_tensors(proto.graph)
-        if uses_external_data(tensor)
-    }
     own = (name for name in names if name.startswith(target.name) and name.endswith(".data"))
     files = [target.parent / name for name in own if Path(name).name == name]
     return [file for file in files if file.resolve() not in read]

@@ -172,3 +172,11 @@ def test_a_constant_inside_a_function_is_named_and_kept(tmp_path: Path) -> None:
         tmp_path / "m.onnx", tmp_path / "out.onnx", target=0.5, calib=[values(30, 6)], recipe=QUICK
     )
     assert (found.zeros, found.count) == (18, 36)
+
+
+def test_a_branch_with_more_outputs_than_its_node_is_no_part_of_the_graph(tmp_path: Path) -> None:
+    then, other = branch("then"), branch("else", seed=2)
+    then.output.append(helper.make_tensor_value_info("thenp", TensorProto.FLOAT, None))
+    path = networks.save(model(choice("y", then, other)), tmp_path / "in.onnx")
+    found = fcpts_onnx.inspect(path)
+    assert {weight.excluded for weight in found.weights} == {"inside the If node 'if_y'"}

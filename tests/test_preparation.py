@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnx import helper
 
+import fcpts_onnx
+from fcpts_onnx.errors import ModelError
 from fcpts_onnx.model import load
 from fcpts_onnx.pipeline import prune
 from fcpts_onnx.preparation import features_of, heads_of, learning_twin, weights_to_prune
@@ -55,3 +58,16 @@ def test_features_are_met(tmp_path: Path) -> None:
         )
         errors[part] = np.square(dense - sparse).mean()
     assert errors[30.0] < errors[0.0] / 2
+
+
+def test_an_output_without_values_cannot_be_learned_against(tmp_path: Path) -> None:
+    proto = networks.perceptron()
+    proto.graph.node[3].output[0] = "all"
+    proto.graph.node.append(helper.make_node("Slice", ["all", "zero", "zero", "one"], ["y"]))
+    for name, value in (("zero", 0), ("one", 1)):
+        proto.graph.initializer.append(helper.make_tensor(name, 7, [1], [value]))
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 0
+    path = networks.save(proto, tmp_path / "m.onnx")
+    assert fcpts_onnx.inspect(path).heads == ()
+    with pytest.raises(ModelError, match=r"learned against \(y\) has no values"):
+        prune(path, tmp_path / "out.onnx", target=0.5, calib=[networks.values(30, 6)])

@@ -50,3 +50,9 @@ def test_what_onnxruntime_refuses(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"gone")
     with pytest.raises(ModelError, match=r"m\.onnx: onnxruntime cannot load it: "):
         Runtime(model)
+
+
+def test_batches_that_no_memory_holds(tmp_path: Path) -> None:
+    path = networks.save(networks.cnn(batch=2**40), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="takes batches of 1,099,511,627,776 samples"):
+        Runtime(load(path))

@@ -235,3 +235,51 @@ def test_shared_models(name: str) -> None:
     reasons = [weight.excluded for weight in found.values() if weight.excluded is not None]
     assert len(reasons) == candidates - prunable
     assert all(text.startswith(reason) for text in reasons)
+
+
+def test_a_long_line_of_nodes_that_pass_a_weight_on(tmp_path: Path) -> None:
+    """Longer than Python can recurse; Reshape reads what it passes on twice, for its shape too."""
+    count = 5000
+    nodes = [
+        helper.make_node("Reshape", [f"v{place}"] * 2, [f"v{place + 1}"]) for place in range(60)
+    ]
+    nodes += [
+        helper.make_node("Identity", [f"v{place}"], [f"v{place + 1}"]) for place in range(60, count)
+    ]
+    nodes.append(helper.make_node("MatMul", ["x", f"v{count}"], ["y"]))
+    proto = networks.make(nodes, {"v0": values(6, 5)}, {"x": ["N", 6]}, {"y": ["N", 5]})
+    (weight,) = find_weights(networks.loaded(proto, tmp_path / "m.onnx"))
+    assert (weight.name, weight.nodes) == ("v0", ("MatMul -> y",))
+
+
+@pytest.mark.parametrize(
+    ("size", "axis", "kind"),
+    [(5, 1, "int8"), (16, 0, "int8"), (16, 7, "int8"), (0, 1, "int8"), (16, 1, "int32")],
+)
+def test_scales_that_do_not_fit_the_whole_numbers(size: int, axis: int, kind: str) -> None:
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["w"], axis=axis),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    constants = {
+        "q": np.ones((6, 16), np.int8),
+        "scale": np.ones(size, np.float32),
+        "zero": np.zeros(size, kind),
+    }
+    proto = networks.make(nodes, constants, {"x": ["N", 6]}, {"y": ["N", 16]})
+    assert find(proto)["q"].grid is None
+    assert "stored as int8" in str(find(proto)["q"].excluded)
+
+
+def test_vectors_and_numbers_have_no_channels() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["a"]),
+        helper.make_node("MatMul", ["x", "v"], ["b"]),
+        helper.make_node("Gemm", ["x", "n"], ["c"]),
+        helper.make_node("Gemm", ["x", "n"], ["d"]),
+        helper.make_node("Sum", ["a", "b", "c", "d"], ["y"]),
+    ]
+    constants = {"v": values(6), "n": np.array(1, np.float32)}
+    found = find(networks.make(nodes, constants, {"x": ["N", 6]}, {"y": ["N"]}))
+    assert [weight.channels for weight in found.values()] == [None, None]
+    assert all(weight.excluded is not None for weight in found.values())

@@ -185,6 +185,14 @@ def test_stale_data_is_what_the_former_file_alone_called_its_own(tmp_path: Path)
     assert stale_data(tmp_path / "in" / "in.onnx", model) == []
 
 
+def test_a_former_file_that_states_no_right_place_has_no_stale_data(tmp_path: Path) -> None:
+    model = load(external_model(tmp_path / "in"))
+    proto = onnx.load(str(tmp_path / "in" / "in.onnx"), load_external_data=False)
+    proto.graph.initializer[0].external_data.add(key="offset", value="many")
+    networks.save(proto, tmp_path / "out.onnx")
+    assert stale_data(tmp_path / "out.onnx", model) == []
+
+
 def test_data_that_is_not_learned_is_copied_as_it_is(tmp_path: Path) -> None:
     proto = networks.perceptron()
     small = helper.make_tensor("small", TensorProto.INT4, [4], bytes([0x21, 0x43]), raw=True)

@@ -20,7 +20,7 @@ from fcpts_onnx.errors import FcptsError, Interrupted
 from fcpts_onnx.evidence import versions
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.team import is_first
-from fcpts_onnx.texts import to_json
+from fcpts_onnx.texts import printable, to_json
 from fcpts_onnx.write import write_text
 
 __all__ = [
@@ -66,7 +66,7 @@ class _Group(click.Group):
             with _terminable():
                 return super().invoke(ctx)
         except FcptsError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(printable(str(error))) from error
         except (MemoryError, RuntimeError) as error:
             if not _is_of_memory(error):
                 raise

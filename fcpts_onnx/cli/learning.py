@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from fcpts_onnx.report.progress import progress_reporter
 from fcpts_onnx.report.run import page
 from fcpts_onnx.report.terminal import (
     show_evaluation,
+    show_line,
     show_pruning,
     show_quantization,
     show_rehearsal,
@@ -132,7 +134,7 @@ def prune(
         "calib": calib,
         "pattern": pattern,
         "preprocess": settings,
-        "say": lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+        "say": partial(show_line, console),
     }
     if dry_run:
         check_target(output, model, overwrite=bool(options.pop("overwrite")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from fcpts_onnx.report.terminal import (
     show_comparison,
     show_evaluation,
     show_latency,
+    show_line,
 )
 
 __all__: list[str] = []
@@ -91,7 +93,7 @@ def compare(
             model,
             preprocess=settings,
             seeds=range(seeds),
-            say=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+            say=partial(show_line, console),
             **options,
         )
     except KeyboardInterrupt:

@@ -125,7 +125,10 @@ def _shapes(model: Model) -> dict[str, list[int]]:
             if small
             else TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         )
-    return dict(_found(onnx.shape_inference.infer_shapes(bare).graph))
+    try:
+        return dict(_found(onnx.shape_inference.infer_shapes(bare).graph))
+    except onnx.shape_inference.InferenceError:  # the file states types that contradict each other
+        return {}
 
 
 def _found(graph: onnx.GraphProto) -> Iterator[tuple[str, list[int]]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from fcpts_onnx.report.html import rendered
 from fcpts_onnx.report.plots import scores_over_zeros
 from fcpts_onnx.results import Comparison, Trial
-from fcpts_onnx.texts import in_words
+from fcpts_onnx.texts import in_words, printable
 
 __all__ = ["markdown", "page"]
 
@@ -23,7 +23,7 @@ def markdown(found: Comparison) -> str:
     titles, rows = _table(found)
     lines += [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in rows:
-        lines.append(f"| {' | '.join(' '.join(cell.replace('|', '/').split()) for cell in row)} |")
+        lines.append(f"| {' | '.join(_cell(cell) for cell in row)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -40,6 +40,10 @@ def page(found: Comparison) -> str:
         titles=titles,
         rows=rows,
     )
+
+
+def _cell(text: str) -> str:
+    return printable(" ".join(text.replace("|", "/").split()))
 
 
 def _table(found: Comparison) -> tuple[list[str], list[list[str]]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from fcpts_onnx.results import Comparison, Distribution, Progress, Sparsity
+from fcpts_onnx.texts import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +70,7 @@ def densities(found: Distribution) -> Markup:
         axes.set_yticks([])
         axes.locator_params(axis="x", nbins=5)
 
-    return _svg(draw, 3.4, 1.9, f"Values of {found.name}")
+    return _svg(draw, 3.4, 1.9, f"Values of {one_line(found.name)}")
 
 
 def course(history: Sequence[Progress]) -> Markup:
@@ -159,6 +160,7 @@ def _looks() -> Iterator[dict[str, Any]]:
 
 def _short(name: str) -> str:
     """The end of a name, which tells it from others."""
+    name = one_line(name)
     return name if len(name) <= _LONGEST_NAME else f"...{name[-_LONGEST_NAME:]}"
 
 

@@ -24,7 +24,7 @@ from fcpts_onnx.results import (
     Timing,
     Validation,
 )
-from fcpts_onnx.texts import in_bytes, in_words
+from fcpts_onnx.texts import in_bytes, in_words, one_line, printable
 
 __all__ = [
     "show_comparison",
@@ -32,6 +32,7 @@ __all__ = [
     "show_evaluation",
     "show_inspection",
     "show_latency",
+    "show_line",
     "show_pruning",
     "show_quantization",
     "show_rehearsal",
@@ -43,10 +44,15 @@ _WIDEST = 1000  # columns
 _SHOWN = 0.01  # of all time, that a layer takes at least to be listed
 
 
+def show_line(console: Console, text: str, style: str | None = None) -> None:
+    """A line, whatever is in it shown as it is: never as markup, nor as what steers a terminal."""
+    console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def show_inspection(console: Console, found: Inspection, tree: bool = False) -> None:
     """Every candidate, and why an excluded one is excluded, as a table or as a tree."""
     total = sum(weight.count for weight in found.weights)
-    _line(console, f"{found.model}: opset {found.opset}; input {'; '.join(found.inputs)}")
+    show_line(console, f"{found.model}: opset {found.opset}; input {'; '.join(found.inputs)}")
     device = ("useful",) if found.densities else ("faster from",) if found.gains_from else ()
     titles = ("weight", "op", "shape", "count", "zeros", "share", *device, "pruned")
     table = _table(*titles, right=range(3, len(titles) - 1))
@@ -58,7 +64,7 @@ def show_inspection(console: Console, found: Inspection, tree: bool = False) -> 
             _shape(weight.shape),
             f"{weight.count:,}",
             f"{weight.zeros:,}",
-            f"{weight.count / total:.1%}",
+            f"{weight.count / max(1, total):.1%}",
             *([_on_device(found, weight.name)] if device else []),
             "yes" if weight.excluded is None else f"no: {weight.excluded}",
         )
@@ -68,28 +74,28 @@ def show_inspection(console: Console, found: Inspection, tree: bool = False) -> 
         _whole(console, table)
     pruned = [weight for weight in found.weights if weight.excluded is None]
     present = f" ({found.zeros / found.prunable:.2%})" if found.prunable else ""
-    _line(
+    show_line(
         console,
         f"{len(pruned)} of {len(found.weights)} weights can be pruned: {found.prunable:,} values, "
         f"{found.zeros:,} zero already{present}. {len(found.along)} biases and norm parameters "
         "are learned along.",
     )
     for head in found.heads:
-        _line(console, f"Learned against {head}")
+        show_line(console, f"Learned against {head}")
     if found.densities:
-        _line(console, "Useful: zeros beyond this share of a layer save no time on the chip")
+        show_line(console, "Useful: zeros beyond this share of a layer save no time on the chip")
     if found.gains_from:
-        _line(console, "Faster from: the share of zeros from which on MNN runs the layer faster")
+        show_line(console, "Faster from: the share of zeros from which on MNN runs it faster")
     if found.estimate is not None:
         _estimate(console, found.estimate)
     if found.obstacle:
-        _line(console, f"It cannot be pruned: {found.obstacle}")
+        show_line(console, f"It cannot be pruned: {found.obstacle}")
     if found.sizes:
         table = _table("stored as", "float32", "float16", "int8", right=(1, 2, 3))
         for size in found.sizes:
             _row(table, size.name, *map(in_bytes, (size.float32, size.float16, size.int8)))
         _whole(console, table)
-        _line(console, "Of the weights that can be pruned, each with as many zeros as it has")
+        show_line(console, "Of the weights that can be pruned, each with as many zeros as it has")
 
 
 def _on_device(found: Inspection, name: str) -> str:
@@ -103,7 +109,7 @@ def _on_device(found: Inspection, name: str) -> str:
 
 
 def _estimate(console: Console, found: Estimate) -> None:
-    _line(
+    show_line(
         console,
         f"{found.chip}, an estimate: at best {found.time:.2f} of the dense network's time; "
         f"{in_bytes(found.weight_bytes)} of 8-bit weights with a bitmask, "
@@ -114,28 +120,28 @@ def _estimate(console: Console, found: Estimate) -> None:
 def show_pruning(console: Console, result: PruneResult) -> None:
     """What was pruned, layer by layer and in all."""
     _zeros(console, result.validation)
-    _line(
+    show_line(
         console,
         f"{result.output}: {result.zeros:,} of {result.count:,} weights are zero "
         f"({result.zeros / result.count:.4%}), asked for {result.target:.4%}",
     )
     if result.storage == "sparse":
         before, after = (in_bytes(count) for count in result.weight_values.file_bytes)
-        _line(console, f"Stored sparse where that is smaller: {after} instead of {before}")
+        show_line(console, f"Stored sparse where that is smaller: {after} instead of {before}")
     _outputs(console, result.validation)
     for found, title in zip(result.accuracy, ("dense", "sparse"), strict=False):
         show_evaluation(console, found, title)
     if result.estimate is not None:
         _estimate(console, result.estimate)
     times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.seconds.items())
-    _line(console, f"Seconds: {times}; in all {sum(result.seconds.values()):.1f}")
+    show_line(console, f"Seconds: {times}; in all {sum(result.seconds.values()):.1f}")
 
 
 def show_rehearsal(console: Console, found: Rehearsal) -> None:
     """What a run would come to."""
     zeros = "nobody knows how many" if found.zeros is None else f"{found.zeros:,}"
     memory = "" if found.peak_bytes is None else f"; {in_bytes(found.peak_bytes)} of memory"
-    _line(
+    show_line(
         console,
         f"It would make {zeros} of {found.count:,} weights zero ({found.target:.4%} asked for) in "
         f"{found.steps:,} steps of {1000 * found.pace:.0f} ms: {found.seconds / 60:.1f} minutes in "
@@ -146,10 +152,11 @@ def show_rehearsal(console: Console, found: Rehearsal) -> None:
 def show_quantization(console: Console, found: Quantization) -> None:
     """What became of a model in 8 bits."""
     before, after = (in_bytes(count) for count in found.file_bytes)
-    _line(
+    share = found.zeros / max(1, found.count)
+    show_line(
         console,
         f"{found.output}: 8 bits, {after} instead of {before}; {found.zeros:,} of {found.count:,} "
-        f"weights are zero ({found.zeros / found.count:.2%}), in float {found.zeros_before:,} were",
+        f"weights are zero ({share:.2%}), in float {found.zeros_before:,} were",
     )
     _agreements(console, found.outputs, found.samples, found.against)
 
@@ -158,13 +165,13 @@ def show_validation(console: Console, found: Validation) -> None:
     """What was found in a sparse file, held against its dense origin."""
     _zeros(console, found)
     if found.count:
-        _line(
+        show_line(
             console,
             f"{found.model}: {found.zeros:,} of {found.count:,} weights are zero "
             f"({found.zeros / found.count:.4%})",
         )
     rest = "nothing else differs" if found.same_graph else "the graphs differ beyond tensor values"
-    _line(console, f"Values differ in {len(found.changed)} tensors; {rest}")
+    show_line(console, f"Values differ in {len(found.changed)} tensors; {rest}")
     _outputs(console, found)
 
 
@@ -185,9 +192,9 @@ def show_difference(console: Console, found: Difference) -> None:
         _whole(console, table)
     for file, names in ((found.first, found.only_first), (found.second, found.only_second)):
         if names:
-            _line(console, f"Only in {file}: {', '.join(names)}")
+            show_line(console, f"Only in {file}: {', '.join(names)}")
     parts = ", ".join(found.parts) or "nothing"
-    _line(
+    show_line(
         console,
         f"Values differ in {len(found.tensors)} tensors; beyond those differs: {parts}",
     )
@@ -196,7 +203,7 @@ def show_difference(console: Console, found: Difference) -> None:
 def show_latency(console: Console, found: Latency, layers: bool = False) -> None:
     """Times side by side; what an engine refuses, or computes differently, below."""
     shapes = ", ".join(f"{name} {_shape(tuple(s))}" for name, s in found.inputs.items())
-    _line(
+    show_line(
         console,
         f"{found.runs} runs each, in turns; {found.threads} thread(s); input {shapes}; medians, "
         "and quartiles in brackets",
@@ -227,11 +234,11 @@ def show_latency(console: Console, found: Latency, layers: bool = False) -> None
     for timing in found.timings:
         name = f"{timing.engine}, {timing.model}"
         if timing.error is not None:
-            _line(console, f"{name}: {timing.error}")
+            show_line(console, f"{name}: {timing.error}")
         if timing.disagrees:
-            _line(console, f"{name}: differs from onnxruntime by {timing.apart:.2g}", "red")
+            show_line(console, f"{name}: differs from onnxruntime by {timing.apart:.2g}", "red")
     if "ort" in found.speed_ups:
-        _line(console, "onnxruntime does not skip zeros: what differs there is chance")
+        show_line(console, "onnxruntime does not skip zeros: what differs there is chance")
     if layers:
         _layers(console, found)
 
@@ -260,13 +267,13 @@ def _milliseconds(timing: Timing) -> str:
 def show_evaluation(console: Console, found: Evaluation, title: str = "") -> None:
     """Accuracy on labelled images; a title stands for the model's path."""
     for line in found.skipped:
-        _line(console, f"Skipped: {line}")
+        show_line(console, f"Skipped: {line}")
     if found.by_class:
         table = _table("class", "", right=(1,))
         for name, score in found.by_class.items():
             _row(table, name, f"{score:.2%}")
         _whole(console, table)
-    _line(
+    show_line(
         console,
         f"{title or found.model}: {in_words(found.scores)} "
         f"on {found.samples:,} images of {found.classes} classes in {found.data}",
@@ -291,7 +298,7 @@ def show_comparison(console: Console, found: Comparison) -> None:
     _whole(console, table)
     for trial in found.trials:
         if trial.note:
-            _line(console, f"{trial.method} at {trial.target:.1%}: {trial.note}")
+            show_line(console, f"{trial.method} at {trial.target:.1%}: {trial.note}")
 
 
 def _zeros(console: Console, found: Validation) -> None:
@@ -311,7 +318,7 @@ def _zeros(console: Console, found: Validation) -> None:
 def _outputs(console: Console, found: Validation) -> None:
     _agreements(console, found.outputs, found.samples)
     if found.twin_error is not None:
-        _line(console, f"onnxruntime agrees with the sparse twin within {found.twin_error:.1e}")
+        show_line(console, f"onnxruntime agrees with the sparse twin within {found.twin_error:.1e}")
 
 
 def _agreements(
@@ -321,7 +328,7 @@ def _agreements(
         parts = [f"cosine {output.cosine:.4f}"]
         if output.kl is not None and output.agreement is not None:
             parts = [f"KL {output.kl:.4f}", *parts, f"same top-1 {output.agreement:.2%}"]
-        _line(
+        show_line(
             console,
             f"Output {output.name} against {against}, {samples:,} samples: {', '.join(parts)}",
         )
@@ -344,11 +351,7 @@ def _whole(console: Console, table: Table) -> None:
 
 def _row(table: Table, *cells: str) -> None:
     """Names come from the model: they are shown as they are, never as markup."""
-    table.add_row(*(escape(cell) for cell in cells))
-
-
-def _line(console: Console, text: str, style: str | None = None) -> None:
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    table.add_row(*(escape(one_line(cell)) for cell in cells))
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.text import Text
 from rich.tree import Tree
 
+from fcpts_onnx.texts import one_line
 from fcpts_onnx.weights import Weight
 
 __all__ = ["weight_tree"]
@@ -19,7 +20,7 @@ _BETWEEN = re.compile(r"[./]+")  # the parts of a name
 
 def weight_tree(title: str, weights: Sequence[Weight]) -> Tree:
     """A branch a module, with what it has in all; parts that lead to one thing only are joined."""
-    tree = Tree(Text(title))
+    tree = Tree(_text(title))
     _grow(tree, [(_path(weight), weight) for weight in weights])
     return tree
 
@@ -41,12 +42,12 @@ def _grow(tree: Tree, weights: Sequence[tuple[Path, Weight]]) -> None:
             inside = [(path[1:], weight) for path, weight in inside]
         if len(inside) == 1:
             ((path, weight),) = inside
-            tree.add(Text(f"{'.'.join((name, *path))}  {_leaf(weight)}"))
+            tree.add(_text(f"{'.'.join((name, *path))}  {_leaf(weight)}"))
             continue
-        branch = tree.add(Text(f"{name}  {_sum([weight for _, weight in inside])}"))
+        branch = tree.add(_text(f"{name}  {_sum([weight for _, weight in inside])}"))
         for path, weight in inside:
             if not path:  # it has the name of the branch
-                branch.add(Text(_leaf(weight)))
+                branch.add(_text(_leaf(weight)))
         _grow(branch, [entry for entry in inside if entry[0]])
 
 
@@ -59,3 +60,7 @@ def _leaf(weight: Weight) -> str:
 def _sum(weights: Sequence[Weight]) -> str:
     count, zeros = (sum(getattr(w, key) for w in weights) for key in ("count", "zeros"))
     return f"{count:,} ({zeros / max(1, count):.1%} zero)"
+
+
+def _text(line: str) -> Text:
+    return Text(one_line(line))

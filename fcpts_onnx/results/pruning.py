@@ -53,7 +53,7 @@ class Sparsity:
     @property
     def rate(self) -> float:
         """The share of zeros, 0 to 1."""
-        return self.zeros / self.count
+        return self.zeros / max(1, self.count)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,8 @@ def find_heads(
     what has length 1 (embeddings): mse.
 
     Args:
-        outputs, inputs: of float type are what heads are made of, samples along axis 0.
+        outputs, inputs: of float type and not empty are what heads are made of, samples along
+            axis 0.
         chosen: losses by output, instead of what would be chosen.
     """
     anchors = {x.shape[:2] for x in outputs.values() if x.ndim == 3 and x.shape[2] == _BOX}
@@ -85,7 +86,7 @@ def find_heads(
     shapes |= {x.shape[:2] for x in outputs.values() if x.ndim == 3}
     heads = []
     for name, values in outputs.items():
-        if values.is_floating_point():
+        if values.is_floating_point() and values.numel():
             head = _head(name, values.float(), values.shape in shapes, anchors)
             loss = (chosen or {}).get(name, head.loss)
             heads.append(head if loss == head.loss else _as_asked(name, values.float(), loss))

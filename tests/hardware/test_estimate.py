@@ -99,3 +99,12 @@ def test_open_sizes(tmp_path: Path) -> None:
         tmp_path / "m.onnx",
     )  # fmt: skip
     assert estimate(model, find_weights(model), {}, "cv22") is None
+
+
+def test_types_that_contradict_each_other_tell_no_sizes(tmp_path: Path) -> None:
+    proto = networks.cnn()
+    proto.graph.value_info.append(helper.make_tensor_value_info("c", 7, ["N", 8, 8, 8]))
+    model = loaded(proto, tmp_path / "m.onnx")
+    found = estimate(model, find_weights(model), {}, "cv22")
+    assert found is not None
+    assert found.weight_bytes == 320

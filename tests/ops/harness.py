@@ -14,7 +14,8 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import fcpts_onnx.runtime  # noqa: F401  lets onnxruntime load opsets that are not released yet
-from fcpts_onnx.model import OLDEST_OPSET, Model
+from fcpts_onnx.checks import OLDEST_OPSET
+from fcpts_onnx.model import Model
 from fcpts_onnx.ops.dtypes import to_numpy, to_torch
 from fcpts_onnx.twin import Twin
 

@@ -6,7 +6,7 @@ import onnx
 import pytest
 from torch import Tensor
 
-from fcpts_onnx.model import OLDEST_OPSET
+from fcpts_onnx.checks import OLDEST_OPSET
 from fcpts_onnx.ops import find_op, op, supported_ops
 from tests.ops import (
     test_activation,

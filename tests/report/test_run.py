@@ -20,7 +20,7 @@ from fcpts_onnx.texts import to_json
 from tests import networks
 
 ESTIMATE = Estimate("cv22", 0.64, 2000, 4000)
-NASTY = '<script>alert("$x_1$")</script>'
+NASTY = '<script>alert("$x_1$")</script>\x1b[2J\u202e'
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,7 @@ def test_it_needs_no_network_and_runs_nothing(result: PruneResult) -> None:
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert "$x_1$" in text  # not set as mathematics
+    assert all(character.isprintable() or character == "\n" for character in text)
 
 
 def test_one_weight_with_a_name_that_is_long_and_chinese(result: PruneResult) -> None:

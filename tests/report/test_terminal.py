@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
-from fcpts_onnx.report.terminal import show_evaluation, show_inspection, show_validation
-from fcpts_onnx.results import Evaluation, Inspection, Output, Sparsity, Validation
+from fcpts_onnx.cli import main
+from fcpts_onnx.report.terminal import (
+    show_evaluation,
+    show_inspection,
+    show_quantization,
+    show_validation,
+)
+from fcpts_onnx.results import (
+    Evaluation,
+    Inspection,
+    Output,
+    Quantization,
+    Sparsity,
+    Validation,
+)
 from fcpts_onnx.weights import Weight
+from tests import networks
 
 
 def shown(show: object, result: object) -> list[str]:
@@ -29,6 +46,16 @@ def test_inspection() -> None:
     assert " ".join(lines[2].split()) == "[bold]w[/bold] (shared by 2) Gemm 8x4 32 2 66.7% yes"
     assert " ".join(lines[3].split()) == "q Conv 16 16 0 33.3% no: stored as int8"
     assert lines[4].startswith("1 of 2 weights can be pruned: 32 values, 2 zero already (6.25%).")
+
+
+def test_models_without_a_single_value_to_prune() -> None:
+    empty = Weight("w", (0, 4), "float32", "Gemm", ("n",), 0, 0, excluded="empty")
+    lines = shown(show_inspection, Inspection("m.onnx", 17, ("x",), (empty,), ()))
+    assert "0.0%" in lines[2]
+    nothing = Validation("m.onnx", 1, (Sparsity("w", (0, 4), 0, 0),), (), True, ())
+    assert "0.00%" in shown(show_validation, nothing)[1]
+    quantized = Quantization("m.onnx", "o.onnx", 1, 0, (), "dense", (), (2000, 1000))
+    assert "0 of 0 weights are zero (0.00%)" in shown(show_quantization, quantized)[0]
 
 
 def test_a_tree() -> None:
@@ -88,3 +115,29 @@ def test_evaluation() -> None:
         "Skipped: x.png: broken",
         "m.onnx: top-1 91.62%, top-5 99.71% on 5,000 images of 10 classes in data",
     ]
+
+
+NASTY = "\x1b]0;title\x07\x1b[2J\x9b31m[red]\r\n\u202e[/red]"
+SHOWN = r"\x1b]0;title\x07\x1b[2J\x9b31m[red]\r\n\u202e[/red]"
+
+
+@pytest.mark.parametrize(
+    "command", [["inspect"], ["inspect", "--tree"], ["diff", "other.onnx"], ["prune", "out.onnx"]]
+)
+def test_names_that_steer_a_terminal_are_shown_as_escapes(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In tables, trees, lines, and errors."""
+    proto = networks.perceptron()
+    proto.graph.node[2].op_type, proto.graph.node[2].name = "TfIdfVectorizer", NASTY
+    proto.graph.node[2].domain = "own"
+    proto.opset_import.add(domain="own", version=1)
+    proto.graph.initializer[0].name = proto.graph.node[0].input[1] = NASTY
+    monkeypatch.chdir(tmp_path)
+    networks.save(proto, tmp_path / "in.onnx")
+    proto.graph.initializer[0].raw_data = bytes(4 * 96)
+    networks.save(proto, tmp_path / "other.onnx")
+    calib = ["--target", "0.5", "--calib", "."] if command[0] == "prune" else []
+    result = CliRunner().invoke(main, [command[0], "in.onnx", *command[1:], *calib])
+    assert SHOWN in result.output
+    assert all(character.isprintable() or character == "\n" for character in result.output)

@@ -1,0 +1,140 @@
+"""Small files that ask for more values than any memory holds, and sizes that are right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from onnx import helper
+
+from fcpts_onnx.bounds import Bounded
+from fcpts_onnx.cli import main
+from tests import networks
+
+ONE, LARGE = np.ones(1, np.float32), np.array([2**20, 2**20])
+PATCH = np.ones((1, 1, 2, 2), np.float32)
+NOTHING = np.zeros(0, np.float32)
+
+# Operator -> its inputs, all of them constants.
+BOMBS = {
+    "ConstantOfShape": [LARGE],
+    "Expand": [ONE, LARGE],
+    "Tile": [np.ones((2, 2), np.float32), LARGE],
+    "Pad": [np.ones((2, 2), np.float32), np.array([2**20, 2**20, 0, 0])],
+    "Resize": [PATCH, NOTHING, NOTHING, np.array([1, 1, 2**18, 2**18])],
+    "Range": [np.array(0.0, np.float32), np.array(1e13, np.float32), np.array(1.0, np.float32)],
+    "OneHot": [np.zeros(1000, np.int64), np.array(10**10), np.array([0.0, 1.0], np.float32)],
+    "MatMul": [np.ones((2**18, 1), np.float32), np.ones((1, 2**18), np.float32)],
+    "Mul": [np.ones((2**18, 1), np.float32), np.ones((1, 2**18), np.float32)],
+    "HannWindow": [np.array(10**12)],
+}
+
+
+def run(proto: onnx.ModelProto, folder: Path, *, prunes: bool = True) -> Result:
+    path = networks.save(proto, folder / "in.onnx")
+    np.save(folder / "x.npy", networks.values(8, 6))
+    options = [str(folder / "out.onnx"), "--target", "0.5", "--calib", str(folder / "x.npy")]
+    command = ["prune", str(path), *options] if prunes else ["inspect", str(path)]
+    result = CliRunner().invoke(main, command)
+    assert isinstance(result.exception, SystemExit | None), result.exception
+    assert not (folder / "out.onnx").exists()
+    return result
+
+
+def with_constant(node: onnx.NodeProto, constants: dict[str, np.ndarray]) -> onnx.ModelProto:
+    """A layer to whose result the largest value of a node's output `big` is added."""
+    nodes = [
+        node,
+        helper.make_node("ReduceMax", ["big"], ["most"], keepdims=0),
+        helper.make_node("MatMul", ["x", "w"], ["p"]),
+        helper.make_node("Add", ["p", "most"], ["y"]),
+    ]
+    constants = constants | {"w": networks.values(6, 5)}
+    return networks.make(nodes, constants, {"x": ["N", 6]}, {"y": ["N", 5]})
+
+
+@pytest.mark.parametrize("op", BOMBS)
+def test_constants_that_no_memory_holds(op: str, tmp_path: Path) -> None:
+    constants = {f"c{place}": value for place, value in enumerate(BOMBS[op])}
+    node = helper.make_node(op, list(constants), ["big"], "bomb")
+    proto = with_constant(node, constants)
+    result = run(proto, tmp_path)
+    assert result.exit_code == 1
+    assert f"{op} node 'bomb': asks for " in result.output
+    inspected = run(proto, tmp_path, prunes=False)
+    assert "It cannot be pruned: " in inspected.output
+
+
+def turning(turns: int) -> onnx.ModelProto:
+    """The same with a Loop that adds one to a constant so many times."""
+    value, size, truth = (
+        (name, kind, [])
+        for name, kind in (("in", networks.FLOAT), ("i", 7), ("on", 9))
+    )  # fmt: skip
+    nodes = [
+        helper.make_node("Identity", ["on"], ["goes_on"]),
+        helper.make_node("Add", ["in", "in"], ["twice"]),
+    ]
+    inputs = [helper.make_tensor_value_info(*entry) for entry in (size, truth, value)]
+    outputs = [
+        helper.make_tensor_value_info("goes_on", onnx.TensorProto.BOOL, []),
+        helper.make_tensor_value_info("twice", networks.FLOAT, []),
+    ]
+    body = helper.make_graph(nodes, "body", inputs, outputs)
+    node = helper.make_node("Loop", ["turns", "true", "zero"], ["big"], "bomb", body=body)
+    constants = {
+        "turns": np.array(turns), "true": np.array(True), "zero": np.array(0, np.float32),
+    }  # fmt: skip
+    return with_constant(node, constants)
+
+
+def test_a_loop_that_never_ends(tmp_path: Path) -> None:
+    result = run(turning(2**60), tmp_path)
+    assert result.exit_code == 1
+    assert "asks for more values in all than are computed" in result.output
+
+
+def test_a_loop_that_ends(tmp_path: Path) -> None:
+    assert "Learned against y" in run(turning(100), tmp_path, prunes=False).output
+
+
+@pytest.mark.parametrize("shape", [["N", 2**40], [2**40, 6], ["N", *[2**20] * 3]])
+def test_inputs_that_no_memory_holds(shape: list[int | str], tmp_path: Path) -> None:
+    proto = networks.perceptron()
+    proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", networks.FLOAT, shape))
+    assert run(proto, tmp_path, prunes=False).exit_code == 0
+    assert run(proto, tmp_path).exit_code == 1
+
+
+def test_a_constant_that_cannot_be_computed(tmp_path: Path) -> None:
+    node = helper.make_node("Reshape", ["c", "s"], ["big"], "wrong")
+    constants = {"c": ONE, "s": np.array([7])}
+    result = run(with_constant(node, constants), tmp_path)
+    assert result.exit_code == 1
+    assert "cannot be computed, Reshape node 'wrong'" in result.output
+
+
+def test_what_is_picked_by_values_may_be_as_large_as_that() -> None:
+    x = torch.arange(10.0)
+    with Bounded(largest=20, total=2**20):
+        assert torch.nonzero(x > 3).shape == (6, 1)
+        assert x[x > 3].shape == (6,)
+        assert torch.cat([x, x]).shape == (20,)
+        with pytest.raises(RuntimeError, match="asks for 30 values, more than 20"):
+            torch.cat([x, x, x])
+        with pytest.raises(RuntimeError, match="asks for 100 values"):
+            x[:, None] + x
+    assert torch.cat([x, x, x]).shape == (30,)
+
+
+def test_the_total_is_of_all_calls() -> None:
+    x = torch.ones(10_000)
+    with Bounded(largest=2**20, total=100_000):
+        for _ in range(10):
+            x = x + 1
+        with pytest.raises(RuntimeError, match="more values in all"):
+            x + 1
