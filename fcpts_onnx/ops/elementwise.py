@@ -101,7 +101,9 @@ def mod(a: Tensor, b: Tensor, *, fmod: int = 0) -> Tensor:
 
 @op("Pow")
 def pow(a: Tensor, b: Tensor) -> Tensor:
-    return torch.pow(a, b).to(a.dtype)
+    # Known beforehand, an exponent is a product or a root, not two logarithms: layer norm squares.
+    is_number = not b.ndim and b.device.type == "cpu" and not b.requires_grad
+    return torch.pow(a, b.item() if is_number else b).to(a.dtype)
 
 
 @op("Min")
