@@ -61,6 +61,10 @@ class Aim:
             )
         if pattern.is_fixed and self.hardware is not None:
             raise TargetError("--hardware has no say where the pattern sets every layer's zeros.")
+        if self.objective not in OBJECTIVES:
+            raise TargetError(
+                f"The objective is {self.objective!r}; expected {', '.join(OBJECTIVES)}."
+            )
         if self.objective == "sparsity":
             return
         if pattern.is_fixed or pattern.unit > 1:
@@ -152,6 +156,13 @@ def _by_size(weights: Sequence[Weight], aim: Aim, say: Say) -> float:
     count = sum(weight.count for weight in weights)
     zeros = zeros_for_size(count, aim.target)
     most = sum(most_zeros(weight, aim.pattern) for weight in weights)
+    present = sum(weight.zeros for weight in weights)
+    if zeros < present:
+        raise TargetError(
+            f"The target of {aim.target:g} is below what the {present:,} zeros that are there save "
+            f"of the weights, in 8 bits with a bitmask ({present / count - 1 / 8:.4f}). "
+            "Ask for more."
+        )
     if zeros > most:
         best = aim.target - (zeros - most) / count
         raise TargetError(

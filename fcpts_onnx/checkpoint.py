@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import json
-import math
 import shutil
 import signal
 import threading
@@ -40,25 +39,26 @@ class Checkpoint:
     """The states of one run, of which the last is kept.
 
     Args:
-        file: where it is kept; None for a run that keeps none.
-        every: seconds between two states.
+        file: where it is kept, if it is.
+        every: seconds between two states; None keeps none.
         keep: whether the last one stays when the run is over.
         say: told what goes wrong.
 
     Attributes:
         found: the state to go on from, if there is one.
-        origin: what was said of the run that it is of.
+        decided: what its run had settled before it learned, to be kept to; then what this one has.
     """
 
     def __init__(
-        self, file: Path | None, every: float, keep: bool, say: Callable[[str], None]
+        self, file: Path | None, every: float | None, keep: bool, say: Callable[[str], None]
     ) -> None:
         self._file, self._every, self._keep, self._say = file, every, keep, say
-        self._due = time.monotonic() + every
+        self._due = time.monotonic() + (every or 0.0)
         self._signal: int | None = None
+        self._origin: State | None = None
         self._describe: Callable[[], State] = dict
         self.found: State | None = None
-        self.origin: State = {}
+        self.decided: State = {}
 
     def read(self) -> None:
         """Find the state to go on from.
@@ -71,16 +71,16 @@ class Checkpoint:
             return
         try:
             with safe_open(self._file, "pt") as stored:
-                texts = stored.metadata()
-            self.origin = json.loads(texts["origin"])
-            self.found = _unpacked(json.loads(texts["state"]), load_file(self._file))
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+                texts = {name: json.loads(text) for name, text in stored.metadata().items()}
+            self._origin, self.decided = texts["origin"], texts["decided"]
+            self.found = _unpacked(texts["state"], load_file(self._file))
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise OutputError(
                 f"{self._file}: cannot be read as a checkpoint: {error}. Start without --resume."
             ) from error
 
     def belongs_to(self, describe: Callable[[], State]) -> None:
-        """Say what run this is; called for when a state is saved, or found.
+        """Say what run this is; called for once, when a state is saved or was found.
 
         Args:
             describe: the model, the data and the settings, in mappings of plain values.
@@ -89,9 +89,9 @@ class Checkpoint:
             OutputError: the state that was found is of another run.
         """
         self._describe = describe
-        if self.found is None:
+        if self._origin is None:
             return
-        here, there = _flat(_plain(describe())), _flat(self.origin)
+        here, there = _flat(json.loads(json.dumps(describe()))), _flat(self._origin)
         names = dict.fromkeys((*here, *there))
         if apart := [name for name in names if here.get(name) != there.get(name)]:
             raise OutputError(
@@ -99,61 +99,73 @@ class Checkpoint:
                 "what it was started with, or start anew without --resume."
             )
 
-    def keep(self, state: Callable[[], State], *, is_last: bool = False) -> None:
+    def keep(self, state: Callable[[], State]) -> None:
         """Save a state if it is time to.
 
         Raises:
             Interrupted: a signal asked to stop, which is done now that it is saved.
         """
-        stops = self._signal is not None
-        if self._file is None or not (stops or is_last or time.monotonic() >= self._due):
+        if self._file is None or self._every is None:
             return
-        if is_last and not self._keep:
-            return
-        start = time.monotonic()
-        is_saved = self._save(state())
-        taken = time.monotonic() - start
-        self._due = time.monotonic() + max(self._every, _LEAST_PAUSE * taken)
+        if self._signal is not None or time.monotonic() >= self._due:
+            start = time.monotonic()
+            self._save(state())
+            taken = time.monotonic() - start
+            self._due = time.monotonic() + max(self._every, _LEAST_PAUSE * taken)
         if self._signal is not None:
-            raise Interrupted(
-                self._signal, "go on with --resume" if is_saved else "nothing was written"
-            )
+            raise Interrupted(self._signal)
+
+    def keep_last(self, state: Callable[[], State]) -> None:
+        """Save the state that a run ends with, if it is to stay."""
+        if self._keep and self._every is not None:
+            self._save(state())
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Signals wait until a state can be saved; a second one does not."""
-        if self._file is None or threading.current_thread() is not threading.main_thread():
+        """Signals wait until a state can be saved; a second one does not.
+
+        Raises:
+            Interrupted: one came after the last state.
+        """
+        if self._every is None or threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._heard) for number in _SIGNALS}
+        # What the process was told to ignore, it goes on ignoring.
+        handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        before = {n: found for n, found in handlers.items() if found not in (signal.SIG_IGN, None)}
+        for number in before:
+            signal.signal(number, self._heard)
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+        if self._signal is not None:
+            raise Interrupted(self._signal)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         del frame
         if self._signal is not None:
-            raise Interrupted(number, "nothing more was saved")
+            raise Interrupted(number)
         self._signal = number
 
-    def _save(self, state: State) -> bool:
-        """Whether it went well: a full disk shall not end a run that has the memory it needs."""
+    def _save(self, state: State) -> None:
+        """A full disk is no reason to end a run that has the memory it needs."""
         assert self._file is not None, "nothing is kept without a file"
+        if self._origin is None:
+            self._origin = self._describe()
         tensors: dict[str, Tensor] = {}
-        texts = {"state": json.dumps(_packed(state, tensors, {}))}
-        texts["origin"] = json.dumps(self._describe())
+        parts = {
+            "state": _packed(state, tensors, {}), "origin": self._origin, "decided": self.decided,
+        }  # fmt: skip
         try:
             with staged(self._file) as stage:
-                save_file(tensors, stage, texts)
+                save_file(tensors, stage, {name: json.dumps(part) for name, part in parts.items()})
         except (OutputError, SafetensorError) as error:
             self._say(f"Warning: no checkpoint could be kept: {error}")
-            return False
-        return True
 
 
-NO_CHECKPOINT = Checkpoint(None, math.inf, False, silent)
+NO_CHECKPOINT = Checkpoint(None, None, False, silent)
 """Of a run that is neither kept nor gone on with."""
 
 
@@ -170,11 +182,12 @@ def opened(
     """The checkpoint of a run, and nobody else's run on the same output meanwhile.
 
     Args:
-        team: the processes that learn; more than one keep no states.
+        team: the processes that learn; more than one keep no states, and take no lock.
         every: seconds between two states; None keeps none.
 
     Raises:
         OutputError: another run writes the same output, or the state cannot be read.
+        Interrupted: in place of any KeyboardInterrupt; says whether there is a state.
     """
     if team.size > 1:
         if resume:
@@ -182,23 +195,26 @@ def opened(
         yield NO_CHECKPOINT
         return
     folder = output.with_name(output.name + _SUFFIX)
+    file = folder / "state.safetensors"
     with _locked(folder, output):
         for stale in output.parent.glob(f".{glob.escape(output.name)}.????????"):
             shutil.rmtree(stale, ignore_errors=True)  # of a run that was killed as it wrote
-        file = None if every is None else folder / "state.safetensors"
-        checkpoint = Checkpoint(file, every or math.inf, keep, say)
+        checkpoint = Checkpoint(file, every, keep, say)
         if resume:
             checkpoint.read()
-        elif file is not None and file.exists():
+        elif file.exists():
             say(f"{folder}: of an interrupted run, which --resume would go on with. Starting anew")
+        is_over = False
         try:
             yield checkpoint
-        except BaseException:
-            if file is None or not file.exists():
+            is_over = every is not None and not keep
+        except KeyboardInterrupt as stop:
+            number = stop.signal if isinstance(stop, Interrupted) else signal.SIGINT
+            left = "go on with --resume" if file.exists() else "nothing was written"
+            raise Interrupted(number, left) from stop
+        finally:
+            if is_over or not file.exists():
                 shutil.rmtree(folder, ignore_errors=True)
-            raise
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -262,12 +278,6 @@ def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(value, list):
         return [_unpacked(entry, tensors) for entry in value]
     return value
-
-
-def _plain(value: State) -> State:
-    """As it is when it comes back from JSON."""
-    found: State = json.loads(json.dumps(value))
-    return found
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> State:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +241,10 @@ def _all_run(
         pending = {pool.submit(_timed, setting, folder, run): run for run in runs}
         for future in as_completed(pending):
             yield pending[future], future.result()
+    except KeyboardInterrupt:
+        for worker in active_children():  # else they are waited for
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -261,6 +265,7 @@ def _trial(setting: _Setting, folder: Path, run: _Run) -> Trial:
         setting.model, output, target=run.target, calib=setting.calib, seed=run.seed,
         preprocess=setting.preprocess, recipe=run.recipe, allocate=method.allocate,
         reconstruct=method.reconstruct, samples=setting.samples, threads=setting.threads,
+        checkpoint_every=None,
     )  # fmt: skip
     compared = next((o for o in result.validation.outputs if o.kl is not None), None)
     found = _evaluated(setting, output)

@@ -30,9 +30,12 @@ class Interrupted(KeyboardInterrupt):
         signal: its number; the exit code is 128 more.
     """
 
-    def __init__(self, signal: int, left: str) -> None:
-        super().__init__(f"Interrupted; {left}.")
-        self.signal = signal
+    def __init__(self, signal: int, left: str = "nothing was written") -> None:
+        super().__init__(signal, left)
+        self.signal, self._left = signal, left
+
+    def __str__(self) -> str:
+        return f"Interrupted; {self._left}."
 
 
 class ModelError(FcptsError):

@@ -29,9 +29,10 @@ _MARGIN = 1.25  # of activations, for what operators take while they run
 _TRIED = (1, 3)  # samples
 _LEAST = 2**28
 _UNLIMITED = 2**60  # what is above is no limit
+_GROUPS = Path("/sys/fs/cgroup")
 _CGROUPS = (
-    ("memory.max", "memory.current"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
 )
 
 
@@ -48,11 +49,14 @@ def pieces_that_fit(task: Task, limit: int | None, team: Team, say: Callable[[st
     """
     network, size = task.network, min(task.recipe.batch_size, len(task.calibration))
     if not isinstance(network, Twin):
+        say("Memory: nothing is known of --engine ort's")
         return 1
-    fixed = _taken() + _of_weights(task)
+    taken = _taken(task.device)
+    fixed = taken + _of_weights(task)
     each = _MARGIN * _of_a_sample(task, network)
-    room = available(task.device) if limit is None else limit - _taken()
-    room = None if room is None else room // (1 if limit else team.size)
+    room = available(task.device) if limit is None else limit - taken
+    if room is not None and limit is None and task.device.type == "cpu":
+        room //= team.size
     pieces = 1
     if room is not None:
         fits = math.floor((room - _of_weights(task)) / each) if each else size
@@ -88,7 +92,8 @@ def check_room(device: torch.device) -> None:
 def available(device: torch.device) -> int | None:
     """Bytes that this process may still take; None where the system does not tell."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
     found = [_of_machine(), _of_cgroup(), _of_address_space()]
     return min((room for room in found if room is not None), default=None)
 
@@ -109,25 +114,31 @@ def _of_a_sample(task: Task, network: Twin) -> float:
 
 def _kept(task: Task, network: Twin, samples: int) -> int:
     """Bytes kept for gradients of a batch, weights among them."""
-    seen: dict[int, int] = {}
+    kept: dict[int, torch.UntypedStorage] = {}
 
-    def pack(value: Tensor) -> Tensor:
+    def pack(value: Tensor) -> None:
+        # The storage alone: a tensor given back would hold the graph that holds it.
         storage = value.untyped_storage()
-        seen[storage.data_ptr()] = storage.nbytes()
-        return value
+        kept[storage.data_ptr()] = storage
 
     batch = task.batch(torch.arange(samples))
     heads = (*task.heads, *task.features)
-    with saved_tensors_hooks(pack, lambda value: value), precision_of(task.recipe, task.device)():
+    with saved_tensors_hooks(pack, _never), precision_of(task.recipe, task.device)():
         found = network(batch, network.learned)
         given = {name: value.detach() for name, value in found.items()}
         loss = reconstruction_loss(given, found, heads, task.recipe.temperature)
     del loss
-    return sum(seen.values())
+    return sum(storage.nbytes() for storage in kept.values())
 
 
-def _taken() -> int:
-    """Bytes that this process takes now; 0 where the system does not tell."""
+def _never(_: None) -> Tensor:
+    raise AssertionError("no gradients are asked for")
+
+
+def _taken(device: torch.device) -> int:
+    """Bytes that this process takes now of a device; 0 where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
     return _of_process("VmRSS") or 0
 
 
@@ -149,13 +160,20 @@ def _of_machine() -> int | None:
 
 def _of_cgroup() -> int | None:
     """What the group of processes that this one is in may still take, in a container."""
-    for most, used in _CGROUPS:
+    for most, used, stat in _CGROUPS:
         with suppress(OSError, ValueError):
-            root = Path("/sys/fs/cgroup")
-            limit = int((root / most).read_text(encoding="ascii"))
+            limit = int((_GROUPS / most).read_text(encoding="ascii"))
             if limit < _UNLIMITED:
-                return limit - int((root / used).read_text(encoding="ascii"))
+                taken = int((_GROUPS / used).read_text(encoding="ascii"))
+                return limit - taken + _reclaimable(_GROUPS / stat)
     return None
+
+
+def _reclaimable(stat: Path) -> int:
+    """Bytes of files that the system keeps only as long as nobody needs their place."""
+    entries = (line.split() for line in stat.read_text(encoding="ascii").splitlines())
+    sizes = {name.removeprefix("total_"): int(size) for name, size in entries}
+    return sizes.get("inactive_file", 0) + sizes.get("active_file", 0)
 
 
 def _of_address_space() -> int | None:

@@ -149,6 +149,7 @@ def prune(
         FcptsError: anything the user can put right; nothing has been written then.
     """
     target_path, clock = Path(output), Clock()
+    target = None if target is None else float(target)
     recipe = Recipe.of(recipe)
     check_pair(allocate, reconstruct, time_budget)
     check_pattern(pattern, allocate, reconstruct, recipe)
@@ -169,24 +170,30 @@ def prune(
                     keep=keep_checkpoint, say=say,
                 )
             )  # fmt: skip
-            if storage == "sparse":
-                check_storage(dense.path, dense.proto)
+            check_storage(storage, dense.path, dense.proto)
             weights = weights_to_prune(dense, include, exclude, keep_dense)
             twin = learning_twin(dense, weights, exclude)
         with clock("budget"):
             aim = Aim(target, objective, PATTERNS[pattern], hardware)
             # What was decided before an interruption stays: timings and memory are others now.
-            budget = (
-                Budget(**decided["budget"])
-                if (decided := checkpoint.origin)
-                else budget_of(dense, weights, aim, preprocess.size, team, say)
-            )
+            decided = checkpoint.decided
+            if not decided:
+                budget = budget_of(dense, weights, aim, preprocess.size, team, say)
             # Before the file may be replaced.
             everything = find_weights(dense) if hardware in CHIPS else []
         with clock("calibrate"):
             calibration = load_calibration(calib, dense, preprocess, samples=samples, seed=seed)
             _tell(calibration, say)
             _check_shares(min(len(calibration), recipe.batch_size), team)
+            given = {
+                "target": target, "objective": objective, "hardware": hardware,
+                "pattern": pattern, "allocate": allocate, "reconstruct": reconstruct,
+                "losses": dict(losses or {}), "engine": engine, "preprocess": asdict(preprocess),
+                "seed": seed, "learned": [*twin.learned],
+            }  # fmt: skip
+            checkpoint.belongs_to(partial(_origin, digest, calibration, recipe, given))
+            if decided:
+                budget = Budget(**decided["budget"])
         with clock("check"):
             parity = check_parity(twin, dense, calibration, threads)
             say(f"Twin: agrees with onnxruntime within {parity.error:.1e} of the output's scale")
@@ -204,19 +211,22 @@ def prune(
                 network, calibration, weights, budget, recipe, heads, seed, team,
                 features=features, pattern=PATTERNS[pattern],
             )  # fmt: skip
-            task = allocated(task, rule)
-            pieces = decided["pieces"] if decided else pieces_that_fit(task, memory, team, say)
-            task = replace(task, pieces=pieces)
-            given = {
-                "target": target, "objective": objective, "hardware": hardware,
-                "pattern": pattern, "allocate": allocate, "reconstruct": reconstruct,
-                "losses": dict(losses or {}), "engine": engine, "preprocess": asdict(preprocess),
+            if decided:
+                task = replace(task, zeros=decided["zeros"], pieces=decided["pieces"])
+            else:
+                task = allocated(task, rule)
+                if reconstruct == NETWISE:
+                    pieces = pieces_that_fit(task, memory, team, say)
+                    task = replace(task, pieces=pieces)
+            checkpoint.decided = {
+                "budget": asdict(budget), "zeros": task.zeros, "pieces": task.pieces,
             }  # fmt: skip
-            checkpoint.belongs_to(partial(_origin, digest, task, given))
             seconds = clock.left(time_budget, parity, len(calibration), team)
-            learned = recovered(
-                task, reconstruct, seconds=seconds, say=say, report=report, checkpoint=checkpoint
-            )
+            with checkpoint.listening():
+                learned = recovered(
+                    task, reconstruct, seconds=seconds, say=say, report=report,
+                    checkpoint=checkpoint,
+                )  # fmt: skip
             zeros = _zeros(learned, task)
             if not learned.holds_target:
                 reached = f"{zeros / sum(weight.count for weight in weights):.2%}"
@@ -267,16 +277,15 @@ def prune(
     )
 
 
-def _origin(digest: str, task: Task, given: dict[str, Any]) -> dict[str, Any]:
+def _origin(
+    digest: str, calibration: Calibration, recipe: Recipe, given: dict[str, Any]
+) -> dict[str, Any]:
     """All that the outcome of a run depends on, for its checkpoint."""
     return {
         "model": digest,
-        "data": task.calibration.digest(),
-        "budget": asdict(task.budget),
-        "zeros": task.zeros,
-        "pieces": task.pieces,
-        "recipe": asdict(task.recipe),
-        "options": {**given, "seed": task.seed},
+        "data": calibration.digest(),
+        "recipe": asdict(recipe),
+        "options": given,
         "versions": versions(),
     }
 

@@ -99,7 +99,7 @@ def heads_tried_out(
         with torch.no_grad(), Bounded(*_MOST_TRIED):
             noise = _noise(model.inputs)
             outputs = twin(noise)
-    except RuntimeError:  # sizes that do not fit each other, or too large ones
+    except (RuntimeError, TypeError):  # sizes that do not fit, or are too large; 8-bit floats
         return tuple(twin.output_names), None
     return tuple(head.describe() for head in find_heads(outputs, noise)), None
 
@@ -135,7 +135,8 @@ def heads_of(twin: Twin, calibration: Calibration, losses: Mapping[str, Loss]) -
             f"{twin.model.path}: what it could be learned against ({', '.join(outputs)}) has no "
             "values. Correct the graph, or export it again."
         )
-    return heads
+    spreads = _spreads(twin, calibration, [head.name for head in heads if head.loss == "mse"])
+    return tuple(replace(head, spread=spreads.get(head.name)) for head in heads)
 
 
 def features_of(
@@ -157,17 +158,25 @@ def features_of(
         return ()
     values = [weight.value for weight in weights]
     names = features(twin.steps, twin.input_names, twin.learned, values, scores)
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randperm(len(calibration), generator=generator)[:_SPREAD_SAMPLES]
-    with torch.no_grad():
-        found = twin(calibration.take(drawn), fetch=names)
-    spreads = {
-        name: float(found[name].float().var(correction=0))
-        for name in names
-        if name not in twin.output_names and found[name].is_floating_point()
-    }
+    inner = [name for name in names if name not in twin.output_names]
+    spreads = _spreads(twin, calibration, inner)
     twin.watched = tuple(spreads)
     return tuple(Head(name, "mse", spread=spread, weight=part) for name, spread in spreads.items())
+
+
+@torch.no_grad()
+def _spreads(twin: Twin, calibration: Calibration, names: Sequence[str]) -> dict[str, float]:
+    """The variance of each value that is of float type, over some samples."""
+    if not names:
+        return {}
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randperm(len(calibration), generator=generator)[:_SPREAD_SAMPLES]
+    found = twin(calibration.take(drawn), fetch=names)
+    return {
+        name: float(found[name].float().var(correction=0))
+        for name in names
+        if found[name].is_floating_point()
+    }
 
 
 def with_usable_views(

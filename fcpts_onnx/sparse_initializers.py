@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,12 @@ from fcpts_onnx.errors import ModelError, OutputError
 
 __all__ = ["check_storage", "densified", "store_sparse"]
 
-_OLDEST_IR = 5  # that has sparse initializers
-_INDEX_BYTES = 8
+_OLDEST_IR = 6  # that has sparse initializers
+# Of which onnxruntime reads sparse ones.
+_NUMBERS = {
+    onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.BFLOAT16, onnx.TensorProto.INT8, onnx.TensorProto.UINT8,
+}  # fmt: skip
 _MOST_BYTES = 2**31  # of one tensor: no more fits into a file when it is dense
 
 
@@ -38,20 +41,22 @@ def densified(path: Path, proto: onnx.ModelProto) -> onnx.ModelProto:
     return dense
 
 
-def check_storage(path: Path, proto: onnx.ModelProto) -> None:
-    """See that a model may have sparse initializers.
+def check_storage(storage: str, path: Path, proto: onnx.ModelProto) -> None:
+    """See that a model may be stored "dense" or "sparse".
 
     Raises:
-        OutputError: its IR version knows none.
+        OutputError: it is neither, or the model's IR version knows no sparse initializers.
     """
-    if proto.ir_version < _OLDEST_IR:
+    if storage not in ("dense", "sparse"):
+        raise OutputError(f"The storage is {storage!r}; expected dense or sparse.")
+    if storage == "sparse" and proto.ir_version < _OLDEST_IR:
         raise OutputError(
             f"{path}: IR version {proto.ir_version} has no sparse initializers, {_OLDEST_IR} is "
             "the first. Export it with a newer onnx, or use --storage dense."
         )
 
 
-def store_sparse(graph: onnx.GraphProto, names: Collection[str]) -> None:
+def store_sparse(graph: onnx.GraphProto) -> None:
     """Store those initializers sparse that take fewer bytes so.
 
     Each value takes 8 bytes more for its place (ONNX has them as int64). Left dense is what has
@@ -60,7 +65,8 @@ def store_sparse(graph: onnx.GraphProto, names: Collection[str]) -> None:
     inputs = {value.name for value in graph.input}
     kept = []
     for tensor in graph.initializer:
-        may = tensor.name in names and tensor.name not in inputs and not uses_external_data(tensor)
+        may = tensor.name not in inputs and not uses_external_data(tensor)
+        may = may and tensor.data_type in _NUMBERS
         sparse = _as_sparse(tensor) if may else None
         if sparse is not None and sparse.ByteSize() < tensor.ByteSize():
             graph.sparse_initializer.append(sparse)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fcpts_onnx.bounds import Bounded
-from fcpts_onnx.errors import ModelError
+from fcpts_onnx.errors import ModelError, UnsupportedError
 from fcpts_onnx.frontier import frontier
 from fcpts_onnx.fusion import with_layers_joined
 from fcpts_onnx.model import Model
@@ -76,6 +76,11 @@ class Twin(nn.Module):
             value = to_torch(model.array(name))
             values[name] = promoted(value) if self._promotes else value
         steps = _folded(model, steps, values, learned_set)
+        if whole := [n for n in learned if n in values and not values[n].is_floating_point()]:
+            raise UnsupportedError(
+                f"{model.path}: {', '.join(whole)} would have to be learned, and is in whole "
+                "numbers. Exclude it."
+            )
         # In the order they are named, which is the same in every process of a team.
         self.learned = {
             name: nn.Parameter(values.pop(name))

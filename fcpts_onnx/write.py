@@ -157,7 +157,7 @@ def save(
         stage: the file to write.
         folder: where it will be moved to; external data takes a name that is free there.
         stamp: for the file's metadata, in place of an older one.
-        sparse: store the named tensors as sparse initializers, where these are smaller.
+        sparse: store tensors as sparse initializers, where these are smaller.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
@@ -181,7 +181,7 @@ def save(
             elif values is not None:
                 _set_values(tensor, values)
     if sparse:
-        store_sparse(proto.graph, arrays.keys())
+        store_sparse(proto.graph)
     with stage.open("wb") as file:
         file.write(proto.SerializeToString())
 

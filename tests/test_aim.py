@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+import fcpts_onnx
 from fcpts_onnx import PruneResult
 from fcpts_onnx.cli import main
+from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.hardware import estimate, zeros_for_time
 from fcpts_onnx.model import load
 from fcpts_onnx.report.run import read_run
@@ -84,6 +86,30 @@ def test_shares_rise_together() -> None:
     # No more than a layer may have.
     zeros, saved = zeros_for_time(times, weights, {**most, "a": 300}, 0.9)
     assert (zeros, saved) == ({"a": 250, "b": 750}, 10 / 24)
+
+
+def test_zeros_that_are_there_count() -> None:
+    """A layer that saves what is asked for already is not joined by another."""
+    falling = {0.0: 10.0, 0.25: 7.5, 0.5: 5.0, 0.75: 2.5}
+    there = Weight("a", (100, 10), "float32", "Gemm", ("n",), 0, 760)
+    times = {"a": falling, "b": falling}
+    zeros, saved = zeros_for_time(times, [there, weight("b")], dict.fromkeys("ab", 900), 0.3)
+    assert (zeros, saved) == ({"a": 750}, 0.375)
+
+
+def test_what_is_reached_is_not_refused_by_rounding() -> None:
+    times = {name: {0.0: 0.1, 0.1: 0.09, 0.2: 0.08} for name in "abc"}
+    weights, most = [weight(name) for name in "abc"], dict.fromkeys("abc", 900)
+    for target in (0.1, 0.2 - 1e-9, 0.15, 0.05):
+        assert zeros_for_time(times, weights, most, target)[1] >= target
+
+
+def test_names_that_are_not_known(place: Path) -> None:
+    given = {"target": 0.5, "calib": place / "images", "recipe": str(place / "quick.toml")}
+    for option in ({"objective": "speed"}, {"storage": "Sparse"}):
+        with pytest.raises(FcptsError, match="; expected"):
+            fcpts_onnx.prune(place / "in.onnx", place / "out.onnx", **given, **option)
+    assert not (place / "out.onnx").exists()
 
 
 @pytest.mark.parametrize(

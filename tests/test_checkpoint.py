@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import random
 import signal
 import subprocess
@@ -19,7 +21,7 @@ from filelock import FileLock
 import fcpts_onnx
 from fcpts_onnx import Progress, Recipe
 from fcpts_onnx.cli import main
-from fcpts_onnx.errors import OutputError
+from fcpts_onnx.errors import Interrupted, OutputError
 from tests import networks
 
 KILLED = 10
@@ -148,6 +150,9 @@ def test_another_run_is_refused_by_name(place: Path) -> None:
         return str(caught.value)
 
     assert "options.seed differ" in refused(seed=1)
+    assert "options.learned" in refused(exclude=["fc.w"])
+    assert "options.learned" in refused(keep_dense=["last"])
+    assert "options.allocate" in refused(allocate="erk")
     assert "recipe.min_steps" in refused(recipe=Recipe(epochs=0, min_steps=9, batch_size=4))
     assert "options.target" in refused(target=0.7)
     assert "data" in refused(samples=9)
@@ -190,6 +195,63 @@ def test_kept_when_all_is_done(place: Path) -> None:
     assert prune(place, "out.onnx", resume=True, report=seen.append, **options) == expected
     assert not seen
     assert (place / "out.onnx.fcpts").is_dir()
+
+
+def test_kept_at_the_end_of_a_time_budget(place: Path) -> None:
+    options = {"recipe": Recipe(batch_size=4), "time_budget": 3.0, "keep_checkpoint": True}
+    prune(place, "out.onnx", checkpoint_every=1e9, **options)
+    seen: list[Progress] = []
+    prune(place, "out.onnx", resume=True, report=seen.append, **options)
+    assert len(seen) <= 2
+
+
+def test_a_run_that_keeps_none_leaves_those_of_others(place: Path) -> None:
+    recipe = Recipe(epochs=0, min_steps=8, batch_size=4)
+    expected = prune(place, "whole.onnx", recipe=recipe)
+    folder = crashed(place, "out.onnx", recipe=recipe)
+    with pytest.raises(fcpts_onnx.FcptsError):
+        prune(place, "out.onnx", target=5, checkpoint_every=None)
+    assert (folder / "state.safetensors").exists()
+    options = {"recipe": recipe, "resume": True, "checkpoint_every": None}
+    assert prune(place, "out.onnx", **options) == expected
+
+
+@pytest.mark.parametrize("step", [1, 4, 8])
+@pytest.mark.parametrize("reconstruct", ["netwise", "layerwise"])
+def test_a_signal_at_any_step(step: int, reconstruct: str, place: Path) -> None:
+    """The last one included."""
+    options = {"recipe": Recipe(epochs=0, min_steps=8, batch_size=4), "allocate": "erk"}
+    options |= {"reconstruct": reconstruct, "checkpoint_every": 1e9}
+    expected = prune(place, "whole.onnx", **options)
+    step = min(step, 3) if reconstruct == "layerwise" else step
+
+    def report(progress: Progress) -> None:
+        if progress.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="go on with --resume") as caught:
+        prune(place, "out.onnx", report=report, **options)
+    assert caught.value.signal == signal.SIGTERM
+    assert not (place / "out.onnx").exists()
+    assert prune(place, "out.onnx", resume=True, **options) == expected
+
+
+def test_a_signal_while_writing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    recipe = Recipe(epochs=0, min_steps=8, batch_size=4)
+    monkeypatch.setattr("fcpts_onnx.pipeline.publish", stop)
+    with pytest.raises(Interrupted, match="go on with --resume"):
+        prune(place, "out.onnx", recipe=recipe)
+    with pytest.raises(Interrupted, match="nothing was written"):
+        prune(place, "other.onnx", recipe=recipe, checkpoint_every=1e9)
+    assert not (place / "other.onnx.fcpts").exists()
+
+
+def test_an_interruption_passes_between_processes() -> None:
+    stop = pickle.loads(pickle.dumps(Interrupted(15, "go on")))
+    assert (stop.signal, str(stop)) == (15, "Interrupted; go on.")
 
 
 def test_two_runs_on_one_output(place: Path) -> None:

@@ -74,6 +74,47 @@ def test_pieces_learn_the_same(wide: Path) -> None:
         np.testing.assert_allclose(found[name][same], values[same], atol=2e-3)
 
 
+def test_pieces_learn_the_same_of_values_that_are_no_classes(tmp_path: Path) -> None:
+    """Their error is relative to a variance, which is that of many samples, not of a piece."""
+    weight, target = networks.values(6, 3), networks.values(400, 6)
+    proto = networks.make(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "fc")], {"w": weight},
+        {"x": ["N", 6]}, {"y": ["N", 3]},
+    )  # fmt: skip
+    networks.save(proto, tmp_path / "in.onnx")
+    recipe = Recipe(epochs=0, min_steps=40, batch_size=16, precision="float32")
+    losses = []
+    for count in (1, 5, 16):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("fcpts_onnx.pipeline.pieces_that_fit", lambda *_, n=count: n)
+            found = fcpts_onnx.prune(
+                tmp_path / "in.onnx", tmp_path / "out.onnx", target=0.5, calib=target,
+                losses={"y": "mse"}, recipe=recipe,
+            )  # fmt: skip
+        losses.append([progress.loss for progress in found.history])
+    assert losses[0][-1] > 0.01
+    for other in losses[1:]:
+        np.testing.assert_allclose(other, losses[0], rtol=1e-3)
+
+
+def test_what_a_container_may_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that are only kept for later do not count as taken."""
+    gib = 2**30
+    (tmp_path / "memory.max").write_text(f"{2 * gib}\n")
+    (tmp_path / "memory.current").write_text(f"{2 * gib}\n")
+    stat = f"anon {gib}\nfile {gib}\ninactive_file {gib // 2}\nactive_file {gib // 4}\n"
+    (tmp_path / "memory.stat").write_text(stat)
+    monkeypatch.setattr("fcpts_onnx.memory._GROUPS", tmp_path)
+    assert available(torch.device("cpu")) <= gib * 3 // 4
+    (tmp_path / "memory.current").write_text(f"{gib}\n")
+    assert available(torch.device("cpu")) <= gib * 7 // 4
+    if free := next(
+        (line for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvail" in line), ""
+    ):
+        least = min(gib * 7 // 4, 1024 * int(free.split()[1]))
+        assert available(torch.device("cpu")) >= 0.8 * least
+
+
 def fcpts_onnx_takes() -> int:
     """Bytes that this process takes now."""
     status = Path("/proc/self/status").read_text()

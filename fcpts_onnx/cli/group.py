@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
@@ -25,18 +25,15 @@ from fcpts_onnx.write import write_text
 
 __all__ = [
     "COMMAND",
-    "INTERRUPTED",
     "check_apart",
     "console_of",
     "main",
     "settings_of",
+    "stop_with",
     "write_json",
 ]
 
 logger = logging.getLogger(__name__)
-
-INTERRUPTED = 130
-"""The exit code after Ctrl-C."""
 
 _BY_SIGNAL = 128
 
@@ -74,12 +71,8 @@ class _Group(click.Group):
                 "Out of memory. Let prune learn in less (--memory), give fewer samples, or close "
                 "what else runs."
             ) from error
-        except Interrupted as stop:
-            click.echo(str(stop), err=True)
-            ctx.exit(_BY_SIGNAL + stop.signal)
-        except KeyboardInterrupt:
-            click.echo("Interrupted; nothing was written.", err=True)
-            ctx.exit(INTERRUPTED)
+        except KeyboardInterrupt as stop:
+            stop_with(ctx, stop)
 
 
 def _is_of_memory(error: Exception) -> bool:
@@ -92,9 +85,10 @@ def _terminable() -> Iterator[None]:
     """SIGTERM ends what is under way in good order: nothing half written is left."""
 
     def stop(number: int, _: FrameType | None) -> None:
-        raise Interrupted(number, "nothing was written")
+        raise Interrupted(number)
 
-    if threading.current_thread() is not threading.main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) in (signal.SIG_IGN, None):
         yield
         return
     before = signal.signal(signal.SIGTERM, stop)
@@ -160,6 +154,13 @@ def settings_of(preprocess: str, options: dict[str, Any]) -> Preprocess:
     """The preprocessing of the command line; its options are taken out of `options`."""
     keys = ("mean", "std", "size", "resize", "fit", "channels", "layout")
     return Preprocess.named(preprocess).overridden(**{key: options.pop(key) for key in keys})
+
+
+def stop_with(context: click.Context, stop: KeyboardInterrupt, left: str | None = None) -> NoReturn:
+    """End with the exit code of the signal that asked to, and say what is left."""
+    found = stop if isinstance(stop, Interrupted) else Interrupted(signal.SIGINT)
+    click.echo(str(found if left is None else Interrupted(found.signal, left)), err=True)
+    context.exit(_BY_SIGNAL + found.signal)
 
 
 def console_of(quiet: bool) -> Console:

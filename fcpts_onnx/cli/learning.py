@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +17,6 @@ import fcpts_onnx
 from fcpts_onnx import demo as demo_run
 from fcpts_onnx.cli.group import (
     COMMAND,
-    INTERRUPTED,
     check_apart,
     console_of,
     main,
@@ -36,7 +38,7 @@ from fcpts_onnx.cli.options import (
     storage_option,
 )
 from fcpts_onnx.cli.values import new_file
-from fcpts_onnx.errors import FcptsError
+from fcpts_onnx.errors import FcptsError, Interrupted
 from fcpts_onnx.recipe import recipe_names, recipe_text
 from fcpts_onnx.report.progress import progress_reporter
 from fcpts_onnx.report.run import page
@@ -126,6 +128,8 @@ def prune(
     check_apart({"--calib": calib, **others})
     if options["target"] is None and not PATTERNS[pattern].is_fixed:
         raise click.UsageError("Missing option '--target'.")
+    if data is None and any(options[name] for name in _LABELLING):
+        raise click.UsageError("--labels, --label-offset, --boxes and --detector are for --data.")
     settings = settings_of(preprocess, options)
     console = console_of(quiet)
     measured = {name: options.pop(name) for name in _LABELLING}
@@ -146,7 +150,8 @@ def prune(
     before = _accuracy(model, measured)
     with progress_reporter(console) as report:
         result = fcpts_onnx.prune(model, output, report=report, **options)
-    accuracy = (*before, *_accuracy(output, measured))
+    with _known_as_written(output):
+        accuracy = (*before, *_accuracy(output, measured))
     result = replace(result, command=context.meta[COMMAND], accuracy=accuracy)
     show_pruning(console, result)
     write_json(json_file, result)
@@ -236,11 +241,19 @@ def _accuracy(model: Path, options: dict[str, Any]) -> tuple[Evaluation, ...]:
 
 def _quantize(console: Console, sparse: Path, target: Path, options: dict[str, Any]) -> None:
     """What --then-quantize adds to a run that is over."""
-    try:
+    with _known_as_written(sparse):
         found = fcpts_onnx.quantize(sparse, target, **options)
-    except FcptsError as error:
-        raise FcptsError(f"{error} The sparse model itself is in {sparse}.") from error
-    except KeyboardInterrupt:
-        click.echo(f"Interrupted; the sparse model itself is in {sparse}.", err=True)
-        click.get_current_context().exit(INTERRUPTED)
     show_quantization(console, found)
+
+
+@contextmanager
+def _known_as_written(sparse: Path) -> Iterator[None]:
+    """Whatever ends what comes after a run says that its file is there."""
+    left = f"the sparse model itself is in {sparse}"
+    try:
+        yield
+    except FcptsError as error:
+        raise FcptsError(f"{error} T{left[1:]}.") from error
+    except KeyboardInterrupt as stop:
+        number = stop.signal if isinstance(stop, Interrupted) else signal.SIGINT
+        raise Interrupted(number, left) from stop

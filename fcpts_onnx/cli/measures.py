@@ -10,10 +10,10 @@ import click
 
 import fcpts_onnx
 from fcpts_onnx.cli.group import (
-    INTERRUPTED,
     console_of,
     main,
     settings_of,
+    stop_with,
     write_json,
 )
 from fcpts_onnx.cli.options import (
@@ -96,9 +96,8 @@ def compare(
             say=partial(show_line, console),
             **options,
         )
-    except KeyboardInterrupt:
-        click.echo(f"Interrupted; the runs that ended are in {out}.", err=True)
-        click.get_current_context().exit(INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        stop_with(click.get_current_context(), stop, f"the runs that ended are in {out}")
     show_comparison(console, found)
     write_json(json_file, found)
 

@@ -61,7 +61,8 @@ def zeros_for_time(
     """Zeros by layer that save a share of the time of all layers, in each about as many.
 
     No layer gets a larger share than is needed, as accuracy falls off steeply at the end; and
-    none gets zeros that save no time. On the last step those that save most a zero come first.
+    none gets zeros that save no time, but for those that are there. On the last step those that
+    save most a zero come first.
 
     Args:
         most: zeros that a layer may have, by weight.
@@ -73,14 +74,19 @@ def zeros_for_time(
     dense = sum(layer[0.0] for layer in times.values())
     steps = sorted({share for layer in times.values() for share in layer})
     counts = {weight.name: weight.count for weight in weights if weight.name in times}
-    chosen = dict.fromkeys(counts, 0.0)
-    saved = 0.0
+    chosen = {
+        weight.name: max(s for s in times[weight.name] if s * weight.count <= weight.zeros)
+        for weight in weights
+        if weight.name in times
+    }
+    saved = dense - sum(times[name][share] for name, share in chosen.items())
     for step in steps:
         better = []
         for name, count in counts.items():
             layer = times[name]
             gain = gains_from(layer)
-            if gain is None or not gain <= step <= most[name] / count or step not in layer:
+            is_worth = gain is not None and gain <= step and step in layer
+            if not is_worth or not chosen[name] < step <= most[name] / count:
                 continue
             more = layer[chosen[name]] - layer[step]
             if more > 0:
@@ -91,4 +97,5 @@ def zeros_for_time(
             chosen[name] = step
             saved += more
     zeros = {name: round(share * counts[name]) for name, share in chosen.items() if share}
-    return zeros, saved / dense if dense else 0.0
+    share = saved / dense if dense else 0.0
+    return zeros, max(share, target) if saved >= target * dense else share

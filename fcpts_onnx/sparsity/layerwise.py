@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -128,11 +130,13 @@ def layer_by_layer(
         error = moments.error(rows.double(), sparse.shift)
         history.append(Progress(step, len(found), error, sparsity, seconds, dict(rates)))
         report(history[-1])
-        checkpoint.keep(
-            lambda: {"changed": changed, "history": [asdict(entry) for entry in history]},
-            is_last=step == len(found),
-        )
+        checkpoint.keep(partial(_stored, changed, history))
+    checkpoint.keep_last(partial(_stored, changed, history))
     return Learned({name: value.cpu() for name, value in changed.items()}, tuple(history))
+
+
+def _stored(changed: Mapping[str, Tensor], history: Sequence[Progress]) -> dict[str, Any]:
+    return {"changed": changed, "history": [asdict(entry) for entry in history]}
 
 
 def _twin(task: Task) -> Twin:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -72,8 +73,7 @@ def reconstruct(
         rate = task.recipe.learning_rate / density / part
         trial = replace(task, recipe=replace(task.recipe, learning_rate=rate))
         try:
-            with checkpoint.listening():
-                end = _learn(trial, part, run)
+            end = _learn(trial, part, run)
         except DivergedError as error:
             failure = f"{error}, with a learning rate of {rate:g}"
             if part < _PARTS[-1]:
@@ -96,6 +96,7 @@ def _learn(task: Task, part: int, run: Run) -> State:
     optimizers = _optimizers(student, thresholds, recipe)
     if found is not None:
         begun = run.resume(found, begun, optimizers)
+    state = begun
     for step, progress in run.course.since(begun.step, begun.progress):
         whole = run.samples.next()
         batch, weight = team.share(whole), team.weight(whole)
@@ -113,7 +114,8 @@ def _learn(task: Task, part: int, run: Run) -> State:
         if run.meter.add(step + 1, run.course.length, loss, masked):
             run.fallback.keep(state)
         del values, masked  # before the next step makes them anew
-        run.keep(part, state, optimizers, is_last=step + 1 == run.course.length)
+        run.checkpoint.keep(partial(run.stored, part, state, optimizers))
+    run.checkpoint.keep_last(partial(run.stored, part, state, optimizers))
     return begun
 
 

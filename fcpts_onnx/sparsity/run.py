@@ -80,15 +80,8 @@ class Run:
         self.course.skip(found["meter"]["seconds"])
         return replace(begun, step=found["step"], progress=found["progress"])
 
-    def keep(self, part: int, state: State, optimizers: Optimizers, *, is_last: bool) -> None:
-        """Keep a checkpoint if it is time to.
-
-        Raises:
-            Interrupted: a signal asked to stop.
-        """
-        self.checkpoint.keep(lambda: self._stored(part, state, optimizers), is_last=is_last)
-
-    def _stored(self, part: int, state: State, optimizers: Optimizers) -> dict[str, Any]:
+    def stored(self, part: int, state: State, optimizers: Optimizers) -> dict[str, Any]:
+        """All that a run goes on from."""
         return {
             "part": part,
             "step": state.step,

@@ -267,7 +267,7 @@ def test_a_loss_beyond_all_bounds_is_divergence_too() -> None:
 
 
 def test_a_network_too_large_to_be_copied_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fcpts_onnx.sparsity.fallback._LARGEST_COPIED", 300)
+    monkeypatch.setattr("fcpts_onnx.sparsity.fallback.LARGEST_COPIED", 300)
     found, lines, _ = faulty_run(100)
     assert found is not None
     assert "going on from step 0 with half of it" in lines[0]
