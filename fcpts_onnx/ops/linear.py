@@ -31,8 +31,8 @@ def gemm(
 ) -> Tensor:
     a = a.T if transA else a
     if alpha == 1 and beta == 1 and (c is None or c.ndim == 1) and a.is_floating_point():
-        return F.linear(a, b if transB else b.T, c)
-    product = alpha * (_signed(a) @ _signed(b.T if transB else b))
+        return F.linear(a, b if transB else b.mT, c)
+    product = alpha * (_signed(a) @ _signed(b.mT if transB else b))
     # What is multiplied by zero is not read, be it infinite.
     total = product if c is None or beta == 0 else product + beta * _signed(c)
     return total.to(a.dtype)
