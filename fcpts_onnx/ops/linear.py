@@ -29,7 +29,7 @@ def gemm(
     transA: int = 0,
     transB: int = 0,
 ) -> Tensor:
-    a = a.T if transA else a
+    a = a.mT if transA else a
     if alpha == 1 and beta == 1 and (c is None or c.ndim == 1) and a.is_floating_point():
         return F.linear(a, b if transB else b.mT, c)
     product = alpha * (_signed(a) @ _signed(b.mT if transB else b))
