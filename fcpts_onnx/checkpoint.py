@@ -8,24 +8,24 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fcpts_onnx.errors import Interrupted, OutputError
+from fcpts_onnx.packing import flat, packed, unpacked
 from fcpts_onnx.results import silent
 from fcpts_onnx.team import Team
 from fcpts_onnx.write import staged
 
-__all__ = ["NO_CHECKPOINT", "Checkpoint", "moved", "opened"]
+__all__ = ["NO_CHECKPOINT", "Checkpoint", "opened"]
 
 State = dict[str, Any]
 """Tensors, numbers, booleans and None, in mappings and lists; no texts."""
@@ -73,7 +73,7 @@ class Checkpoint:
             with safe_open(self._file, "pt") as stored:
                 texts = {name: json.loads(text) for name, text in stored.metadata().items()}
             self._origin, self.decided = texts["origin"], texts["decided"]
-            self.found = _unpacked(texts["state"], load_file(self._file))
+            self.found = unpacked(texts["state"], load_file(self._file))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise OutputError(
                 f"{self._file}: cannot be read as a checkpoint: {error}. Start without --resume."
@@ -91,7 +91,7 @@ class Checkpoint:
         self._describe = describe
         if self._origin is None:
             return
-        here, there = _flat(json.loads(json.dumps(describe()))), _flat(self._origin)
+        here, there = flat(json.loads(json.dumps(describe()))), flat(self._origin)
         names = dict.fromkeys((*here, *there))
         if apart := [name for name in names if here.get(name) != there.get(name)]:
             raise OutputError(
@@ -156,7 +156,7 @@ class Checkpoint:
             self._origin = self._describe()
         tensors: dict[str, Tensor] = {}
         parts = {
-            "state": _packed(state, tensors, {}), "origin": self._origin, "decided": self.decided,
+            "state": packed(state, tensors, {}), "origin": self._origin, "decided": self.decided,
         }  # fmt: skip
         try:
             with staged(self._file) as stage:
@@ -234,58 +234,3 @@ def _locked(folder: Path, output: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def moved(state: Any, device: torch.device) -> Any:
-    """A state with its tensors on a device."""
-    if isinstance(state, Tensor):
-        return state.to(device)
-    if isinstance(state, Mapping):
-        return {name: moved(value, device) for name, value in state.items()}
-    if isinstance(state, list):
-        return [moved(value, device) for value in state]
-    return state
-
-
-def _packed(value: Any, tensors: dict[str, Tensor], seen: dict[Any, str]) -> Any:
-    """A state as JSON has it, with a text for each tensor: its number, and its axes in memory.
-
-    What is there twice is stored once. The order of axes is kept, as sums depend on it.
-    """
-    if isinstance(value, Tensor):
-        value = value.detach()
-        place = (value.data_ptr(), value.dtype, value.shape, value.stride())
-        if place not in seen:
-            axes = list(range(value.ndim))
-            if not value.is_contiguous():
-                axes = sorted(axes, key=lambda axis: -value.stride(axis))
-            tensors[str(len(tensors))] = value.permute(axes).contiguous().cpu()
-            seen[place] = " ".join(map(str, (len(tensors) - 1, *axes)))
-        return seen[place]
-    if isinstance(value, Mapping):
-        return {name: _packed(entry, tensors, seen) for name, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_packed(entry, tensors, seen) for entry in value]
-    return value
-
-
-def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    if isinstance(value, str):
-        name, *axes = value.split()
-        return tensors[name].permute([axes.index(str(axis)) for axis in range(len(axes))])
-    if isinstance(value, dict):
-        return {name: _unpacked(entry, tensors) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [_unpacked(entry, tensors) for entry in value]
-    return value
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> State:
-    """Values by a name with dots for each mapping inside another."""
-    found: State = {}
-    for name, entry in value.items():
-        if isinstance(entry, Mapping):
-            found |= _flat(entry, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = entry
-    return found

@@ -23,6 +23,7 @@ from fcpts_onnx.memory import check_room, pieces_that_fit
 from fcpts_onnx.methods import (
     LEARNED,
     NETWISE,
+    Allocation,
     allocated,
     allocation,
     check_pair,
@@ -211,13 +212,7 @@ def prune(
                 network, calibration, weights, budget, recipe, heads, seed, team,
                 features=features, pattern=PATTERNS[pattern],
             )  # fmt: skip
-            if decided:
-                task = replace(task, zeros=decided["zeros"], pieces=decided["pieces"])
-            else:
-                task = allocated(task, rule)
-                if reconstruct == NETWISE:
-                    pieces = pieces_that_fit(task, memory, team, say)
-                    task = replace(task, pieces=pieces)
+            task = _settled(task, decided, rule, reconstruct, memory, say)
             checkpoint.decided = {
                 "budget": asdict(budget), "zeros": task.zeros, "pieces": task.pieces,
             }  # fmt: skip
@@ -288,6 +283,23 @@ def _origin(
         "options": given,
         "versions": versions(),
     }
+
+
+def _settled(
+    task: Task,
+    decided: Mapping[str, Any],
+    rule: Allocation | None,
+    reconstruct: str,
+    memory: int | None,
+    say: Callable[[str], None],
+) -> Task:
+    """The task with the zeros of its layers, if a rule says them, and pieces that fit memory."""
+    if decided:
+        return replace(task, zeros=decided["zeros"], pieces=decided["pieces"])
+    task = allocated(task, rule)
+    if reconstruct != NETWISE:
+        return task
+    return replace(task, pieces=pieces_that_fit(task, memory, task.team, say))
 
 
 def _check_unchanged(dense: Model, digest: str) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fcpts_onnx.checkpoint import NO_CHECKPOINT, Checkpoint, moved
+from fcpts_onnx.checkpoint import NO_CHECKPOINT, Checkpoint
 from fcpts_onnx.errors import UnsupportedError
 from fcpts_onnx.layers import Layer, layers
+from fcpts_onnx.packing import moved
 from fcpts_onnx.results import Progress, silent
 from fcpts_onnx.sparsity.mask import behind
 from fcpts_onnx.sparsity.reconstruct import Learned

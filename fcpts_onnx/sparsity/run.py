@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fcpts_onnx.checkpoint import Checkpoint, moved
+from fcpts_onnx.checkpoint import Checkpoint
+from fcpts_onnx.packing import moved
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Progress
 from fcpts_onnx.sparsity.course import Course, Meter
