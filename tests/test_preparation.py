@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from click.testing import CliRunner
 from onnx import helper
 
 import fcpts_onnx
+from fcpts_onnx.cli import main
 from fcpts_onnx.errors import ModelError
 from fcpts_onnx.model import load
 from fcpts_onnx.pipeline import prune
@@ -71,3 +74,25 @@ def test_an_output_without_values_cannot_be_learned_against(tmp_path: Path) -> N
     assert fcpts_onnx.inspect(path).heads == ()
     with pytest.raises(ModelError, match=r"learned against \(y\) has no values"):
         prune(path, tmp_path / "out.onnx", target=0.5, calib=[networks.values(30, 6)])
+
+
+def test_a_scale_in_whole_numbers_is_refused(tmp_path: Path) -> None:
+    """Found by changing real models at random: a zero point in the place of the scale."""
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "zero", "zero"], ["w"]),
+        helper.make_node("Gemm", ["x", "w"], ["y"], "fc"),
+    ]
+    constants = {"q": np.ones((6, 3), np.int8), "zero": np.array(1, np.int8)}
+    networks.save(networks.make(nodes, constants, {"x": ["N", 6]}, {"y": ["N", 3]}), tmp_path / "m")
+    result = CliRunner().invoke(main, ["inspect", str(tmp_path / "m")])
+    assert result.exit_code == 0, result.output
+    assert "w would have to be learned, and is in whole numbers" in result.output
+
+
+def test_an_input_of_8_bit_floats(tmp_path: Path) -> None:
+    proto = networks.perceptron()
+    proto.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT8E5M2
+    networks.save(proto, tmp_path / "m.onnx")
+    result = CliRunner().invoke(main, ["inspect", str(tmp_path / "m.onnx")])
+    assert result.exit_code == 0, result.output
+    assert "Learned against y" in result.output
