@@ -1,4 +1,4 @@
-"""TWIN: a layer and what is right behind it as one step: a product's bias, a batch norm."""
+"""TWIN: a layer and what is right beside it as one step: padding, a bias, a batch norm."""
 
 from __future__ import annotations
 
@@ -60,30 +60,74 @@ class _NormedConvolution:
 def with_layers_joined(
     steps: Sequence[Step], constants: Mapping[str, Tensor], outputs: Collection[str]
 ) -> list[Step]:
-    """The steps with each layer joined to what is right behind it and reads nothing else.
+    """The steps with each layer joined to what is right beside it, if nothing else reads between.
 
-    A MatMul takes in the Add of a constant vector, a Conv a BatchNormalization of constants.
+    A Conv takes in the zeros that a Pad puts around its input, and a BatchNormalization of
+    constants behind it; a MatMul the Add of a constant vector.
 
     Args:
         constants: values that are known by name, what is learned among them.
         outputs: names that have to stay.
     """
     reads = Counter(name for step in steps for name in step.reads)
-    alone = {
-        step.outputs[0]: step
-        for step in steps
-        if step.op in ("MatMul", "Conv")
-        and reads[step.outputs[0]] == 1
-        and step.outputs[0] not in outputs
-    }
-    joined: dict[str, Step] = {}
+    alone: dict[str, Step] = {}
+    left: dict[tuple[str, ...], Step] = {}
     for step in steps:
         join = _JOINS.get(step.op)
         found = None if join is None else join(step, alone, constants)
         if found is not None:
-            joined[step.outputs[0]] = found
-    gone = {step.parts[0].outputs[0] for step in joined.values()}
-    return [joined.get(step.outputs[0], step) for step in steps if step.outputs[0] not in gone]
+            del left[found.parts[0].outputs]
+        left[step.outputs] = found or step
+        name = step.outputs[0]
+        if step.op in _JOINED and reads[name] == 1 and name not in outputs:
+            alone[name] = left[step.outputs]
+    return list(left.values())
+
+
+def _with_padding(
+    convolution: Step, alone: Mapping[str, Step], constants: Mapping[str, Tensor]
+) -> Step | None:
+    data, *others = convolution.inputs
+    padding = None if data is None else alone.get(data)
+    if padding is None or padding.op != "Pad":
+        return None
+    sides = _zeros_around(padding, constants)
+    own = _pads_of(convolution, len(sides))
+    if own is None or any(before != after for before, after in sides):
+        return None
+    more = [before for before, _ in sides] * 2
+    pads = tuple(size + extra for size, extra in zip(own, more, strict=True))
+    return replace(
+        convolution,
+        attributes={**convolution.attributes, "auto_pad": "NOTSET", "pads": pads},
+        inputs=(padding.inputs[0], *others),
+        parts=(padding, convolution),
+    )
+
+
+def _pads_of(convolution: Step, rank: int) -> Sequence[int] | None:
+    """The padding that a convolution states for so many axes; None if it depends on the input."""
+    automatic = convolution.attributes.get("auto_pad", "NOTSET")
+    stated = convolution.attributes.get("pads") if automatic == "NOTSET" else None
+    pads = stated or (0,) * 2 * rank
+    return pads if rank and len(pads) == 2 * rank and not automatic.startswith("SAME") else None
+
+
+def _zeros_around(padding: Step, constants: Mapping[str, Tensor]) -> list[tuple[int, int]]:
+    """How many zeros a Pad puts before and after along each axis behind the channels.
+
+    None at all if it does anything else, or that is not known beforehand.
+    """
+    stated = [constants.get(name) for name in padding.inputs[1:] if name is not None]
+    values = [value.flatten().tolist() for value in stated if value is not None]
+    by_input = len(values) == len(stated) and len(padding.inputs) <= 3  # the fourth names axes
+    pads = padding.attributes.get("pads") or (values[0] if values and by_input else ())
+    filling = values[1] if len(values) > 1 else [padding.attributes.get("value", 0.0)]
+    is_plain = padding.attributes.get("mode", "constant") == "constant" and not any(filling)
+    if not is_plain or len(pads) % 2 or any(size < 0 for size in pads):
+        return []
+    sides = list(zip(pads[: len(pads) // 2], pads[len(pads) // 2 :], strict=True))
+    return [] if any(map(any, sides[:2])) else sides[2:]
 
 
 def _with_bias(
@@ -126,7 +170,9 @@ def _with_norm(
     )
 
 
+_JOINED = ("Pad", "Conv", "MatMul")
 _JOINS: dict[str, Callable[[Step, Mapping[str, Step], Mapping[str, Tensor]], Step | None]] = {
+    "Conv": _with_padding,
     "Add": _with_bias,
     "BatchNormalization": _with_norm,
 }

@@ -94,8 +94,8 @@ def _copy(
     values |= {name: promoted(value) for name, value in inputs.items()}
     values |= {seed: values[name] for seed, name in zip(seeds, twin.result_names, strict=True)}
     stored = {name: node for node in twin.model.proto.graph.node for name in node.output if name}
-    parts = [part for step in twin.steps for part in step.parts or (step,)]
-    steps = [(stored[next(filter(None, part.outputs))], part.label) for part in parts]
+    alone = [single for step in twin.steps for single in step.nodes()]
+    steps = [(stored[next(filter(None, single.outputs))], single.label) for single in alone]
     nodes = [new for node, label in steps for new in _rewritten(_promoted(node, label), values)]
     graph = helper.make_graph(
         [*nodes, *_loss(twin.result_names, seeds)],

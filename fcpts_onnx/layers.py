@@ -24,12 +24,14 @@ class Layer:
     """A layer with one weight, as Y = X W, for each group of its channels.
 
     Attributes:
+        place: of its step in the graph.
         weight: its weight.
         data: the name of what it multiplies.
         bias: the name of the bias that it adds and nothing else reads, one value a channel.
         product: the step without the bias.
     """
 
+    place: int
     weight: Weight
     data: str
     bias: str | None
@@ -94,8 +96,8 @@ def layers(
         for read in step.reads:
             readers.setdefault(read, []).append(step)
     found = {}
-    for step in steps:
-        product = step.parts[0] if step.parts else step
+    for place, step in enumerate(steps):
+        product = step if step.op in _OPERATORS else next(iter(step.parts), step)
         if product.op not in _OPERATORS:
             continue
         data, name = product.inputs[_DATA], product.inputs[_WEIGHT]
@@ -110,5 +112,5 @@ def layers(
         if bias is not None and not (is_own and biases.get(bias) == known[name].channels):
             bias = None
         plain = replace(product, inputs=product.inputs[: _WEIGHT + 1])
-        found[known[name].name] = Layer(known[name], data, bias, plain)
+        found[known[name].name] = Layer(place, known[name], data, bias, plain)
     return found

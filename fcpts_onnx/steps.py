@@ -59,6 +59,13 @@ class Step:
         own = {name for name in self.inputs if name is not None}
         return own.union(*(body.captures for body in self.bodies.values()))
 
+    def nodes(self) -> Iterator[Step]:
+        """A step for each node that it stands for, in the order of the graph."""
+        if not self.parts:
+            yield self
+        for part in self.parts:
+            yield from part.nodes()
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """(problem, node) of the step and of all inside it."""
         if self.problem:

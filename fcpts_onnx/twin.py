@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -91,7 +91,8 @@ class Twin(nn.Module):
             self.register_parameter(f"learned_{place}", parameter)
         steps = with_layers_joined(steps, values | self.learned, self.output_names)
         self.steps = _schedule(steps, self.output_names)
-        read = set(self.output_names).union(*(step.reads for step in self.steps))
+        nodes = (node for step in self.steps for node in step.nodes())
+        read = set(self.output_names).union(*(node.reads for node in nodes))
         # Shapes, axes and the like are read by Python: they stay on the CPU and are no buffers.
         self._shapes = {
             name: value
@@ -166,19 +167,43 @@ class Twin(nn.Module):
         replaced: Mapping[str, Tensor] | None,
         fetch: Iterable[str],
     ) -> dict[str, Tensor]:
-        values: dict[str, Any] = {
-            name: self.get_buffer(buffer) for name, buffer in self._buffer_of.items()
-        }
-        if self._promotes:
-            inputs = {name: promoted(value) for name, value in inputs.items()}
-        values |= self._shapes | self.learned | dict(inputs) | dict(replaced or {})
-        wanted = dict.fromkeys((*self.result_names, *fetch))
-        for step in self.steps:
-            values.update(zip(step.outputs, step.run(values), strict=False))
+        wanted = (*self.result_names, *fetch)
+        found = self.through(self.begun(inputs), slice(None), replaced, wanted)
+        known = ChainMap(found, self._fixed(replaced))
+        return {name: known[name] for name in wanted}
+
+    def begun(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The values before the first step: the inputs, in the type that is computed in."""
+        return {n: promoted(value) if self._promotes else value for n, value in inputs.items()}
+
+    def through(
+        self,
+        values: Mapping[str, Any],
+        part: slice,
+        replaced: Mapping[str, Tensor] | None = None,
+        kept: Collection[str] = (),
+    ) -> dict[str, Any]:
+        """Go on through a part of the steps.
+
+        Args:
+            values: what was made before it and is still to be read, by name.
+            replaced: tensors to use instead of parameters of that name.
+            kept: names of values to give back although nothing reads them any more.
+
+        Returns:
+            The same for the steps behind it.
+        """
+        found = dict(values)
+        known = ChainMap(found, self._fixed(replaced))
+        for step in self.steps[part]:
+            found.update(zip(step.outputs, step.run(known), strict=False))
             for name in step.frees:
-                if name not in wanted:
-                    del values[name]
-        return {name: values[name] for name in wanted}
+                if name not in kept:
+                    found.pop(name, None)
+        return found
+
+    def _fixed(self, replaced: Mapping[str, Tensor] | None) -> dict[str, Any]:
+        return {**self.constants(), **self.learned, **(replaced or {})}
 
 
 def _folded(

@@ -1,6 +1,7 @@
-"""A layer and its bias or batch norm as one step: same values, same gradients."""
+"""A layer and its padding, bias or batch norm as one step: same values, same gradients."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -124,6 +125,74 @@ def test_a_batch_norm_stays_on_its_own(case: dict[str, int], tmp_path: Path) -> 
     model = load(networks.save(normed(**case), tmp_path / "m.onnx"))
     twin = Twin(model, ["w"])
     assert [step.op for step in twin.steps][:2] == ["Conv", "BatchNormalization"]
+
+
+def padded(
+    around: list[int],
+    *,
+    opset: int = 17,
+    value: float | None = None,
+    mode: str = "constant",
+    axes: list[int] | None = None,
+    norm: bool = False,
+    shared: bool = False,
+    **convolution: Any,
+) -> onnx.ModelProto:
+    """Pad, a convolution, Relu; shared: another convolution reads the padded values too."""
+    constants = {"w": networks.values(6, 4, 3, 3), "pads": np.array(around, np.int64)}
+    inputs = ["x", "pads"]
+    if value is not None or axes is not None:
+        constants["value"] = np.array(value or 0.0, np.float32)
+        inputs.append("value")
+    if axes is not None:
+        constants["axes"] = np.array(axes, np.int64)
+        inputs.append("axes")
+    nodes = [
+        helper.make_node("Pad", inputs, ["p"], "pad", mode=mode),
+        helper.make_node("Conv", ["p", "w"], ["c"], "conv", **convolution),
+        helper.make_node("Relu", ["n" if norm else "c"], ["y"], "relu"),
+    ]
+    if norm:
+        parameters = ["scale", "shift", "mean", "variance"]
+        constants |= {name: networks.values(6, seed=i) for i, name in enumerate(parameters)}
+        constants["variance"] = constants["variance"] ** 2 + 0.1
+        nodes.insert(2, helper.make_node("BatchNormalization", ["c", *parameters], ["n"], "norm"))
+    if shared:
+        nodes[-1:] = [
+            helper.make_node("Conv", ["p", "w"], ["d"], "another"),
+            helper.make_node("Add", ["c", "d"], ["y"], "sum"),
+        ]
+    outputs = {"y": ["N", 6, None, None]}
+    return networks.make(nodes, constants, {"x": ["N", 4, 7, 7]}, outputs, opset=opset)
+
+
+AROUND = [0, 0, 1, 2, 0, 0, 1, 2]
+PADDED = {
+    "zeros around": (padded(AROUND), True),
+    "a zero that is named": (padded(AROUND, value=0.0), True),
+    "and the convolution's own": (padded(AROUND, pads=[1, 0, 0, 1], strides=[2, 2]), True),
+    "and a batch norm behind": (padded(AROUND, norm=True), True),
+    "where it says to add none": (padded(AROUND, auto_pad="VALID"), True),
+    "where its own depends on the size": (padded(AROUND, auto_pad="SAME_UPPER"), False),
+    "more after than before": (padded([0, 0, 0, 0, 0, 0, 1, 1]), False),
+    "ones around": (padded(AROUND, value=1.0), False),
+    "mirrored": (padded(AROUND, mode="reflect"), False),
+    "cut off": (padded([0, 0, -1, -1, 0, 0, -1, -1]), False),
+    "axes that are named": (padded([1, 1, 1, 1], opset=18, axes=[2, 3]), False),
+    "the padded values are read twice": (padded(AROUND, shared=True), False),
+}
+
+
+@pytest.mark.parametrize("case", PADDED)
+def test_a_convolution_takes_zeros_around_its_input_in(case: str, tmp_path: Path) -> None:
+    proto, is_one = PADDED[case]
+    model = load(networks.save(proto, tmp_path / "m.onnx"))
+    twin = Twin(model, ["w"])
+    assert ("Pad" not in [step.op for step in twin.steps]) == is_one
+    x = torch.randn(3, 4, 7, 7, generator=torch.Generator().manual_seed(0))
+    found = twin({"x": x})["y"]
+    expected = Runtime(model).run({"x": x.numpy()})["y"]
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_half_precision_is_rounded_in_between(tmp_path: Path) -> None:

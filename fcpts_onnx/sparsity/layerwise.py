@@ -24,6 +24,7 @@ from fcpts_onnx.twin import Twin
 __all__ = ["Moments", "Rule", "Sparse", "layer_by_layer"]
 
 _SAMPLES = 2048
+_MOST_KEPT = 2**30  # bytes, of what the layers before have made of the samples
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,11 @@ def layer_by_layer(
     spent = history[-1].seconds if history else 0.0
     rates = dict(history[-1].rates) if history else dict.fromkeys(counts, 0.0)
     start = time.monotonic() - spent
+    passes = _Passes(task, twin)
     whole = sum(weight.count for weight in task.weights)
     for step, (name, layer) in list(enumerate(found.items(), 1))[len(history) :]:
         dense = twin.learned[layer.weight.value].detach()
-        moments = _moments(task, twin, layer, changed)
+        moments = _moments(passes, layer, dense, changed)
         sparse = rule(layer.rows(dense).double(), moments, counts[name])
         rows = behind(sparse.mask, sparse.rows.to(dense.dtype))
         changed[layer.weight.value] = layer.stored(rows)
@@ -165,16 +167,53 @@ def _see_that_all_are_there(task: Task, found: Mapping[str, Layer]) -> None:
         )
 
 
+class _Passes:
+    """What both networks have made of each batch before some step, as far as it is kept.
+
+    All layers before that step are done: nothing of it changes any more. Where it would take too
+    much memory, what was kept before stays, and is gone on from each time.
+    """
+
+    def __init__(self, task: Task, twin: Twin) -> None:
+        self._task, self._twin = task, twin
+        generator = torch.Generator().manual_seed(task.seed)
+        drawn = torch.randperm(len(task.calibration), generator=generator)[:_SAMPLES]
+        self._batches = drawn.split(task.recipe.batch_size)
+        self._place = 0
+        self._kept: list[_Pair] = []
+
+    def until(self, layer: Layer, changed: Mapping[str, Tensor]) -> Iterator[_Pair]:
+        """The values before a layer, of the dense network and of the sparse one, by batch."""
+        part, kept = slice(self._place, layer.place), []
+        for index, batch in enumerate(self._batches):
+            inputs = {} if self._kept else self._twin.begun(self._task.batch(batch))
+            dense, sparse = self._kept[index] if self._kept else (inputs, inputs)
+            pair = self._twin.through(dense, part), self._twin.through(sparse, part, changed)
+            if _bytes(pair) * len(self._batches) <= _MOST_KEPT:
+                kept.append(pair)
+            yield pair
+        if len(kept) == len(self._batches):
+            self._place, self._kept = layer.place, kept
+
+
+_Pair = tuple[dict[str, Any], dict[str, Any]]
+
+
+def _bytes(pair: _Pair) -> int:
+    """What values take that both networks have made; what both share counts twice."""
+    values = (value for made in pair for value in made.values())
+    return sum(value.untyped_storage().nbytes() for value in values if isinstance(value, Tensor))
+
+
 @torch.no_grad()
-def _moments(task: Task, twin: Twin, layer: Layer, changed: Mapping[str, Tensor]) -> Moments:
+def _moments(
+    passes: _Passes, layer: Layer, dense: Tensor, changed: Mapping[str, Tensor]
+) -> Moments:
     """Over the samples."""
     sums: list[Tensor] = []
     places = 0
-    dense = twin.learned[layer.weight.value]
-    for batch in _batches(task):
-        before = twin(batch, fetch=[layer.data])[layer.data]
-        after = twin(batch, changed, fetch=[layer.data])[layer.data]
-        x, y = layer.matrix(after), layer.times(before, dense)
+    for before, after in passes.until(layer, changed):
+        x, y = layer.matrix(after[layer.data]), layer.times(before[layer.data], dense)
         parts = [x.mT @ x, x.mT @ y, x.sum(1), y.sum(1), y.square().sum()]
         sums = [
             part.double() if not sums else total + part
@@ -183,9 +222,3 @@ def _moments(task: Task, twin: Twin, layer: Layer, changed: Mapping[str, Tensor]
         places += x.shape[1]
     gram, cross, inputs, outputs, energy = (total / places for total in sums)
     return Moments(gram, cross, inputs, outputs, float(energy), layer.bias is not None)
-
-
-def _batches(task: Task) -> Iterator[dict[str, Tensor]]:
-    generator = torch.Generator().manual_seed(task.seed)
-    drawn = torch.randperm(len(task.calibration), generator=generator)[:_SAMPLES]
-    return (task.batch(part) for part in drawn.split(task.recipe.batch_size))
