@@ -14,11 +14,12 @@ import torch
 
 from fcpts_onnx.aim import Aim, budget_of
 from fcpts_onnx.calibration import Calibration, Data, load_calibration, paths_of
+from fcpts_onnx.centres import centres_of
 from fcpts_onnx.checkpoint import opened
 from fcpts_onnx.errors import FcptsError, OutputError
 from fcpts_onnx.evidence import versions
 from fcpts_onnx.hardware import CHIPS, estimate
-from fcpts_onnx.machine import Clock, device_of, limited_threads
+from fcpts_onnx.machine import Clock, device_of, keeping_memory, limited_threads
 from fcpts_onnx.memory import check_room, pieces_that_fit
 from fcpts_onnx.methods import (
     LEARNED,
@@ -159,7 +160,7 @@ def prune(
         recipe = replace(recipe, augment=tuple(augment))
     preprocess, torch_device = Preprocess.of(preprocess), device_of(device, engine)
     check_room(torch_device)
-    with limited_threads(threads), joined() as team, ExitStack() as stack:
+    with limited_threads(threads), keeping_memory(), joined() as team, ExitStack() as stack:
         with clock("load"):
             dense = load(model)
             digest = dense.digest()
@@ -204,13 +205,14 @@ def prune(
             features = features_of(twin, calibration, weights, heads, recipe.feature_weight)
             for feature in features:
                 say(f"Feature {feature.describe()}")
+            centres = centres_of(twin, calibration, weights) if recipe.centred else {}
             recipe = with_usable_views(recipe, twin, calibration, say)
             network = network_of(engine, twin, calibration, recipe, threads)
         with clock("learn"):
             network.prepare(torch_device)
             task = Task(
                 network, calibration, weights, budget, recipe, heads, seed, team,
-                features=features, pattern=PATTERNS[pattern],
+                features=features, centres=centres, pattern=PATTERNS[pattern],
             )  # fmt: skip
             task = _settled(task, decided, rule, reconstruct, memory, say)
             checkpoint.decided = {

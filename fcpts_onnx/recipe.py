@@ -71,6 +71,8 @@ class Recipe:
         warmup: share of the run over which the rate rises.
         channel_scales: whether to learn a scale an output channel; they are folded into the
             weights at the end.
+        centred: whether biases make up for what a change of a layer's weights does to the mean of
+            what it gives (see `centres`).
         channel_rate: learning rate of what there is one of a channel (biases, norms, scales), as
             a multiple.
         temperature: of the KL between class scores (Eq. 4).
@@ -117,6 +119,7 @@ class Recipe:
     weight_decay: float = 0.0
     warmup: float = 0.05
     channel_scales: bool = True
+    centred: bool = False
     channel_rate: float = 0.25
     temperature: float = 4.0
     feature_weight: float = 0.0
@@ -151,7 +154,7 @@ class Recipe:
                 raise RecipeError(
                     f"Recipe {self.name!r}: {key} is {value:g}; expected {least:g} to {most:g}."
                 )
-        for key in ("channel_scales", "rate_by_density"):
+        for key in ("centred", "channel_scales", "rate_by_density"):
             if not isinstance(getattr(self, key), bool):
                 found = getattr(self, key)
                 raise RecipeError(

@@ -60,8 +60,9 @@ class Fallback:
 
     def beginning(self) -> State:
         """The dense network, before the first step."""
-        student = Student(self._task.network, self._task.weights, self._task.recipe)
-        return State(0, 0.0, student, self._start(student.values(), self._task))
+        task = self._task
+        student = Student(task.network, task.weights, task.recipe, task.centres)
+        return State(0, 0.0, student, self._start(student.values(), task))
 
     def stored(self) -> list[dict[str, Any] | None]:
         """What it keeps, for a checkpoint."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fcpts_onnx.centres import Centre
 from fcpts_onnx.quantization import Grid
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.network import Network
@@ -29,6 +30,9 @@ class Student:
     in at export do, and each output channel has a scale, which is what batch norm would learn
     there. In the end all that is divided, or multiplied, back into the stored weights.
 
+    With centres, biases make up for what a change of the weights, zeros included, does to the mean
+    of what a layer gives. Weights then learn from what is read less its mean.
+
     For Adam each tensor is learned in units of its root mean square: one learning rate then
     means the same for all of them, and the optimizer takes them all at once.
 
@@ -36,7 +40,13 @@ class Student:
         dense: the dense network's tensors, by their name in the graph.
     """
 
-    def __init__(self, twin: Network, weights: Sequence[Weight], recipe: Recipe) -> None:
+    def __init__(
+        self,
+        twin: Network,
+        weights: Sequence[Weight],
+        recipe: Recipe,
+        centres: Mapping[str, Centre] | None = None,
+    ) -> None:
         scaled = [weight for weight in weights if recipe.channel_scales and weight.channels]
         self.dense = {name: value.detach() for name, value in twin.learned.items()}
         self._names = {weight.name: weight.value for weight in weights}
@@ -57,6 +67,16 @@ class Student:
             self._units |= {name: _size(value) for name, value in acting.items()}
         self._weights = {name: self._parameter(name, value) for name, value in acting.items()}
         self._along = {name: self._parameter(name, value) for name, value in along.items()}
+        # Their batch norm would have to be told in other units.
+        unscaled = {w.name for w in weights if w.norm is not None and w.name not in self._gains}
+        self._centres = {
+            name: centre.near(acting[name])
+            for name, centre in (centres or {}).items()
+            if centre.bias in along and name not in unscaled
+        }
+        self._levels = {
+            name: centre.outputs(acting[name]) for name, centre in self._centres.items()
+        }
         self._scales = {
             weight.name: nn.Parameter(
                 _along_channels(acting[weight.name].new_ones(weight.channels or 1), weight)
@@ -96,6 +116,9 @@ class Student:
     def tensors(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """All tensors that the graph reads, from weights as they act."""
         along = {name: value * self._units[name] for name, value in self._along.items()}
+        for name, centre in self._centres.items():
+            moved = centre.outputs(values[name]) - self._levels[name]
+            along[centre.bias] = along[centre.bias] - moved
         return self.dense | along | self._stored(values)
 
     @torch.no_grad()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration
+from fcpts_onnx.centres import Centre
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Head
@@ -34,6 +35,7 @@ class Task:
         zeros: how many each weight shall have, by name; learned if None.
         start: how many each has where thresholds that are learned start, if that is said.
         features: how values inside the network are to be met, beside the outputs.
+        centres: what layers read on average, by weight, where biases shall know of it.
         pattern: where zeros may lie.
         pieces: in how many parts a batch is passed, which takes less memory.
     """
@@ -49,6 +51,7 @@ class Task:
     zeros: Mapping[str, int] | None = None
     start: Mapping[str, int] | None = None
     features: Sequence[Head] = ()
+    centres: Mapping[str, Centre] = field(default_factory=dict)
     pattern: Pattern = PATTERNS["unstructured"]
     pieces: int = 1
 

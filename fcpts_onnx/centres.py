@@ -1,0 +1,103 @@
+"""LEARN: what layers read on average: biases can then make up for a change of their weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fcpts_onnx.calibration import Calibration
+from fcpts_onnx.layers import Layer, layers
+from fcpts_onnx.twin import Twin
+from fcpts_onnx.weights import Weight
+
+__all__ = ["Centre", "centres_of"]
+
+_SAMPLES = 128
+_BATCH = 8  # all that layers read is there at once
+
+
+@dataclass(frozen=True)
+class Centre:
+    """What a layer reads on average in the dense network, and the bias that knows of it.
+
+    Attributes:
+        bias: the name of what is added to each output channel, a bias or a batch norm's shift.
+        axis: of the weight's output channels.
+        inputs: the mean of what each value of the weight is multiplied with, in a shape that
+            multiplies the weight; of zeros around an image as well.
+    """
+
+    bias: str
+    axis: int
+    inputs: Tensor
+
+    def near(self, weight: Tensor) -> Centre:
+        """The same on the device of a weight, images in channels-last memory as there."""
+        inputs = self.inputs.to(weight.device)
+        if inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return replace(self, inputs=inputs)
+
+    def outputs(self, weight: Tensor) -> Tensor:
+        """What each output channel has on average of a weight."""
+        return (weight * self.inputs).movedim(self.axis, 0).flatten(1).sum(1)
+
+
+def centres_of(
+    twin: Twin, calibration: Calibration, weights: Sequence[Weight]
+) -> dict[str, Centre]:
+    """The centres of all layers with a bias of their own that is learned, by weight.
+
+    Where images are all positive, as behind a ReLU, any change of a weight moves the mean of what
+    the layer gives, the more the more inputs it has. Batch norm takes that out again while a
+    network is trained; in an exported network it is fixed or folded in, and biases have to learn it
+    (Nagel et al. 2019, Section 4.2, correct them after quantisation).
+    """
+    lengths = {name: len(value) for name, value in twin.learned.items() if value.ndim == 1}
+    found = layers(twin.steps, weights, lengths)
+    biases = {name: _bias(layer) for name, layer in found.items()}
+    times = Counter(biases.values())
+    own = {
+        name: (layer, bias)
+        for name, layer in found.items()
+        if (bias := biases[name]) in lengths and times[bias] == 1
+    }
+    means = _means(twin, calibration, {name: layer for name, (layer, _) in own.items()})
+    return {
+        name: Centre(bias, layer.weight.channel_axis or 0, means[name])
+        for name, (layer, bias) in own.items()
+        if bias is not None
+    }
+
+
+def _bias(layer: Layer) -> str | None:
+    """A batch norm behind the layer has the last word on each channel's mean."""
+    return layer.bias if layer.weight.norm is None else layer.weight.norm.shift
+
+
+def _means(twin: Twin, calibration: Calibration, found: Mapping[str, Layer]) -> dict[str, Tensor]:
+    """Over some samples and all places, of what each value of a weight is multiplied with."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randperm(len(calibration), generator=generator)[:_SAMPLES]
+    means: dict[str, Tensor] = {}
+    for part in drawn.split(_BATCH):
+        with torch.no_grad():
+            read = twin(calibration.take(part), fetch=[layer.data for layer in found.values()])
+        for name, layer in found.items():
+            weight = twin.learned[layer.weight.value].detach().requires_grad_()
+            # The gradient of a product's mean is the mean of the other factor.
+            mean = layer.times(read[layer.data], weight).mean(1).sum()
+            (gradient,) = torch.autograd.grad(mean, weight)
+            share = len(part) / len(drawn)
+            means[name] = means.get(name, 0.0) + share * _once(layer, gradient)
+    return means
+
+
+def _once(layer: Layer, gradient: Tensor) -> Tensor:
+    """The same for each output channel, if all read the same: once, then."""
+    axis = layer.weight.channel_axis
+    return gradient if layer.groups > 1 or axis is None else gradient.narrow(axis, 0, 1).clone()
