@@ -157,7 +157,7 @@ def prune(
     check_pattern(pattern, allocate, reconstruct, recipe)
     rule = allocation(allocate)
     if augment is not None:
-        recipe = replace(recipe, augment=tuple(augment))
+        recipe = replace(recipe, augment=tuple(augment), steps_to_mix=0)
     preprocess, torch_device = Preprocess.of(preprocess), device_of(device, engine)
     check_room(torch_device)
     with limited_threads(threads), keeping_memory(), joined() as team, ExitStack() as stack:

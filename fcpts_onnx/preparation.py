@@ -19,6 +19,7 @@ from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.augment import AGREEMENT, usable_views
 from fcpts_onnx.sparsity.losses import LOSSES, Head, Loss, find_heads
 from fcpts_onnx.sparsity.network import Network
+from fcpts_onnx.sparsity.run import steps_of
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import Weight, find_weights, learned_along, select
 
@@ -182,7 +183,11 @@ def _spreads(twin: Twin, calibration: Calibration, names: Sequence[str]) -> dict
 def with_usable_views(
     recipe: Recipe, twin: Twin, calibration: Calibration, say: Callable[[str], None]
 ) -> Recipe:
-    """The recipe with the random views that keep the meaning of an image."""
+    """The recipe with the random views that keep the meaning of an image, and pay."""
+    steps = steps_of(len(calibration), recipe)
+    if "mix" in recipe.augment and steps < recipe.steps_to_mix:
+        say(f"Views: no mix, which pays from {recipe.steps_to_mix:,} steps on; here are {steps:,}")
+        recipe = replace(recipe, augment=tuple(kind for kind in recipe.augment if kind != "mix"))
     agreement = usable_views(twin, calibration, recipe.augment)
     for kind, share in agreement.items():
         if share < AGREEMENT:

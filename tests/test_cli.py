@@ -149,6 +149,23 @@ def test_views_and_time_that_are_asked_for(place: Path) -> None:
     assert plain[1] != views[1]
 
 
+@pytest.mark.parametrize(
+    ("steps_to_mix", "asked", "expected"),
+    [(7, (), []), (6, (), ["mix"]), (7, ("--augment", "mix"), ["mix"])],
+)
+def test_mixtures_in_long_runs_only(
+    steps_to_mix: int, asked: tuple[str, ...], expected: list[str], place: Path
+) -> None:
+    recipe = f'{networks.QUICK}augment = ["mix"]\nsteps_to_mix = {steps_to_mix}\n'
+    (place / "mixing.toml").write_text(recipe, encoding="utf-8")
+    arguments = ("--recipe", place / "mixing.toml", "--json", place / "r.json", *asked)
+    result = prune(place, *arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads((place / "r.json").read_text())["settings"]["augment"] == expected
+    left_out = "Views: no mix, which pays from 7 steps on; here are 6" in result.output
+    assert left_out == (not expected)
+
+
 def test_zeros_shared_by_a_rule_or_a_file(place: Path) -> None:
     assert prune(place, "--allocate", "erk", "--json", place / "r.json").exit_code == 0
     found = json.loads((place / "r.json").read_text())
