@@ -17,7 +17,7 @@ from fcpts_onnx.weights import Weight
 __all__ = ["Centre", "centres_of"]
 
 _SAMPLES = 128
-_BATCH = 8  # all that layers read is there at once
+_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,9 @@ def centres_of(
     found = layers(twin.steps, weights, lengths)
     biases = {name: _bias(layer) for name, layer in found.items()}
     times = Counter(biases.values())
-    own = {
-        name: (layer, bias)
-        for name, layer in found.items()
-        if (bias := biases[name]) in lengths and times[bias] == 1
-    }
-    means = _means(twin, calibration, {name: layer for name, (layer, _) in own.items()})
-    return {
-        name: Centre(bias, layer.weight.channel_axis or 0, means[name])
-        for name, (layer, bias) in own.items()
-        if bias is not None
-    }
+    own = {name: bias for name, bias in biases.items() if bias in lengths and times[bias] == 1}
+    means = _means(twin, calibration, {name: found[name] for name in own})
+    return {name: Centre(bias, found[name].axis, means[name]) for name, bias in own.items() if bias}
 
 
 def _bias(layer: Layer) -> str | None:
@@ -79,25 +71,28 @@ def _bias(layer: Layer) -> str | None:
     return layer.bias if layer.weight.norm is None else layer.weight.norm.shift
 
 
+@torch.no_grad()
 def _means(twin: Twin, calibration: Calibration, found: Mapping[str, Layer]) -> dict[str, Tensor]:
     """Over some samples and all places, of what each value of a weight is multiplied with."""
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randperm(len(calibration), generator=generator)[:_SAMPLES]
     means: dict[str, Tensor] = {}
-    for part in drawn.split(_BATCH):
-        with torch.no_grad():
-            read = twin(calibration.take(part), fetch=[layer.data for layer in found.values()])
+    # A batch size that is written into a graph is one.
+    for part in drawn.split(1 if twin.per_sample else _BATCH):
+        values, place = twin.begun(calibration.take(part)), 0
         for name, layer in found.items():
-            weight = twin.learned[layer.weight.value].detach().requires_grad_()
-            # The gradient of a product's mean is the mean of the other factor.
-            mean = layer.times(read[layer.data], weight).mean(1).sum()
-            (gradient,) = torch.autograd.grad(mean, weight)
-            share = len(part) / len(drawn)
-            means[name] = means.get(name, 0.0) + share * _once(layer, gradient)
+            values = twin.through(values, slice(place, layer.place))
+            place = layer.place
+            data = twin.known(values)[layer.data]
+            mean = _mean(layer, data, twin.learned[layer.weight.value])
+            means[name] = means.get(name, 0.0) + len(part) / len(drawn) * mean
     return means
 
 
-def _once(layer: Layer, gradient: Tensor) -> Tensor:
-    """The same for each output channel, if all read the same: once, then."""
-    axis = layer.weight.channel_axis
-    return gradient if layer.groups > 1 or axis is None else gradient.narrow(axis, 0, 1).clone()
+def _mean(layer: Layer, data: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of a product's mean is the mean of the other factor."""
+    with torch.enable_grad():
+        factor = weight.detach().requires_grad_()
+        (mean,) = torch.autograd.grad(layer.times(data, factor).mean(1).sum(), factor)
+    # Without groups all output channels read the same: one of them says it.
+    return mean if layer.groups > 1 else mean.narrow(layer.axis, 0, 1).clone()

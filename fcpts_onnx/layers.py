@@ -42,19 +42,22 @@ class Layer:
         """How many groups of channels are multiplied on their own."""
         return int(self.product.attributes.get("group", 1))
 
+    @property
+    def axis(self) -> int:
+        """Of the stored weight's output channels."""
+        assert self.weight.channel_axis is not None
+        return self.weight.channel_axis
+
     def rows(self, weight: Tensor) -> Tensor:
         """The stored weight as (groups, output channels of one, inputs of one)."""
-        assert self.weight.channel_axis is not None
-        flat = weight.movedim(self.weight.channel_axis, 0).flatten(1)
+        flat = weight.movedim(self.axis, 0).flatten(1)
         return flat.reshape(self.groups, -1, flat.shape[1])
 
     def stored(self, rows: Tensor) -> Tensor:
         """`rows` back in the layout of the stored weight."""
-        axis = self.weight.channel_axis
-        assert axis is not None
         shape = list(self.weight.shape)
-        moved = [shape.pop(axis), *shape]
-        return rows.reshape(moved).movedim(0, axis).contiguous()
+        moved = [shape.pop(self.axis), *shape]
+        return rows.reshape(moved).movedim(0, self.axis).contiguous()
 
     def matrix(self, data: Tensor) -> Tensor:
         """What the rows are multiplied with: (groups, places, inputs of one).
@@ -64,12 +67,10 @@ class Layer:
         """
         if self.product.op == "MatMul":
             return data.flatten(0, -2)[None]
-        axis = self.weight.channel_axis
-        assert axis is not None
-        inner = [size for place, size in enumerate(self.weight.shape) if place != axis]
+        inner = [size for place, size in enumerate(self.weight.shape) if place != self.axis]
         count = int(torch.Size(inner).numel())
         units = torch.eye(count, dtype=data.dtype, device=data.device).reshape(count, *inner)
-        units = units.repeat(self.groups, *[1] * len(inner)).movedim(0, axis)
+        units = units.repeat(self.groups, *[1] * len(inner)).movedim(0, self.axis)
         return self.times(data, units)
 
     def times(self, data: Tensor, weight: Tensor) -> Tensor:

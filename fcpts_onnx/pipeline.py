@@ -160,7 +160,7 @@ def prune(
         recipe = replace(recipe, augment=tuple(augment), steps_to_mix=0)
     preprocess, torch_device = Preprocess.of(preprocess), device_of(device, engine)
     check_room(torch_device)
-    with limited_threads(threads), keeping_memory(), joined() as team, ExitStack() as stack:
+    with limited_threads(threads), joined() as team, ExitStack() as stack:
         with clock("load"):
             dense = load(model)
             digest = dense.digest()
@@ -219,7 +219,7 @@ def prune(
                 "budget": asdict(budget), "zeros": task.zeros, "pieces": task.pieces,
             }  # fmt: skip
             seconds = clock.left(time_budget, parity, len(calibration), team)
-            with checkpoint.listening():
+            with checkpoint.listening(), keeping_memory():
                 learned = recovered(
                     task, reconstruct, seconds=seconds, say=say, report=report,
                     checkpoint=checkpoint,

@@ -168,8 +168,8 @@ class Twin(nn.Module):
         fetch: Iterable[str],
     ) -> dict[str, Tensor]:
         wanted = (*self.result_names, *fetch)
-        found = self.through(self.begun(inputs), slice(None), replaced, wanted)
-        known = ChainMap(found, self._fixed(replaced))
+        made = self.through(self.begun(inputs), slice(None), replaced, wanted)
+        known = self.known(made, replaced)
         return {name: known[name] for name in wanted}
 
     def begun(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -194,7 +194,7 @@ class Twin(nn.Module):
             The same for the steps behind it.
         """
         found = dict(values)
-        known = ChainMap(found, self._fixed(replaced))
+        known = self.known(found, replaced)
         for step in self.steps[part]:
             found.update(zip(step.outputs, step.run(known), strict=False))
             for name in step.frees:
@@ -202,8 +202,11 @@ class Twin(nn.Module):
                     found.pop(name, None)
         return found
 
-    def _fixed(self, replaced: Mapping[str, Tensor] | None) -> dict[str, Any]:
-        return {**self.constants(), **self.learned, **(replaced or {})}
+    def known(
+        self, made: dict[str, Any], replaced: Mapping[str, Tensor] | None = None
+    ) -> Mapping[str, Any]:
+        """What steps can read: what those before them made, and what does not depend on inputs."""
+        return ChainMap(made, self.constants(), {**self.learned, **(replaced or {})})
 
 
 def _folded(

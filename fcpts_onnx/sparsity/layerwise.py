@@ -180,28 +180,26 @@ class _Passes:
         drawn = torch.randperm(len(task.calibration), generator=generator)[:_SAMPLES]
         self._batches = drawn.split(task.recipe.batch_size)
         self._place = 0
-        self._kept: list[_Pair] = []
+        self._kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
 
-    def until(self, layer: Layer, changed: Mapping[str, Tensor]) -> Iterator[_Pair]:
-        """The values before a layer, of the dense network and of the sparse one, by batch."""
+    def until(self, layer: Layer, changed: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """What a layer reads in the dense network and in the sparse one, by batch."""
         part, kept = slice(self._place, layer.place), []
         for index, batch in enumerate(self._batches):
             inputs = {} if self._kept else self._twin.begun(self._task.batch(batch))
             dense, sparse = self._kept[index] if self._kept else (inputs, inputs)
-            pair = self._twin.through(dense, part), self._twin.through(sparse, part, changed)
-            if _bytes(pair) * len(self._batches) <= _MOST_KEPT:
-                kept.append(pair)
-            yield pair
+            before = self._twin.through(dense, part)
+            after = self._twin.through(sparse, part, changed)
+            if _bytes(before, after) * len(self._batches) <= _MOST_KEPT:
+                kept.append((before, after))
+            yield self._twin.known(before)[layer.data], self._twin.known(after, changed)[layer.data]
         if len(kept) == len(self._batches):
             self._place, self._kept = layer.place, kept
 
 
-_Pair = tuple[dict[str, Any], dict[str, Any]]
-
-
-def _bytes(pair: _Pair) -> int:
-    """What values take that both networks have made; what both share counts twice."""
-    values = (value for made in pair for value in made.values())
+def _bytes(*made: Mapping[str, Any]) -> int:
+    """What the values take that networks have made; what they share counts for each."""
+    values = (value for by_name in made for value in by_name.values())
     return sum(value.untyped_storage().nbytes() for value in values if isinstance(value, Tensor))
 
 
@@ -213,7 +211,7 @@ def _moments(
     sums: list[Tensor] = []
     places = 0
     for before, after in passes.until(layer, changed):
-        x, y = layer.matrix(after[layer.data]), layer.times(before[layer.data], dense)
+        x, y = layer.matrix(after), layer.times(before, dense)
         parts = [x.mT @ x, x.mT @ y, x.sum(1), y.sum(1), y.square().sum()]
         sums = [
             part.double() if not sums else total + part

@@ -1,0 +1,68 @@
+"""Layer after layer: what the layers before have made of the samples is kept, or made anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from onnx import helper
+
+from fcpts_onnx.calibration import load_calibration
+from fcpts_onnx.methods import allocated, allocation, recovered
+from fcpts_onnx.model import Model
+from fcpts_onnx.preprocess import PRESETS
+from fcpts_onnx.recipe import Recipe
+from fcpts_onnx.sparsity import layerwise
+from fcpts_onnx.sparsity.budget import Budget
+from fcpts_onnx.sparsity.losses import Head
+from fcpts_onnx.sparsity.task import Task
+from fcpts_onnx.twin import Twin
+from fcpts_onnx.weights import find_weights, learned_along
+from tests import networks
+from tests.networks import values
+
+
+def residual() -> Task:
+    """A network whose blocks are added to what they read, and a layer of constants alone."""
+    constants = {f"w{place}": values(6, 6, 3, 3, seed=place) for place in range(4)}
+    constants |= {f"b{place}": values(6, seed=place) for place in range(4)}
+    constants |= {"first": values(6, 3, 3, 3), "table": values(1, 4), "u": values(4, 6)}
+    nodes = [helper.make_node("Conv", ["x", "first"], ["r0"], pads=[1] * 4)]
+    for place in range(4):
+        names = [f"r{place}", f"w{place}", f"b{place}"]
+        nodes += [
+            helper.make_node("Conv", names, [f"c{place}"], pads=[1] * 4),
+            helper.make_node("Relu", [f"c{place}"], [f"a{place}"]),
+            helper.make_node("Add", [f"a{place}", f"r{place}"], [f"r{place + 1}"]),
+        ]
+    nodes += [
+        helper.make_node("GlobalAveragePool", ["r4"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["f"]),
+        helper.make_node("MatMul", ["table", "u"], ["t"]),
+        helper.make_node("Add", ["f", "t"], ["scores"]),
+    ]
+    proto = networks.make(nodes, constants, {"x": ["N", 3, 8, 8]}, {"scores": ["N", 6]})
+    model = Model(Path("m.onnx"), proto)
+    weights = [weight for weight in find_weights(model) if weight.name != "table"]
+    twin = Twin(model, [weight.name for weight in weights] + learned_along(model, weights))
+    calibration = load_calibration([values(40, 3, 8, 8, scale=1.0)], model, PRESETS["raw"])
+    budget = Budget.of(weights, 0.5)
+    recipe = Recipe(batch_size=16)
+    return Task(twin, calibration, weights, budget, recipe, (Head("scores", "kl"),))
+
+
+@pytest.mark.parametrize("room", [0, 60_000])  # for nothing; for what few layers wait for
+def test_what_does_not_fit_into_memory_is_made_anew(
+    room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = allocated(residual(), allocation("uniform"))
+    kept = recovered(task, "layerwise")
+    monkeypatch.setattr(layerwise, "_MOST_KEPT", room)
+    anew = recovered(task, "layerwise")
+    assert kept.tensors.keys() == anew.tensors.keys()
+    for name, value in kept.tensors.items():
+        torch.testing.assert_close(value, anew.tensors[name], rtol=0, atol=0)
+    errors = [entry.loss for entry in kept.history]
+    assert errors == [entry.loss for entry in anew.history]
+    assert all(0 <= error < 0.7 for error in errors)
