@@ -121,9 +121,15 @@ def _norm(source: str, name: str, fused: bool) -> list[onnx.NodeProto]:
     ]
 
 
-def pools(**settings: int) -> onnx.ModelProto:
-    """Convolutions, each behind another pooling, the last over the whole plane; a Dropout."""
+def pools(*, padded: bool = False, **settings: int) -> onnx.ModelProto:
+    """Convolutions, each behind another pooling, the last over the whole plane; a Dropout.
+
+    Args:
+        padded: a Pad in front of the last one instead of its own padding.
+    """
     node = helper.make_node
+    around = [node("Pad", ["f", "around"], ["p"])] if padded else []
+    last = node("Conv", ["p" if padded else "f", "g.w"], ["g"], pads=[0 if padded else 1] * 4)
     nodes = [
         node("Conv", ["image", "a.w", "a.b"], ["a"], pads=[1] * 4),
         node("MaxPool", ["a"], ["b"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
@@ -131,7 +137,8 @@ def pools(**settings: int) -> onnx.ModelProto:
         node("AveragePool", ["c"], ["d"], kernel_shape=[2, 2], strides=[2, 2]),
         node("Clip", ["d", "low", "high"], ["e"]),
         node("Dropout", ["e"], ["f"]),
-        node("Conv", ["f", "g.w"], ["g"], pads=[1] * 4),
+        *around,
+        last,
         node("AveragePool", ["g"], ["h"], kernel_shape=[4, 4]),
         node("Flatten", ["h"], ["scores"]),
     ]
@@ -142,6 +149,7 @@ def pools(**settings: int) -> onnx.ModelProto:
         "g.w": values(4, 8, 3, 3, seed=4),
         "low": np.array(0, np.float32),
         "high": np.array(6, np.float32),
+        "around": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
     }
     return networks.make(
         nodes, constants, {"image": ["N", 3, 16, 16]}, {"scores": ["N", 4]}, **settings
@@ -162,6 +170,7 @@ CASES = [
     Case("cnn", networks.cnn),
     Case("batch_norm", networks.batch_norm),
     Case("pools", pools),
+    Case("padding of its own", pools, {"padded": True}),
     Case("opset 12", pools, {"opset": 12}),
     Case("opset 7", networks.cnn, {"opset": 7}),
     Case("vit", vit_block),
