@@ -1,10 +1,8 @@
-"""What a run takes of the machine: a device, threads, memory that it keeps, seconds."""
+"""What a run takes of the machine: a device, threads, seconds."""
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,15 +14,12 @@ from fcpts_onnx.results import Parity
 from fcpts_onnx.team import Team, local_place
 from fcpts_onnx.validate import COMPARED
 
-__all__ = ["Clock", "device_of", "keeping_memory", "limited_threads"]
+__all__ = ["Clock", "device_of", "limited_threads"]
 
 logger = logging.getLogger(__name__)
 
 _MARGIN = 1.3  # of the time that writing is thought to take
 _LEAST_WRITING = 0.5  # seconds
-# Of glibc's mallopt (malloc.h), and what its rules come to once large tensors were freed.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
-_LARGEST_MMAP_THRESHOLD = 2**25
 
 
 class Clock:
@@ -72,28 +67,6 @@ def limited_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def keeping_memory() -> Iterator[None]:
-    """Keep freed memory for the next tensor of the size for a while, with glibc's allocator.
-
-    It gives what takes more than 32 MiB back to the system at once, which then clears every page
-    of the next one: half the time of a step where activations are large (MobileNetV2 at 224 x 224).
-    """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if libc is None or not hasattr(libc, "mallopt"):
-        yield
-        return
-    libc.mallopt(_MMAP_MAX, 0)
-    libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-    try:
-        yield
-    finally:
-        libc.mallopt(_MMAP_MAX, 2**16)
-        libc.mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
-        libc.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_MMAP_THRESHOLD)
-        libc.malloc_trim(0)
 
 
 def device_of(name: str, engine: str) -> torch.device:

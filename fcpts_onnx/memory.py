@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ _OF_COPIES = 4  # times, where states to fall back to are kept: two, each with i
 _MARGIN = 1.25  # of activations, for what operators take while they run
 _TRIED = (1, 3)  # samples
 _LEAST = 2**28
+_LARGEST_REUSED = 3 * 2**23  # bytes of a tensor; glibc gives those above 2**25 back at once
 _UNLIMITED = 2**60  # what is above is no limit
 _GROUPS = Path("/sys/fs/cgroup")
 _CGROUPS = (
@@ -37,9 +39,11 @@ _CGROUPS = (
 
 
 def pieces_that_fit(task: Task, limit: int | None, team: Team, say: Callable[[str], None]) -> int:
-    """In how many pieces batches have to be passed so that learning fits into memory.
+    """In how many pieces batches are best passed: so that learning fits into memory, and is fast.
 
-    Gradients are summed over the pieces: what is learned is the same within rounding.
+    Gradients are summed over the pieces: what is learned is the same within rounding. On a
+    processor, tensors that glibc gives back to the system once they are freed cost more time than
+    pieces do: the system clears every page of the next one.
 
     Args:
         limit: bytes that the process may take in all; what there is if None.
@@ -53,20 +57,23 @@ def pieces_that_fit(task: Task, limit: int | None, team: Team, say: Callable[[st
         return 1
     taken = _taken(task.device)
     fixed = taken + _of_weights(task)
-    each = _MARGIN * _of_a_sample(task, network)
+    each, largest = _of_a_sample(task, network)
+    each *= _MARGIN
     room = available(task.device) if limit is None else limit - taken
     if room is not None and limit is None and task.device.type == "cpu":
         room //= team.size
     pieces = 1
+    if task.device.type == "cpu":
+        pieces = max(1, math.ceil(-(-size // team.size) * largest / _LARGEST_REUSED))
     if room is not None:
         fits = math.floor((room - _of_weights(task)) / each) if each else size
-        pieces = math.ceil(-(-size // team.size) / max(1, fits))
+        pieces = max(pieces, math.ceil(-(-size // team.size) / max(1, fits)))
         if fits < 1 and limit is not None:
             raise FcptsError(
                 f"Learning takes about {in_bytes(round(fixed + each))} with one sample at a time; "
                 f"--memory allows {in_bytes(limit)}. Allow more, or --exclude large weights."
             )
-    pieces = team.from_first(pieces)
+    pieces = min(team.from_first(pieces), size)
     part = -(-size // (pieces * team.size))
     say(
         f"Memory: about {in_bytes(round(fixed + part * each))} at most"
@@ -105,15 +112,25 @@ def _of_weights(task: Task) -> int:
     return 4 * count * (_OF_WEIGHTS + copies)
 
 
-def _of_a_sample(task: Task, network: Twin) -> float:
-    """Bytes that are kept of each sample's activations until gradients have passed."""
+def _of_a_sample(task: Task, network: Twin) -> tuple[float, float]:
+    """Bytes that are kept of each sample's activations until gradients have passed.
+
+    In all, and of the largest of them.
+    """
     fewer, more = (min(count, len(task.calibration)) for count in _TRIED)
-    few = _kept(task, network, fewer)
-    return (_kept(task, network, more) - few) / (more - fewer) if more > fewer else few
+    few, many = (_kept(task, network, count) for count in (fewer, more))
+    if more == fewer:
+        return _total(few), 0.0
+    growing = many - few  # all but what is kept of weights
+    return (_total(many) - _total(few)) / (more - fewer), max(growing, default=0) / more
 
 
-def _kept(task: Task, network: Twin, samples: int) -> int:
-    """Bytes kept for gradients of a batch, weights among them."""
+def _total(sizes: Counter[int]) -> int:
+    return sum(size * count for size, count in sizes.items())
+
+
+def _kept(task: Task, network: Twin, samples: int) -> Counter[int]:
+    """The sizes in bytes of what is kept for gradients of a batch, weights among it."""
     kept: dict[int, torch.UntypedStorage] = {}
 
     def pack(value: Tensor) -> None:
@@ -128,7 +145,7 @@ def _kept(task: Task, network: Twin, samples: int) -> int:
         given = {name: value.detach() for name, value in found.items()}
         loss = reconstruction_loss(given, found, heads, task.recipe.temperature)
     del loss
-    return sum(storage.nbytes() for storage in kept.values())
+    return Counter(storage.nbytes() for storage in kept.values())
 
 
 def _never(_: None) -> Tensor:

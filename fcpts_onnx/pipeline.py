@@ -19,7 +19,7 @@ from fcpts_onnx.checkpoint import opened
 from fcpts_onnx.errors import FcptsError, OutputError
 from fcpts_onnx.evidence import versions
 from fcpts_onnx.hardware import CHIPS, estimate
-from fcpts_onnx.machine import Clock, device_of, keeping_memory, limited_threads
+from fcpts_onnx.machine import Clock, device_of, limited_threads
 from fcpts_onnx.memory import check_room, pieces_that_fit
 from fcpts_onnx.methods import (
     LEARNED,
@@ -219,7 +219,7 @@ def prune(
                 "budget": asdict(budget), "zeros": task.zeros, "pieces": task.pieces,
             }  # fmt: skip
             seconds = clock.left(time_budget, parity, len(calibration), team)
-            with checkpoint.listening(), keeping_memory():
+            with checkpoint.listening():
                 learned = recovered(
                     task, reconstruct, seconds=seconds, say=say, report=report,
                     checkpoint=checkpoint,

@@ -64,16 +64,22 @@ def predicted(lines: list[str]) -> str:
 def test_pieces_learn_the_same(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What the process takes already differs from run to run.
     monkeypatch.setattr("fcpts_onnx.memory._taken", lambda _: 0)
-    whole: list[str] = []
-    expected = prune(wide, whole)
-    assert "pieces" not in predicted(whole)
-    pieces: list[str] = []
-    found = prune(wide, pieces, memory=160 * MIB)
-    assert "with each batch in " in predicted(pieces)
+    with monkeypatch.context() as patch:
+        patch.setattr("fcpts_onnx.memory._LARGEST_REUSED", 2**40)
+        whole: list[str] = []
+        expected = prune(wide, whole)
+        assert "pieces" not in predicted(whole)
+        few: list[str] = []
+        found = [prune(wide, few, memory=160 * MIB)]
+        assert "with each batch in " in predicted(few)
+    large: list[str] = []
+    found.append(prune(wide, large))  # 54 MiB in one tensor, of which 24 are reused
+    assert predicted(large).endswith("with each batch in 3 pieces")
     for name, values in expected.items():
-        same = (found[name] == 0) == (values == 0)
-        assert same.mean() > 0.99
-        np.testing.assert_allclose(found[name][same], values[same], atol=2e-3)
+        for other in found:
+            same = (other[name] == 0) == (values == 0)
+            assert same.mean() > 0.99
+            np.testing.assert_allclose(other[name][same], values[same], atol=2e-3)
 
 
 def test_pieces_learn_the_same_of_values_that_are_no_classes(tmp_path: Path) -> None:
