@@ -140,7 +140,7 @@ def test_views_and_time_that_are_asked_for(place: Path) -> None:
     assert result.exit_code == 0, result.output
     found = json.loads((place / "r.json").read_text())
     assert sum(found["seconds"].values()) < 9
-    assert found["history"][-1]["step"] > 50  # the recipe says fewer
+    assert found["history"][-1]["step"] > 6  # what the recipe says
     plain, views = (
         (prune(place, "--augment", kinds), (place / "out.onnx").read_bytes())
         for kinds in ("none", "flip,mix")
