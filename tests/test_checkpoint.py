@@ -132,11 +132,11 @@ def test_it_goes_on_after_it_fell_back(place: Path) -> None:
 
 def test_a_time_budget_counts_what_was_spent(place: Path) -> None:
     recipe = Recipe(batch_size=4)
-    options = {"recipe": recipe, "time_budget": 4.0}
-    crashed(place, "out.onnx", 30, **options)
+    options = {"recipe": recipe, "time_budget": 10.0}
+    crashed(place, "out.onnx", 5, **options)
     start = time.monotonic()
     prune(place, "out.onnx", resume=True, **options)
-    assert time.monotonic() - start < 8.0
+    assert time.monotonic() - start < 14.0
 
 
 def test_another_run_is_refused_by_name(place: Path) -> None:
