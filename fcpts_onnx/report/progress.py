@@ -25,7 +25,7 @@ def progress_reporter(console: Console) -> Iterator[Callable[[Progress], None]]:
     columns = (
         TextColumn("Learning"),
         BarColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}  sparsity {task.fields[sparsity]:.1%}"),
+        TextColumn("loss {task.fields[loss]:z.3f}  sparsity {task.fields[sparsity]:.1%}"),
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=console, transient=True) as bar:
@@ -64,7 +64,7 @@ def _lines(console: Console) -> Callable[[Progress], None]:
             return
         shown = tenths
         console.print(
-            f"step {progress.step}/{progress.steps}  loss {progress.loss:.4f}  "
+            f"step {progress.step}/{progress.steps}  loss {progress.loss:z.4f}  "
             f"sparsity {progress.sparsity:.2%}  {progress.seconds_left:.0f} s left",
             highlight=False,
             soft_wrap=True,

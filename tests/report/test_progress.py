@@ -34,3 +34,10 @@ def test_learning(terminal: bool) -> None:
         lines = text.splitlines()
         assert len(lines) == 10
         assert lines[4] == "step 50/100  loss 0.5000  sparsity 25.00%  150 s left"
+
+
+def test_a_loss_that_rounds_to_nothing_has_no_sign() -> None:
+    console = Console(file=io.StringIO(), force_terminal=False, width=80)
+    with progress_reporter(console) as report:
+        report(Progress(10, 100, -1e-9, 0.0, 30.0, {}))
+    assert "loss 0.0000" in console.file.getvalue()
