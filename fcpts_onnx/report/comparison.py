@@ -55,7 +55,7 @@ def _table(found: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def _cells(trial: Trial, names: Sequence[str]) -> Iterator[str]:
-    yield f"{trial.target:.4g}"
+    yield f"{100 * trial.target:.4g}%"
     yield f"{trial.method}{f', seed {trial.seed}' if trial.seed else ''}"
     for name in names:
         yield f"{trial.scores[name]:.2%}" if name in trial.scores else ""
