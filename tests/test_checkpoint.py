@@ -204,6 +204,16 @@ def test_kept_when_all_is_done(place: Path) -> None:
     assert (place / "out.onnx.fcpts").is_dir()
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_kept_on_the_command_line(kept: bool, place: Path) -> None:
+    result = run(
+        "prune", place / "in.onnx", place / "out.onnx", "--target", "0.6", "--calib",
+        place / "images", "--recipe", place / "quick.toml", *["--keep-checkpoint"] * kept,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert (place / "out.onnx.fcpts").is_dir() == kept
+
+
 def test_kept_at_the_end_of_a_time_budget(place: Path) -> None:
     options = {"recipe": Recipe(batch_size=4), "time_budget": 3.0, "keep_checkpoint": True}
     prune(place, "out.onnx", checkpoint_every=1e9, **options)
