@@ -63,7 +63,7 @@ def main(
 ) -> None:
     """Prune every model at every target with every recipe and seed, and evaluate it."""
     settings = Preprocess.named(preprocess)
-    stored = out.with_suffix(".json")
+    stored = out.with_name(f"{out.name}.json")
     rows = json.loads(stored.read_text())["rows"] if stored.exists() else []
     done = {tuple(row[key] for key in (*KEYS, "seed")) for row in rows}
     loaded = [Recipe.load(recipe) for recipe in recipes]
@@ -88,7 +88,7 @@ def main(
             click.echo(run.result())
             rows.append(run.result())
             stored.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
-            out.with_suffix(".md").write_text("\n".join(page(rows)) + "\n")
+            out.with_name(f"{out.name}.md").write_text("\n".join(page(rows)) + "\n")
     click.echo("\n".join(page(rows)))
 
 

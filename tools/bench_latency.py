@@ -46,8 +46,8 @@ def main(networks: tuple[str, ...], runs: int, threads: int, out: Path) -> None:
                 rows.append(measure(dense, target, runs, threads, Path(scratch)))
                 click.echo(rows[-1])
     stored = {"machine": machine(), "threads": threads, "rows": rows}
-    out.with_suffix(".json").write_text(json.dumps(stored, indent=2) + "\n")
-    out.with_suffix(".md").write_text("\n".join(page(stored)) + "\n")
+    out.with_name(f"{out.name}.json").write_text(json.dumps(stored, indent=2) + "\n")
+    out.with_name(f"{out.name}.md").write_text("\n".join(page(stored)) + "\n")
     click.echo("\n".join(page(stored)))
 
 

@@ -57,8 +57,10 @@ def main(
             rows.append(row | alone(measure, scratch, recipe) | {"machine": machine()})
         click.echo(rows[-1])
         if out is not None:
-            out.with_suffix(".json").write_text(json.dumps({"rows": rows}, indent=2) + "\n")
-            out.with_suffix(".md").write_text("\n".join(table(rows)) + "\n")
+            out.with_name(f"{out.name}.json").write_text(
+                json.dumps({"rows": rows}, indent=2) + "\n"
+            )
+            out.with_name(f"{out.name}.md").write_text("\n".join(table(rows)) + "\n")
     click.echo("\n".join(table(rows)))
 
 
