@@ -16,7 +16,7 @@ import platform
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from itertools import product
@@ -87,8 +87,7 @@ def main(
         for run in as_completed(pending):
             click.echo(run.result())
             rows.append(run.result())
-            stored.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
-            out.with_name(f"{out.name}.md").write_text("\n".join(page(rows)) + "\n")
+            write_results(out, {"rows": rows}, page(rows))
     click.echo("\n".join(page(rows)))
 
 
@@ -130,6 +129,12 @@ def measure(
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "rates": {weight.name: round(weight.rate, 4) for weight in result.validation.weights},
     }
+
+
+def write_results(out: Path, stored: dict[str, Any], lines: Iterable[str]) -> None:
+    """Write `out`.json and `out`.md, whatever dots the name has."""
+    out.with_name(f"{out.name}.json").write_text(json.dumps(stored, indent=2) + "\n")
+    out.with_name(f"{out.name}.md").write_text("\n".join(lines) + "\n")
 
 
 def machine() -> dict[str, str]:

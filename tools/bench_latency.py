@@ -9,7 +9,6 @@ one. Writes JSON and Markdown.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy
 
 import fcpts_onnx
 from fcpts_onnx.model import load
-from tools.bench_accuracy import machine
+from tools.bench_accuracy import machine, write_results
 from tools.networks import NETWORKS, build, export
 
 TARGETS = (0.5, 0.7, 0.8, 0.9)
@@ -46,8 +45,7 @@ def main(networks: tuple[str, ...], runs: int, threads: int, out: Path) -> None:
                 rows.append(measure(dense, target, runs, threads, Path(scratch)))
                 click.echo(rows[-1])
     stored = {"machine": machine(), "threads": threads, "rows": rows}
-    out.with_name(f"{out.name}.json").write_text(json.dumps(stored, indent=2) + "\n")
-    out.with_name(f"{out.name}.md").write_text("\n".join(page(stored)) + "\n")
+    write_results(out, stored, page(stored))
     click.echo("\n".join(page(stored)))
 
 

@@ -8,7 +8,6 @@ nothing of accuracy. Each network is built, exported and pruned to 50 % in a pro
 
 from __future__ import annotations
 
-import json
 import resource
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ import numpy as np
 
 import fcpts_onnx
 from fcpts_onnx import FcptsError, Recipe
-from tools.bench_accuracy import machine
+from tools.bench_accuracy import machine, write_results
 from tools.networks import EXPORTERS, NETWORKS, build, export
 
 TARGET = 0.5
@@ -57,10 +56,7 @@ def main(
             rows.append(row | alone(measure, scratch, recipe) | {"machine": machine()})
         click.echo(rows[-1])
         if out is not None:
-            out.with_name(f"{out.name}.json").write_text(
-                json.dumps({"rows": rows}, indent=2) + "\n"
-            )
-            out.with_name(f"{out.name}.md").write_text("\n".join(table(rows)) + "\n")
+            write_results(out, {"rows": rows}, table(rows))
     click.echo("\n".join(table(rows)))
 
 

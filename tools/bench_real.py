@@ -9,7 +9,6 @@ each model needs.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import tomllib
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ import numpy as np
 import fcpts_onnx
 from fcpts_onnx import FcptsError, Preprocess, Recipe
 from fcpts_onnx.model import load
-from tools.bench_accuracy import machine
+from tools.bench_accuracy import machine, write_results
 from tools.bench_networks import reason
 
 __all__ = ["Real", "real_models"]
@@ -107,10 +106,7 @@ def main(
         rows.append(row | measure(real, recipe, samples) | {"machine": machine()})
         click.echo(rows[-1])
         if out is not None:
-            out.with_name(f"{out.name}.json").write_text(
-                json.dumps({"rows": rows}, indent=2) + "\n"
-            )
-            out.with_name(f"{out.name}.md").write_text("\n".join(table(rows)) + "\n")
+            write_results(out, {"rows": rows}, table(rows))
 
 
 def measure(real: Real, recipe: Recipe, samples: int) -> dict[str, Any]:
