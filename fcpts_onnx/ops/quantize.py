@@ -42,14 +42,37 @@ def quantize_linear(
     axis: int = 1,
     block_size: int = 0,
     output_dtype: int = 0,
+    saturate: int = 1,
+) -> Tensor:
+    return quantize_linear_23(
+        x,
+        y_scale,
+        y_zero_point,
+        axis=axis,
+        block_size=block_size,
+        output_dtype=output_dtype,
+        precision=TensorProto.FLOAT,
+    )
+
+
+@op("QuantizeLinear", since=23, only={"output_dtype": (0, *_INTEGERS), "precision": (0, *_FLOATS)})
+def quantize_linear_23(
+    x: Tensor,
+    y_scale: Tensor,
+    y_zero_point: Tensor | None = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    output_dtype: int = 0,
     precision: int = 0,
     saturate: int = 1,
 ) -> Tensor:
-    # onnxruntime divides in float32 whatever the precision asked for; saturate is for float8.
+    # onnxruntime divides in float32 whatever the precision before its 1.32; saturate is for float8.
     dtype = TORCH_TYPES[output_dtype] if output_dtype else integer_type(y_zero_point)
+    divided = TORCH_TYPES[precision] if precision else y_scale.dtype
     scale = along(y_scale, x, axis, block_size)
     zero_point = None if y_zero_point is None else along(y_zero_point, x, axis, block_size)
-    return quantize(x, scale, zero_point, dtype)
+    return quantize(x, scale, zero_point, dtype, divided)
 
 
 @op("DequantizeLinear", only={"output_dtype": (0, *_FLOATS)})
@@ -163,9 +186,15 @@ def along(parameter: Tensor, x: Tensor, axis: int, block_size: int = 0) -> Tenso
     return parameter.reshape(shape)
 
 
-def quantize(x: Tensor, scale: Tensor, zero_point: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """round(x / scale) + zero_point, saturated; torch.float32 inside."""
-    return saturate(x.float() / scale.float(), zero_point, dtype)
+def quantize(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    dtype: torch.dtype,
+    divided: torch.dtype = torch.float32,
+) -> Tensor:
+    """round(x / scale) + zero_point, saturated; the quotient of type `divided`, then float32."""
+    return saturate((x.to(divided) / scale.to(divided)).float(), zero_point, dtype)
 
 
 def saturate(steps: Tensor, zero_point: Tensor | None, dtype: torch.dtype) -> Tensor:

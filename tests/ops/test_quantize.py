@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 from onnx import TensorProto
@@ -14,6 +15,8 @@ from tests.ops.harness import Case, check, expand, name_of, normal, one_node
 
 EIGHT_BITS = (np.uint8, np.int8)
 SIXTEEN_BITS = (np.uint16, np.int16)
+# Whatever a QuantizeLinear of opset 23 asks for.
+DIVIDES_IN_FLOAT32 = tuple(map(int, ort.__version__.split(".")[:2])) < (1, 32)
 # What onnxruntime multiplies.
 PAIRS = ((np.uint8, np.uint8), (np.uint8, np.int8), (np.int8, np.int8))
 
@@ -42,7 +45,8 @@ def quantizing(dtype: Any, bits: int, since: int) -> list[Case]:
     """QuantizeLinear to a type and DequantizeLinear from it."""
     zero, zeros, blocks = scale(5, dtype), whole(dtype, 6, seed=1), whole(dtype, 2, 3, 5, seed=1)
     x, back = floats(2, 6, 5, bits=bits), whole(dtype, 2, 6, 5, bits=bits)
-    half = scale(0.11, np.float16)
+    half = scale(0.11 * bits / 8, np.float16)  # no quotient beyond float16's 65504
+    halves = (x.astype(np.float16), half, zero)
     quantize, dequantize, by_axis = "QuantizeLinear", "DequantizeLinear", max(since, 13)
     name = np.dtype(dtype).name
     return [
@@ -50,7 +54,8 @@ def quantizing(dtype: Any, bits: int, since: int) -> list[Case]:
         Case(quantize, (x, scales(6), zeros), since=by_axis, note=name),
         Case(quantize, (x, scales(5), zeros[:5]), {"axis": -1}, since=by_axis, note=name),
         Case(quantize, (x, scales(2, 3, 5), blocks), {"block_size": 2}, since=21, note=name),
-        Case(quantize, (x.astype(np.float16), half, zero), since=max(since, 19), note=name),
+        Case(quantize, halves, since=max(since, 19), until=22, note=name),
+        Case(quantize, halves, since=23, note=name, unknown_to_onnxruntime=DIVIDES_IN_FLOAT32),
         Case(dequantize, (back, scale(0.1), zero), since=since, note=name),
         Case(dequantize, (back, scales(6), zeros), since=by_axis, note=name),
         Case(dequantize, (back, scales(2), zeros[:2]), {"axis": 0}, since=by_axis, note=name),
@@ -105,11 +110,19 @@ CASES = [
         since=10,
     ),
     Case("QuantizeLinear", (np.array([np.inf, -np.inf], np.float32), scale(1)), since=10),
-    Case(
-        "QuantizeLinear",
-        (floats(500, dtype=np.float16), scale(0.11, np.float16), scale(7, np.uint8)),
-        {"precision": TensorProto.FLOAT16},
-        since=23,
+    *(
+        Case(
+            "QuantizeLinear",
+            (floats(500, dtype=dtype), scale(0.11, dtype), scale(7, np.uint8)),
+            {"precision": precision},
+            since=23,
+            unknown_to_onnxruntime=DIVIDES_IN_FLOAT32,
+        )
+        for dtype, precision in (
+            (np.float16, TensorProto.FLOAT16),
+            (np.float16, TensorProto.FLOAT),
+            (np.float32, TensorProto.FLOAT16),
+        )
     ),
     Case(
         "QuantizeLinear",
