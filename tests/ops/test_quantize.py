@@ -45,8 +45,8 @@ def quantizing(dtype: Any, bits: int, since: int) -> list[Case]:
     """QuantizeLinear to a type and DequantizeLinear from it."""
     zero, zeros, blocks = scale(5, dtype), whole(dtype, 6, seed=1), whole(dtype, 2, 3, 5, seed=1)
     x, back = floats(2, 6, 5, bits=bits), whole(dtype, 2, 6, 5, bits=bits)
-    half = scale(0.11 * bits / 8, np.float16)  # no quotient beyond float16's 65504
-    halves = (x.astype(np.float16), half, zero)
+    halves, half = x.astype(np.float16), scale(0.11, np.float16)
+    coarse = scale(0.11 * bits / 8, np.float16)  # no quotient beyond float16's 65504
     quantize, dequantize, by_axis = "QuantizeLinear", "DequantizeLinear", max(since, 13)
     name = np.dtype(dtype).name
     return [
@@ -54,8 +54,14 @@ def quantizing(dtype: Any, bits: int, since: int) -> list[Case]:
         Case(quantize, (x, scales(6), zeros), since=by_axis, note=name),
         Case(quantize, (x, scales(5), zeros[:5]), {"axis": -1}, since=by_axis, note=name),
         Case(quantize, (x, scales(2, 3, 5), blocks), {"block_size": 2}, since=21, note=name),
-        Case(quantize, halves, since=max(since, 19), until=22, note=name),
-        Case(quantize, halves, since=23, note=name, unknown_to_onnxruntime=DIVIDES_IN_FLOAT32),
+        Case(quantize, (halves, half, zero), since=max(since, 19), until=22, note=name),
+        Case(
+            quantize,
+            (halves, coarse, zero),
+            since=23,
+            note=name,
+            unknown_to_onnxruntime=DIVIDES_IN_FLOAT32,
+        ),
         Case(dequantize, (back, scale(0.1), zero), since=since, note=name),
         Case(dequantize, (back, scales(6), zeros), since=by_axis, note=name),
         Case(dequantize, (back, scales(2), zeros[:2]), {"axis": 0}, since=by_axis, note=name),
