@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fcpts_onnx.errors import Interrupted, OutputError
+from fcpts_onnx.errors import CheckpointError, Interrupted, OutputError
 from fcpts_onnx.packing import flat, packed, unpacked
 from fcpts_onnx.results import silent
 from fcpts_onnx.team import Team
@@ -64,7 +64,7 @@ class Checkpoint:
         """Find the state to go on from.
 
         Raises:
-            OutputError: it cannot be read.
+            CheckpointError: it cannot be read.
         """
         if self._file is None or not self._file.exists():
             self._say("There is no checkpoint to resume: starting from the beginning")
@@ -75,7 +75,7 @@ class Checkpoint:
             self._origin, self.decided = texts["origin"], texts["decided"]
             self.found = unpacked(texts["state"], load_file(self._file))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise OutputError(
+            raise CheckpointError(
                 f"{self._file}: cannot be read as a checkpoint: {error}. Start without --resume."
             ) from error
 
@@ -86,7 +86,7 @@ class Checkpoint:
             describe: the model, the data and the settings, in mappings of plain values.
 
         Raises:
-            OutputError: the state that was found is of another run.
+            CheckpointError: the state that was found is of another run.
         """
         self._describe = describe
         if self._origin is None:
@@ -94,7 +94,7 @@ class Checkpoint:
         here, there = flat(json.loads(json.dumps(describe()))), flat(self._origin)
         names = dict.fromkeys((*here, *there))
         if apart := [name for name in names if here.get(name) != there.get(name)]:
-            raise OutputError(
+            raise CheckpointError(
                 f"{self._file} is the checkpoint of another run: {', '.join(apart)} differ. Give "
                 "what it was started with, or start anew without --resume."
             )
@@ -186,7 +186,8 @@ def opened(
         every: seconds between two states; None keeps none.
 
     Raises:
-        OutputError: another run writes the same output, or the state cannot be read.
+        OutputError: another run writes the same output.
+        CheckpointError: the state cannot be read.
         Interrupted: in place of any KeyboardInterrupt; says whether there is a state.
     """
     if team.size > 1:

@@ -1,4 +1,4 @@
-"""MEASURE: methods side by side on one model, run by run, resumed where it was stopped."""
+"""MEASURE: methods side by side on one model, gone on with where it was stopped."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
 from fcpts_onnx.calibration import load_calibration
-from fcpts_onnx.errors import CalibrationError, FcptsError, OutputError, TargetError
+from fcpts_onnx.errors import (
+    CalibrationError,
+    CheckpointError,
+    FcptsError,
+    OutputError,
+    TargetError,
+)
 from fcpts_onnx.examine import evaluate
 from fcpts_onnx.methods import METHODS, Method
 from fcpts_onnx.model import PathLike, load
@@ -117,7 +124,8 @@ def compare(
     """Prune a model by several methods to several targets and hold the results side by side.
 
     Every sparse model, results.json, results.md and results.html lie in `out`; they are written
-    after each run, and runs whose results are there are not repeated.
+    after each run. Runs whose results are there are not repeated, and one that was interrupted goes
+    on from its last checkpoint.
 
     Args:
         methods: names of `methods.METHODS`.
@@ -130,6 +138,7 @@ def compare(
     Raises:
         FcptsError: a method is unknown, or the model or the data cannot be read at all. A method
             that cannot take the model is a row that says why.
+        Interrupted: a signal asked to stop.
     """
     if unknown := sorted(set(methods) - METHODS.keys()):
         raise TargetError(f"Unknown: {', '.join(unknown)}; methods are {', '.join(METHODS)}.")
@@ -261,12 +270,15 @@ def _timed(setting: _Setting, folder: Path, run: _Run) -> Trial:
 def _trial(setting: _Setting, folder: Path, run: _Run) -> Trial:
     method = METHODS[run.method]
     output = folder / f"{run.method}-{run.target:g}{f'-seed{run.seed}' if run.seed else ''}.onnx"
-    result = prune(
-        setting.model, output, target=run.target, calib=setting.calib, seed=run.seed,
+    pruned = partial(
+        prune, setting.model, output, target=run.target, calib=setting.calib, seed=run.seed,
         preprocess=setting.preprocess, recipe=run.recipe, allocate=method.allocate,
         reconstruct=method.reconstruct, samples=setting.samples, threads=setting.threads,
-        checkpoint_every=None,
     )  # fmt: skip
+    try:
+        result = pruned(resume=True)
+    except CheckpointError:  # of other settings, or another version
+        result = pruned()
     compared = next((o for o in result.validation.outputs if o.kl is not None), None)
     found = _evaluated(setting, output)
     return Trial(

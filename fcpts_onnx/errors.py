@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "CalibrationError",
+    "CheckpointError",
     "FcptsError",
     "Interrupted",
     "ModelError",
@@ -64,3 +65,7 @@ class RecipeError(FcptsError):
 
 class OutputError(FcptsError):
     """The result cannot be written."""
+
+
+class CheckpointError(OutputError):
+    """The checkpoint that a run is to go on from cannot be read, or is of another run."""

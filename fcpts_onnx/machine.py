@@ -36,6 +36,10 @@ class Clock:
         self.seconds[name] = time.monotonic() - start
         logger.info("%s: %.2f s", name, self.seconds[name])
 
+    def at_least(self, name: str, seconds: float) -> None:
+        """Count what a step took before it was interrupted."""
+        self.seconds[name] = max(self.seconds[name], seconds)
+
     def left(self, budget: float | None, parity: Parity, samples: int, team: Team) -> float | None:
         """Seconds of a budget that are left to learn in, what writing will take put aside.
 

@@ -234,6 +234,8 @@ def prune(
                 "recipe": recipe.name, "allocate": allocate, "reconstruct": reconstruct,
                 "seed": seed,
             }  # fmt: skip
+        if learned.history:
+            clock.at_least("learn", learned.history[-1].seconds)
         with clock("write"):
             _check_unchanged(dense, digest)
             written = team.rank == 0 and publish(

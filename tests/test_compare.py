@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import fcpts_onnx
-from fcpts_onnx import FcptsError
+from fcpts_onnx import FcptsError, Progress, prune
 from fcpts_onnx.cli import main
 from fcpts_onnx.methods import METHODS
 from tests import networks
@@ -109,6 +113,46 @@ def test_it_goes_on_where_it_was_stopped(place: Path) -> None:
     assert "4 runs, 3 of them done before" in compare(place, *methods, "0.5,0.6").output
     (place / "quick.toml").write_text(QUICK + "warmup = 0.1\n")
     assert "4 runs, 0 of them done before" in compare(place, *methods, "0.5,0.6").output
+
+
+def test_a_run_goes_on_where_it_was_stopped(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its checkpoint with the same settings, from the beginning with others."""
+    (place / "quick.toml").write_text("epochs = 0\nmin_steps = 12\nbatch_size = 4\n")
+    options = ("--methods", "fcpts", "--targets", "0.5")
+    seen: list[int] = []
+
+    def stopping(progress: Progress) -> None:
+        seen.append(progress.step)
+        if progress.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def interrupted() -> Result:
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                sys.modules["fcpts_onnx.compare"], "prune", partial(prune, report=stopping)
+            )
+            return compare(place, *options)
+
+    result = interrupted()
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert f"Interrupted; the same command goes on with {place / 'out'}." in result.output
+    assert seen[-1] == 5
+    seen.clear()
+    assert interrupted().exit_code == 0
+    assert seen == [*range(6, 13)]
+    file = place / "out" / "fcpts-0.5.onnx"
+    gone_on = file.read_bytes()
+    file.unlink()
+    assert compare(place, *options).exit_code == 0
+    assert file.read_bytes() == gone_on
+    assert [path.name for path in (place / "out").glob("*.fcpts")] == []
+
+    file.unlink()
+    interrupted()
+    (place / "quick.toml").write_text("epochs = 0\nmin_steps = 11\nbatch_size = 4\n")
+    assert compare(place, *options).exit_code == 0
+    (run,) = json.loads((place / "out" / "results.json").read_text())["runs"]
+    assert run["settings"]["recipe"]["min_steps"] == 11
 
 
 def test_results_of_another_model_are_not_mixed_in(place: Path) -> None:

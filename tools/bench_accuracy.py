@@ -5,7 +5,7 @@
 
 Each run is as `fcpts-onnx prune` and `fcpts-onnx eval` do it, one after another unless --jobs says
 otherwise. Writes JSON and Markdown after every run; a run whose row is there already is not
-repeated.
+repeated, and one that was interrupted goes on from its last checkpoint, kept in a folder beside.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import datetime
 import json
 import platform
 import resource
-import tempfile
-import time
+import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
@@ -81,13 +80,14 @@ def main(
         max_tasks_per_child=1,
     ) as pool:
         pending = [
-            pool.submit(measure, model, calib, data, labels, settings, target, recipe, seed)
+            pool.submit(measure, model, calib, data, labels, settings, target, recipe, seed, out)
             for model, target, recipe, seed in wanted
         ]
         for run in as_completed(pending):
             click.echo(run.result())
             rows.append(run.result())
             write_results(out, {"rows": rows}, page(rows))
+    shutil.rmtree(_unfinished(out), ignore_errors=True)
     click.echo("\n".join(page(rows)))
 
 
@@ -100,19 +100,18 @@ def measure(
     target: float,
     recipe: Recipe,
     seed: int,
+    out: Path,
 ) -> dict[str, Any]:
     """One run: accuracy before and after, time and memory."""
     of_data = partial(fcpts_onnx.evaluate, data=data, labels=labels, preprocess=preprocess)
     dense = of_data(model)
-    with tempfile.TemporaryDirectory() as scratch:
-        output = Path(scratch) / "sparse.onnx"
-        start = time.monotonic()
-        result = fcpts_onnx.prune(
-            model, output, target=target, calib=calib, preprocess=preprocess, recipe=recipe,
-            seed=seed,
-        )  # fmt: skip
-        seconds = time.monotonic() - start
-        sparse = of_data(output)
+    output = _unfinished(out) / f"{model.stem}-{target:g}-{recipe.name}-{seed}.onnx"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    result = fcpts_onnx.prune(
+        model, output, target=target, calib=calib, preprocess=preprocess, recipe=recipe, seed=seed,
+        overwrite=True, resume=True,
+    )  # fmt: skip
+    sparse = of_data(output)
     return {
         "network": model.stem,
         "target": target,
@@ -124,11 +123,16 @@ def measure(
         "zeros": result.zeros,
         "asked": round(target * result.count),
         "images": result.history[-1].step * recipe.batch_size,
-        "seconds": round(seconds, 1),
+        "seconds": round(sum(result.seconds.values()), 1),
         "machine": machine(),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "rates": {weight.name: round(weight.rate, 4) for weight in result.validation.weights},
     }
+
+
+def _unfinished(out: Path) -> Path:
+    """Where sparse models, and what interrupted runs go on from, are until all is done."""
+    return out.with_name(f"{out.name}.unfinished")
 
 
 def write_results(out: Path, stored: dict[str, Any], lines: Iterable[str]) -> None:

@@ -97,7 +97,7 @@ def compare(
             **options,
         )
     except KeyboardInterrupt as stop:
-        stop_with(click.get_current_context(), stop, f"the runs that ended are in {out}")
+        stop_with(click.get_current_context(), stop, f"the same command goes on with {out}")
     show_comparison(console, found)
     write_json(json_file, found)
 

@@ -231,7 +231,7 @@ class PruneResult:
         zeros: how many zeros the file has, of `count` prunable values.
         allocate: how they were shared among layers.
         reconstruct: how accuracy was won back.
-        seconds: time by step of the data flow.
+        seconds: time by step of the data flow, with what learning took before an interruption.
         samples: how many the calibration set has.
         skipped: calibration files that could not be read.
         settings: the recipe's.
