@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration
+from fcpts_onnx.inputs import inputs_of
 from fcpts_onnx.layers import Layer, layers
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import Weight
@@ -17,7 +18,6 @@ from fcpts_onnx.weights import Weight
 __all__ = ["Centre", "centres_of"]
 
 _SAMPLES = 128
-_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -71,21 +71,13 @@ def _bias(layer: Layer) -> str | None:
     return layer.bias if layer.weight.norm is None else layer.weight.norm.shift
 
 
-@torch.no_grad()
 def _means(twin: Twin, calibration: Calibration, found: Mapping[str, Layer]) -> dict[str, Tensor]:
     """Over some samples and all places, of what each value of a weight is multiplied with."""
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randperm(len(calibration), generator=generator)[:_SAMPLES]
     means: dict[str, Tensor] = {}
-    # A batch size that is written into a graph is one.
-    for part in drawn.split(1 if twin.per_sample else _BATCH):
-        values, place = twin.begun(calibration.take(part)), 0
-        for name, layer in found.items():
-            values = twin.through(values, slice(place, layer.place))
-            place = layer.place
-            data = twin.known(values)[layer.data]
-            mean = _mean(layer, data, twin.learned[layer.weight.value])
-            means[name] = means.get(name, 0.0) + len(part) / len(drawn) * mean
+    for name, data, share in inputs_of(twin, calibration, found, _SAMPLES):
+        layer = found[name]
+        mean = _mean(layer, data, twin.learned[layer.weight.value])
+        means[name] = means.get(name, 0.0) + share * mean
     return means
 
 

@@ -16,6 +16,7 @@ from fcpts_onnx.aim import Aim, budget_of
 from fcpts_onnx.calibration import Calibration, Data, load_calibration, paths_of
 from fcpts_onnx.centres import centres_of
 from fcpts_onnx.checkpoint import opened
+from fcpts_onnx.compensation import compensations_of
 from fcpts_onnx.errors import FcptsError, OutputError
 from fcpts_onnx.evidence import versions
 from fcpts_onnx.hardware import CHIPS, estimate
@@ -206,13 +207,17 @@ def prune(
             for feature in features:
                 say(f"Feature {feature.describe()}")
             centres = centres_of(twin, calibration, weights) if recipe.centred else {}
+            compensations = (
+                compensations_of(twin, calibration, weights, centres) if recipe.compensated else {}
+            )
             recipe = with_usable_views(recipe, twin, calibration, say)
             network = network_of(engine, twin, calibration, recipe, threads)
         with clock("learn"):
             network.prepare(torch_device)
             task = Task(
                 network, calibration, weights, budget, recipe, heads, seed, team,
-                features=features, centres=centres, pattern=PATTERNS[pattern],
+                features=features, centres=centres, compensations=compensations,
+                pattern=PATTERNS[pattern],
             )  # fmt: skip
             task = _settled(task, decided, rule, reconstruct, memory, say)
             checkpoint.decided = {

@@ -75,6 +75,8 @@ class Recipe:
             weights at the end.
         centred: whether biases make up for what a change of a layer's weights does to the mean of
             what it gives (see `centres`).
+        compensated: whether the weights that are left make up for those that masks take (see
+            `compensation`); "cost" and fixed rates.
         channel_rate: learning rate of what there is one of a channel (biases, norms, scales), as
             a multiple.
         temperature: of the KL between class scores (Eq. 4).
@@ -123,6 +125,7 @@ class Recipe:
     warmup: float = 0.05
     channel_scales: bool = True
     centred: bool = False
+    compensated: bool = False
     channel_rate: float = 0.25
     temperature: float = 4.0
     feature_weight: float = 0.0
@@ -157,7 +160,7 @@ class Recipe:
                 raise RecipeError(
                     f"Recipe {self.name!r}: {key} is {value:g}; expected {least:g} to {most:g}."
                 )
-        for key in ("centred", "channel_scales", "rate_by_density"):
+        for key in ("centred", "channel_scales", "compensated", "rate_by_density"):
             if not isinstance(getattr(self, key), bool):
                 found = getattr(self, key)
                 raise RecipeError(

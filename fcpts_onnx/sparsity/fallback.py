@@ -61,7 +61,7 @@ class Fallback:
     def beginning(self) -> State:
         """The dense network, before the first step."""
         task = self._task
-        student = Student(task.network, task.weights, task.recipe, task.centres)
+        student = Student(task.network, task.weights, task.recipe, task.centres, task.compensations)
         return State(0, 0.0, student, self._start(student.values(), task))
 
     def stored(self) -> list[dict[str, Any] | None]:

@@ -102,7 +102,10 @@ def _learn(task: Task, part: int, run: Run) -> State:
         batch, weight = team.share(whole), team.weight(whole)
         _set_rate(optimizers, _rate(progress, recipe))
         values = student.values()
+        masks = thresholds.masks
         thresholds.begin_step({k: v.detach() for k, v in values.items()}, progress)
+        if student.make_up(values, masks, thresholds.masks):
+            values = student.values()
         masked = thresholds.masked(values)
         for optimizer in optimizers:
             optimizer.zero_grad()

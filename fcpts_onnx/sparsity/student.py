@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fcpts_onnx.centres import Centre
+from fcpts_onnx.compensation import Compensation
 from fcpts_onnx.quantization import Grid
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.network import Network
@@ -31,7 +32,8 @@ class Student:
     there. In the end all that is divided, or multiplied, back into the stored weights.
 
     With centres, biases make up for what a change of the weights, zeros included, does to the mean
-    of what a layer gives. Weights then learn from what is read less its mean.
+    of what a layer gives. Weights then learn from what is read less its mean. With compensations,
+    the weights that are left make up for the rest of what zeros do, as far as they can.
 
     For Adam each tensor is learned in units of its root mean square: one learning rate then
     means the same for all of them, and the optimizer takes them all at once.
@@ -46,6 +48,7 @@ class Student:
         weights: Sequence[Weight],
         recipe: Recipe,
         centres: Mapping[str, Centre] | None = None,
+        compensations: Mapping[str, Compensation] | None = None,
     ) -> None:
         scaled = [weight for weight in weights if recipe.channel_scales and weight.channels]
         self.dense = {name: value.detach() for name, value in twin.learned.items()}
@@ -73,6 +76,10 @@ class Student:
             name: centre.near(acting[name])
             for name, centre in (centres or {}).items()
             if centre.bias in along and name not in unscaled
+        }
+        self._compensations = {
+            name: compensation.near(acting[name])
+            for name, compensation in (compensations or {}).items()
         }
         self._levels = {
             name: centre.outputs(acting[name]) for name, centre in self._centres.items()
@@ -112,6 +119,31 @@ class Student:
             name: weight * (self._scales.get(name, 1.0) * self._units[name])
             for name, weight in self._weights.items()
         }
+
+    @torch.no_grad()
+    def make_up(
+        self,
+        values: Mapping[str, Tensor],
+        before: Mapping[str, Tensor],
+        after: Mapping[str, Tensor],
+    ) -> bool:
+        """Let the weights that are left make up for a change of masks; whether there was any.
+
+        Args:
+            values: the weights as they act.
+            before, after: masks, 1 where a weight is left.
+        """
+        lost = {
+            name: values[name] * (mask - after[name])
+            for name, mask in before.items()
+            if name in self._compensations and mask is not after[name]
+        }
+        for name, change in lost.items():
+            if change.any():
+                made_up = self._compensations[name].change(change, after[name])
+                factor = self._scales.get(name, 1.0) * self._units[name]
+                self._weights[name].add_(made_up / factor)
+        return bool(lost)
 
     def tensors(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """All tensors that the graph reads, from weights as they act."""

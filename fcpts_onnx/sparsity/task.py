@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration
 from fcpts_onnx.centres import Centre
+from fcpts_onnx.compensation import Compensation
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Head
@@ -36,6 +37,8 @@ class Task:
         start: how many each has where thresholds that are learned start, if that is said.
         features: how values inside the network are to be met, beside the outputs.
         centres: what layers read on average, by weight, where biases shall know of it.
+        compensations: what layers read together, by weight, where the weights that are left shall
+            make up for the others.
         pattern: where zeros may lie.
         pieces: in how many parts a batch is passed, which takes less memory.
     """
@@ -52,6 +55,7 @@ class Task:
     start: Mapping[str, int] | None = None
     features: Sequence[Head] = ()
     centres: Mapping[str, Centre] = field(default_factory=dict)
+    compensations: Mapping[str, Compensation] = field(default_factory=dict)
     pattern: Pattern = PATTERNS["unstructured"]
     pieces: int = 1
 

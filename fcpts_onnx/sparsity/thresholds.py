@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -50,6 +51,7 @@ class Thresholds(ABC):
     What they hold is replaced, never changed, but for parameters: a shallow copy keeps their state.
 
     Attributes:
+        masks: 1 where a weight is left, by weight, where what is left can make up for the others.
         holds_target: whether it ends with exactly the budget's zeros.
         optimizer: "sgd" or "adam", what moves its parameters.
         decays: whether these decay as weights do.
@@ -60,6 +62,7 @@ class Thresholds(ABC):
     optimizer = "sgd"
     decays = False
     changing: tuple[str, ...] = ()
+    masks: Mapping[str, Tensor] = MappingProxyType({})
 
     def parameters(self) -> list[nn.Parameter]:
         """What the optimizer moves."""
@@ -162,14 +165,14 @@ class ScoreThresholds(Thresholds):
 class _Ramped(Thresholds):
     """Masks that are set anew now and then while the sparsity rises, and then stay."""
 
-    changing: tuple[str, ...] = ("_masks", "_settled", "_steps")
+    changing: tuple[str, ...] = ("masks", "_settled", "_steps")
 
     def __init__(self, values: Values, task: Task) -> None:
         self._recipe, self._pattern = task.recipe, task.pattern
         self._weights = {weight.name: weight for weight in task.weights}
         self._steps = 0
         self._settled = False
-        self._masks = {name: torch.ones_like(value) for name, value in values.items()}
+        self.masks = {name: torch.ones_like(value) for name, value in values.items()}
 
     def begin_step(self, values: Values, progress: float) -> None:
         ramp = along(progress, self._recipe.ramp)
@@ -180,12 +183,12 @@ class _Ramped(Thresholds):
         self._steps += 1
 
     def masked(self, values: Values) -> dict[str, Tensor]:
-        return {name: value * self._masks[name] for name, value in values.items()}
+        return {name: value * self.masks[name] for name, value in values.items()}
 
     def settle(self, values: Values) -> dict[str, Tensor]:
         if not self._settled:
             self._set_masks(values, 1.0)
-        return {name: behind(self._masks[name], value) for name, value in values.items()}
+        return {name: behind(self.masks[name], value) for name, value in values.items()}
 
     def _advance(self, values: Values, ramp: float) -> None:
         """Go on to a share of the ramp."""
@@ -244,7 +247,7 @@ class CostThresholds(_Ramped):
     def _observe(self, name: str, value: Tensor, gradient: Tensor) -> None:
         """Take what a layer's zeros cost into its running mean, while its gradient is there."""
         keep, kernel = self._recipe.memory, self._recipe.kernel
-        found = marginal_cost(value, self._masks[name], gradient, self._thresholds[name], kernel)
+        found = marginal_cost(value, self.masks[name], gradient, self._thresholds[name], kernel)
         (old_cost, old_mass), (cost, mass) = self._costs[name], (float(part) for part in found)
         mixed = (keep * old_cost + (1 - keep) * cost, keep * old_mass + (1 - keep) * mass)
         self._costs = {**self._costs, name: mixed}
@@ -278,10 +281,10 @@ class CostThresholds(_Ramped):
             for name, rank in ranks.items()
         }
         counted = self._budget.counts(wanted, zeros)
-        self._masks = {name: self._mask(name, values[name], counted[name]) for name in counted}
+        self.masks = {name: self._mask(name, values[name], counted[name]) for name in counted}
         self._thresholds = {
             name: torch.where(mask == 0, ranks[name], 0.0).amax()
-            for name, mask in self._masks.items()
+            for name, mask in self.masks.items()
         }
 
 
@@ -294,7 +297,7 @@ class FixedThresholds(_Ramped):
         self._zeros = task.zeros
 
     def _set_masks(self, values: Values, share: float) -> None:
-        self._masks = {
+        self.masks = {
             name: self._mask(name, value, round(share * self._zeros[name]))
             for name, value in values.items()
         }

@@ -1,0 +1,105 @@
+"""LEARN: what masks take away, the weights that are left make up for, in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fcpts_onnx.calibration import Calibration
+from fcpts_onnx.inputs import inputs_of
+from fcpts_onnx.layers import Layer, layers
+from fcpts_onnx.twin import Twin
+from fcpts_onnx.weights import Weight
+
+__all__ = ["Compensation", "compensations_of"]
+
+_SAMPLES = 256
+_PLACES = 2**16  # of a layer, as far as there are so many
+_MOST_INPUTS = 2**13  # a square of so many takes 256 MiB
+_DAMPING = 0.03  # of the mean square of an input
+_ITERATIONS = 10
+
+
+@dataclass(frozen=True)
+class Compensation:
+    """How the inputs of a layer go together, so that one weight can stand in for another.
+
+    Attributes:
+        gram: mean of X^T X over samples and places, of a mean of 1 along the diagonal:
+            (groups, inputs, inputs).
+    """
+
+    layer: Layer
+    gram: Tensor
+
+    def near(self, weight: Tensor) -> Compensation:
+        """The same on the device of a weight."""
+        return replace(self, gram=self.gram.to(weight.device, torch.float32))
+
+    def change(self, lost: Tensor, mask: Tensor) -> Tensor:
+        """What is best added to the weights that are left.
+
+        It is the d that makes |X (lost - d)|^2 least over the samples, with a little of |d|^2, and
+        is zero outside of the mask: Optimal Brain Surgeon (Hassibi and Stork 1993) for many weights
+        at once, by conjugate gradients.
+
+        Args:
+            lost: what the weights change by, before any d is added, less than zero where they grow.
+            mask: 1 where weights are left; both of the weight's shape.
+        """
+        left = self.layer.rows(mask)
+        wanted = left * (self.layer.rows(lost) @ self.gram)
+        found, error, along = torch.zeros_like(wanted), wanted, wanted
+        square = _dot(error, error)
+        for _ in range(_ITERATIONS):
+            image = left * (along @ self.gram) + _DAMPING * along
+            step = square / _dot(along, image)
+            found, error = found + step * along, error - step * image
+            before, square = square, _dot(error, error)
+            along = error + square / before.clamp_min(_TINY) * along
+        return self.layer.stored(found)
+
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def _dot(left: Tensor, right: Tensor) -> Tensor:
+    """By row; never quite zero, to be divided by."""
+    return (left * right).sum(-1, keepdim=True).clamp_min(_TINY)
+
+
+def compensations_of(
+    twin: Twin, calibration: Calibration, weights: Sequence[Weight], centred: Collection[str]
+) -> dict[str, Compensation]:
+    """By weight, for each layer that reads it as it is stored and has not too many inputs.
+
+    Args:
+        centred: the weights whose bias makes up for means, so that only what inputs are beside
+            their means counts.
+    """
+    found = {
+        name: layer
+        for name, layer in layers(twin.steps, weights, {}).items()
+        if layer.rows(twin.learned[layer.weight.value]).shape[-1] <= _MOST_INPUTS
+    }
+    generator = torch.Generator().manual_seed(0)
+    grams: dict[str, Tensor] = {}
+    means: dict[str, Tensor] = {}
+    for name, data, share in inputs_of(twin, calibration, found, _SAMPLES):
+        x = found[name].matrix(data)
+        most = max(1, round(share * _PLACES))
+        if x.shape[1] > most:
+            x = x[:, torch.randperm(x.shape[1], generator=generator)[:most]]
+        grams[name] = grams.get(name, 0.0) + share * (x.mT @ x) / x.shape[1]
+        means[name] = means.get(name, 0.0) + share * x.mean(1)
+    result = {}
+    for name, gram in grams.items():
+        if name in centred:
+            gram = gram - means[name][:, :, None] * means[name][:, None]
+        scale = gram.diagonal(dim1=-2, dim2=-1).mean()
+        if scale > 0:
+            result[name] = Compensation(found[name], gram / scale)
+    return result

@@ -1,0 +1,114 @@
+"""What zeros take away: the weights that are left make up for it as well as they can."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fcpts_onnx
+from fcpts_onnx import Recipe
+from fcpts_onnx.calibration import load_calibration
+from fcpts_onnx.centres import centres_of
+from fcpts_onnx.compensation import compensations_of
+from fcpts_onnx.layers import layers
+from fcpts_onnx.preprocess import PRESETS
+from fcpts_onnx.sparsity.student import Student
+from fcpts_onnx.twin import Twin
+from fcpts_onnx.weights import find_weights
+from tests import networks
+from tests.networks import values
+from tests.test_centres import cnn, prepared
+from tests.test_layers import CASES, network
+
+DAMPING = 0.03
+
+
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_the_least_squares_solution(name: str, centred: bool) -> None:
+    """Row by row, over the places of all samples: of X lost by X d, with d where weights are."""
+    op, data, shape, attributes = CASES[name]
+    model = network(op, data, shape, **attributes)
+    twin, weights = Twin(model, ["w", "b"]), find_weights(model)
+    samples = np.abs(values(20, *data[1:], scale=1.0))
+    calibration = load_calibration([samples], model, PRESETS["raw"])
+    centres = {"w"} if centred else set()
+    (found,) = compensations_of(twin, calibration, weights, centres).values()
+    (layer,) = layers(twin.steps, weights, {}).values()
+    mask = torch.from_numpy((values(*shape, seed=7) > -0.2).astype(np.float32))
+    lost = torch.from_numpy(values(*shape, seed=8)) * (1 - mask)
+    change = found.change(lost, mask)
+    assert not (change * (1 - mask)).any()
+    x = layer.matrix(torch.from_numpy(samples)).double()
+    if centred:
+        x = x - x.mean(1, keepdim=True)
+    pull = DAMPING * x.square().mean()
+    for group, (by_row, kept) in enumerate(zip(layer.rows(lost), layer.rows(mask), strict=True)):
+        gram = x[group].mT @ x[group] / x.shape[1]
+        for row, (gone, left) in enumerate(zip(by_row.double(), kept.bool(), strict=True)):
+            inner = gram[left][:, left] + pull * torch.eye(int(left.sum()), dtype=torch.float64)
+            expected = torch.linalg.solve(inner, gram[left] @ gone)
+            given = layer.rows(change)[group, row][left].double()
+            torch.testing.assert_close(given, expected, rtol=0.02, atol=0.002)
+
+
+def test_what_comes_back_is_made_up_for_as_well() -> None:
+    _, twin, weights, calibration = prepared(cnn())
+    found = compensations_of(twin, calibration, weights, {})["w"]
+    weight = twin.learned["w"].detach()
+    mask = (weight.abs() > 0.2).float()
+    gone = found.change(weight * (1 - mask), mask)
+    back = found.change(-weight * (1 - mask), mask)
+    assert gone.abs().max() > 0.01
+    torch.testing.assert_close(back, -gone)
+
+
+def test_a_layer_with_too_many_inputs_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, twin, weights, calibration = prepared(cnn())
+    assert {*compensations_of(twin, calibration, weights, {})} == {"w", "v"}
+    monkeypatch.setattr("fcpts_onnx.compensation._MOST_INPUTS", 10)
+    assert {*compensations_of(twin, calibration, weights, {})} == {"v"}
+
+
+def test_a_layer_that_reads_zeros_is_left_alone() -> None:
+    model, twin, weights, _ = prepared(cnn())
+    calibration = load_calibration([np.zeros((4, 3, 8, 8), np.float32)], model, PRESETS["raw"])
+    assert "w" not in compensations_of(twin, calibration, weights, {})
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("norm", [False, True])
+def test_the_student_keeps_what_its_layers_give(norm: bool, scaled: bool) -> None:
+    """Whatever units its weights are learned in."""
+    _, twin, weights, calibration = prepared(cnn(norm=norm))
+    centres = centres_of(twin, calibration, weights)
+    compensations = compensations_of(twin, calibration, weights, centres)
+    student = Student(twin, weights, Recipe(channel_scales=scaled), centres, compensations)
+    dense = student.values()
+    whole = {name: torch.ones_like(value) for name, value in dense.items()}
+    masks = {name: (value.abs() > value.abs().median()).float() for name, value in dense.items()}
+    assert not student.make_up(dense, whole, whole)
+    assert student.make_up(dense, whole, masks)
+    for name, value in student.values().items():
+        expected = compensations[name].change(dense[name] * (1 - masks[name]), masks[name])
+        torch.testing.assert_close(value - dense[name], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_without_a_step_of_learning_it_is_nearer(place: Path) -> None:
+    """Masks alone, at a learning rate of zero, with and without."""
+    errors = {}
+    for compensated in (False, True):
+        recipe = Recipe(
+            epochs=0, min_steps=32, learning_rate=0.0, interval=1, compensated=compensated
+        )
+        result = fcpts_onnx.prune(
+            networks.save(networks.cnn(), place / "in.onnx"), place / f"{compensated}.onnx",
+            target=0.5, calib=place / "images", recipe=recipe, allocate="uniform",
+        )  # fmt: skip
+        errors[compensated] = result.validation.outputs[0].kl
+    assert errors[True] is not None
+    assert errors[False] is not None
+    assert errors[True] < 0.7 * errors[False]
