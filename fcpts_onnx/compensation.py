@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ from fcpts_onnx.weights import Weight
 __all__ = ["Compensation", "compensations_of"]
 
 _SAMPLES = 256
-_PLACES = 2**16  # of a layer, as far as there are so many
+_PLACES = 2**15  # of a layer, as far as there are so many
 _MOST_INPUTS = 2**13  # a square of so many takes 256 MiB
 _DAMPING = 0.03  # of the mean square of an input
 _ITERATIONS = 10
@@ -37,7 +38,7 @@ class Compensation:
 
     def near(self, weight: Tensor) -> Compensation:
         """The same on the device of a weight."""
-        return replace(self, gram=self.gram.to(weight.device, torch.float32))
+        return replace(self, gram=self.gram.to(weight.device))
 
     def change(self, lost: Tensor, mask: Tensor) -> Tensor:
         """What is best added to the weights that are left.
@@ -50,8 +51,8 @@ class Compensation:
             lost: what the weights change by, before any d is added, less than zero where they grow.
             mask: 1 where weights are left; both of the weight's shape.
         """
-        left = self.layer.rows(mask)
-        wanted = left * (self.layer.rows(lost) @ self.gram)
+        left = self.layer.rows(mask).float()
+        wanted = left * (self.layer.rows(lost).float() @ self.gram)
         found, error, along = torch.zeros_like(wanted), wanted, wanted
         square = _dot(error, error)
         for _ in range(_ITERATIONS):
@@ -60,7 +61,7 @@ class Compensation:
             found, error = found + step * along, error - step * image
             before, square = square, _dot(error, error)
             along = error + square / before.clamp_min(_TINY) * along
-        return self.layer.stored(found)
+        return self.layer.stored(found).to(lost.dtype)
 
 
 _TINY = torch.finfo(torch.float32).tiny
@@ -85,21 +86,33 @@ def compensations_of(
         for name, layer in layers(twin.steps, weights, {}).items()
         if layer.rows(twin.learned[layer.weight.value]).shape[-1] <= _MOST_INPUTS
     }
-    generator = torch.Generator().manual_seed(0)
     grams: dict[str, Tensor] = {}
     means: dict[str, Tensor] = {}
     for name, data, share in inputs_of(twin, calibration, found, _SAMPLES):
-        x = found[name].matrix(data)
-        most = max(1, round(share * _PLACES))
-        if x.shape[1] > most:
-            x = x[:, torch.randperm(x.shape[1], generator=generator)[:most]]
+        x = _some_places(found[name], data, max(1, round(share * _PLACES)))
         grams[name] = grams.get(name, 0.0) + share * (x.mT @ x) / x.shape[1]
         means[name] = means.get(name, 0.0) + share * x.mean(1)
     result = {}
     for name, gram in grams.items():
         if name in centred:
             gram = gram - means[name][:, :, None] * means[name][:, None]
-        scale = gram.diagonal(dim1=-2, dim2=-1).mean()
-        if scale > 0:
+        scale = float(gram.diagonal(dim1=-2, dim2=-1).mean())
+        if 0 < scale < math.inf:
             result[name] = Compensation(found[name], gram / scale)
     return result
+
+
+def _some_places(layer: Layer, data: Tensor, most: int) -> Tensor:
+    """The matrix of a batch, of as many samples as it takes: (groups, places, inputs)."""
+    parts: list[Tensor] = []
+    count = 0
+    for sample in (data[None] if data.ndim == 1 else data).split(1):
+        x = layer.matrix(sample).float()
+        if x.shape[1] > most:
+            generator = torch.Generator().manual_seed(len(parts))
+            x = x[:, torch.randperm(x.shape[1], generator=generator)[:most]]
+        parts.append(x)
+        count += x.shape[1]
+        if count >= most:
+            break
+    return torch.cat(parts, 1)
