@@ -106,8 +106,8 @@ def _some_places(layer: Layer, data: Tensor, most: int) -> Tensor:
     """The matrix of a batch, of as many samples as it takes: (groups, places, inputs)."""
     parts: list[Tensor] = []
     count = 0
-    for sample in (data[None] if data.ndim == 1 else data).split(1):
-        x = layer.matrix(sample).float()
+    for part in layer.by_sample(data):
+        x = layer.matrix(part).float()
         if x.shape[1] > most:
             generator = torch.Generator().manual_seed(len(parts))
             x = x[:, torch.randperm(x.shape[1], generator=generator)[:most]]

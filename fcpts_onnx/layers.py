@@ -66,12 +66,16 @@ class Layer:
         the like are its own.
         """
         if self.product.op == "MatMul":
-            return data.flatten(0, -2)[None]
+            return data.reshape(-1, data.shape[-1])[None]
         inner = [size for place, size in enumerate(self.weight.shape) if place != self.axis]
         count = int(torch.Size(inner).numel())
         units = torch.eye(count, dtype=data.dtype, device=data.device).reshape(count, *inner)
         units = units.repeat(self.groups, *[1] * len(inner)).movedim(0, self.axis)
         return self.times(data, units)
+
+    def by_sample(self, data: Tensor) -> tuple[Tensor, ...]:
+        """Data in parts, where its first axis is that of samples for certain."""
+        return data.split(1) if self.product.op in _CHANNELS_SECOND else (data,)
 
     def times(self, data: Tensor, weight: Tensor) -> Tensor:
         """Data times a stored weight: (groups, places, output channels of one)."""
@@ -79,7 +83,7 @@ class Layer:
         assert name is not None
         (output,) = self.product.run({self.data: data, name: weight})
         axis = 1 if self.product.op in _CHANNELS_SECOND else -1
-        flat = output.movedim(axis, -1).flatten(0, -2)
+        flat = output.movedim(axis, -1).reshape(-1, output.shape[axis])
         return flat.reshape(len(flat), self.groups, -1).movedim(1, 0)
 
 

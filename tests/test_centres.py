@@ -122,19 +122,26 @@ def test_zeros_move_no_mean(norm: bool, tmp_path: Path) -> None:
     assert moved[True] < 1e-4 * spread
 
 
-def test_a_layer_that_reads_no_sample() -> None:
+def without_samples(*shape: int) -> onnx.ModelProto:
+    """A layer that multiplies a constant table of a shape, and adds what it gives to the input."""
     nodes = [
         helper.make_node("MatMul", ["table", "w"], ["p"]),
         helper.make_node("Add", ["p", "b"], ["t"]),
         helper.make_node("Add", ["x", "t"], ["y"]),
     ]
-    constants = {"table": values(1, 4), "w": values(4, 6), "b": values(6)}
-    model = Model(Path("m.onnx"), networks.make(nodes, constants, {"x": ["N", 6]}, {"y": ["N", 6]}))
+    constants = {"table": values(*shape), "w": values(4, 6), "b": values(6)}
+    return networks.make(nodes, constants, {"x": ["N", 6]}, {"y": ["N", 6]})
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (4,)])
+def test_a_layer_that_reads_no_sample(shape: tuple[int, ...]) -> None:
+    model = Model(Path("m.onnx"), without_samples(*shape))
     calibration = load_calibration([values(10, 6)], model, PRESETS["raw"])
     weights = [weight for weight in find_weights(model) if weight.name == "w"]
     (centre,) = centres_of(Twin(model, ["w", "b"]), calibration, weights).values()
-    expected = torch.from_numpy(constants["table"] @ constants["w"]).flatten()
-    torch.testing.assert_close(centre.outputs(torch.from_numpy(constants["w"])), expected)
+    weight = values(4, 6)
+    expected = torch.from_numpy(values(*shape) @ weight).flatten()
+    torch.testing.assert_close(centre.outputs(torch.from_numpy(weight)), expected)
 
 
 def test_an_unchanged_network_stays_the_dense_one() -> None:

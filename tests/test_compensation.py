@@ -14,13 +14,14 @@ from fcpts_onnx.calibration import load_calibration
 from fcpts_onnx.centres import centres_of
 from fcpts_onnx.compensation import compensations_of
 from fcpts_onnx.layers import layers
+from fcpts_onnx.model import Model
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.sparsity.student import Student
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import find_weights
 from tests import networks
 from tests.networks import values
-from tests.test_centres import cnn, prepared
+from tests.test_centres import cnn, prepared, without_samples
 from tests.test_layers import CASES, network
 
 DAMPING = 0.03
@@ -77,6 +78,16 @@ def test_a_layer_that_reads_zeros_is_left_alone() -> None:
     model, twin, weights, _ = prepared(cnn())
     calibration = load_calibration([np.zeros((4, 3, 8, 8), np.float32)], model, PRESETS["raw"])
     assert "w" not in compensations_of(twin, calibration, weights, {})
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (4,)])
+def test_a_layer_that_reads_no_sample(shape: tuple[int, ...]) -> None:
+    model = Model(Path("m.onnx"), without_samples(*shape))
+    calibration = load_calibration([values(10, 6)], model, PRESETS["raw"])
+    weights = [weight for weight in find_weights(model) if weight.name == "w"]
+    found = compensations_of(Twin(model, ["w", "b"]), calibration, weights, {})["w"]
+    table = torch.from_numpy(values(*shape)).reshape(1, 4)
+    torch.testing.assert_close(found.gram[0], table.T @ table / table.square().mean())
 
 
 @pytest.mark.parametrize("scaled", [False, True])
