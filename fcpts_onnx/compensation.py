@@ -22,6 +22,7 @@ _PLACES = 2**15  # of a layer, as far as there are so many
 _MOST_INPUTS = 2**13  # a square of so many takes 256 MiB
 _DAMPING = 0.03  # of the mean square of an input
 _ITERATIONS = 10
+_TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,8 @@ class Compensation:
             step = square / _dot(along, image)
             found, error = found + step * along, error - step * image
             before, square = square, _dot(error, error)
-            along = error + square / before.clamp_min(_TINY) * along
+            along = error + square / before * along
         return self.layer.stored(found).to(lost.dtype)
-
-
-_TINY = torch.finfo(torch.float32).tiny
 
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ def measure(
     output.parent.mkdir(parents=True, exist_ok=True)
     result = fcpts_onnx.prune(
         model, output, target=target, calib=calib, preprocess=preprocess, recipe=recipe, seed=seed,
-        overwrite=True, resume=True,
+        resume=True,
     )  # fmt: skip
     sparse = of_data(output)
     return {
