@@ -11,7 +11,7 @@ import torch
 from onnx import NodeProto, TensorProto, helper
 from torch import Tensor, nn
 
-from fcpts_onnx.errors import FcptsError, UnsupportedError
+from fcpts_onnx.errors import UnsupportedError
 from fcpts_onnx.gradient_graph import gradient_builder, gradient_graph, no_gradient
 from fcpts_onnx.ops.dtypes import promoted, to_numpy
 from fcpts_onnx.twin import Twin
@@ -59,15 +59,6 @@ class OrtEngine:
     def constant(self, name: str) -> Tensor:
         """The value of a constant float tensor that the graph reads."""
         return self._twin.constant(name)
-
-    def prepare(self, device: torch.device) -> None:
-        """Nothing to do: parameters stay where the twin has them.
-
-        Raises:
-            FcptsError: the device is not the processor.
-        """
-        if device.type != "cpu":
-            raise FcptsError(f"--engine ort runs on the processor, not on {device}. Use cpu.")
 
     def __call__(self, inputs: Values, replaced: Values | None = None) -> dict[str, Tensor]:
         """Run the graph on a batch, as `Twin.forward` does.

@@ -83,6 +83,8 @@ def device_of(name: str, engine: str) -> torch.device:
         raise FcptsError(f"The engine is {engine!r}; expected torch or ort.")
     if engine == "ort" and name == "auto":
         name = "cpu"
+    if engine == "ort" and name == "cuda":
+        raise FcptsError("--engine ort runs on the processor, not on cuda. Use --device cpu.")
     if name not in ("auto", "cpu", "cuda"):
         raise FcptsError(f"The device is {name!r}; expected auto, cpu or cuda.")
     if name == "cuda" and not torch.cuda.is_available():

@@ -138,7 +138,7 @@ def _kept(task: Task, network: Twin, samples: int) -> Counter[int]:
         storage = value.untyped_storage()
         kept[storage.data_ptr()] = storage
 
-    batch = task.batch(torch.arange(samples))
+    batch = task.calibration.take(torch.arange(samples))
     heads = (*task.heads, *task.features)
     with saved_tensors_hooks(pack, _never), precision_of(task.recipe, task.device)():
         found = network(batch, network.learned)

@@ -200,6 +200,7 @@ def prune(
         with clock("check"):
             parity = check_parity(twin, dense, calibration, threads)
             say(f"Twin: agrees with onnxruntime within {parity.error:.1e} of the output's scale")
+            twin.prepare(torch_device)
             heads = heads_of(twin, calibration, losses or {})
             for head in heads:
                 say(f"Output {head.describe()}")
@@ -213,7 +214,6 @@ def prune(
             recipe = with_usable_views(recipe, twin, calibration, say)
             network = network_of(engine, twin, calibration, recipe, threads)
         with clock("learn"):
-            network.prepare(torch_device)
             task = Task(
                 network, calibration, weights, budget, recipe, heads, seed, team,
                 features=features, centres=centres, compensations=compensations,

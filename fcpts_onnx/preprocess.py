@@ -250,8 +250,10 @@ class ImagePlan:
 
         NCHW results are views in channels-last memory.
         """
-        mean = torch.tensor(self.preprocess.mean, device=pixels.device)
-        std = torch.tensor(self.preprocess.std, device=pixels.device)
+        mean, std = (
+            torch.tensor(of_channels).to(pixels.device, non_blocking=True)
+            for of_channels in (self.preprocess.mean, self.preprocess.std)
+        )
         values = (pixels.float() * self.preprocess.scale - mean) / std
         if self.spec.dtype.kind in "iu":
             limits = np.iinfo(self.spec.dtype)

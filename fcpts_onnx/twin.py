@@ -51,6 +51,7 @@ class Twin(nn.Module):
         watched: names of values inside the graph that every pass gives beside the outputs.
         per_sample: run the graph for each sample on its own, vectorised. Graphs that were
             exported with a batch size written into them give right results only so.
+        device: where it computes; inputs are brought there.
 
     Raises:
         UnsupportedError: the graph has operators or attributes that are not registered; the
@@ -64,6 +65,7 @@ class Twin(nn.Module):
         model = model.inlined(implemented(model.opsets))
         self.per_sample = False
         self.watched: tuple[str, ...] = ()
+        self.device = torch.device("cpu")
         self.input_names = tuple(spec.name for spec in model.inputs)
         self._promotes = bool(learned)
         steps, values = bind(model, promote=self._promotes)
@@ -126,6 +128,7 @@ class Twin(nn.Module):
 
     def prepare(self, device: torch.device) -> None:
         """Move to a device, images in channels-last memory, where convolutions are fastest."""
+        self.device = device
         self.to(device=device)
         for parameter in self.learned.values():
             if parameter.ndim == 4:
@@ -173,8 +176,9 @@ class Twin(nn.Module):
         return {name: known[name] for name in wanted}
 
     def begun(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The values before the first step: the inputs, in the type that is computed in."""
-        return {n: promoted(value) if self._promotes else value for n, value in inputs.items()}
+        """The values before the first step: the inputs, where and in which type is computed."""
+        there = {name: value.to(self.device) for name, value in inputs.items()}
+        return {n: promoted(value) if self._promotes else value for n, value in there.items()}
 
     def through(
         self,

@@ -33,10 +33,10 @@ def fisher(task: Task) -> dict[str, float]:
     total = dict.fromkeys(values, 0.0)
     order = torch.randperm(len(task.calibration), generator=generator)[:_SAMPLES]
     with torch.no_grad():
-        some = task.network(task.batch(order[:_SPREAD_SAMPLES]), {})
+        some = task.network(task.calibration.take(order[:_SPREAD_SAMPLES]), {})
     heads = [replace(head, spread=_spread(some[head.name])) for head in task.heads]
     for place in order.split(1):
-        found = task.network(task.batch(place), stored)
+        found = task.network(task.calibration.take(place), stored)
         loss = torch.stack([_surprise(found[h.name].float(), h, generator) for h in heads])
         gradients = torch.autograd.grad(loss.sum(), list(values.values()), allow_unused=True)
         for name, gradient in zip(values, gradients, strict=True):

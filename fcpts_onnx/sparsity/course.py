@@ -106,9 +106,11 @@ class Meter:
         self._losses.clear()
         if not mean <= _ASTRAY * self._nothing:
             raise DivergedError(f"Learning diverged: the loss is {mean} at step {step} of {steps}")
-        zeros = {name: v.numel() - int(v.count_nonzero()) for name, v in masked.items()}
-        sparsity = sum(zeros.values()) / sum(value.numel() for value in masked.values())
-        rates = {name: zeros[name] / value.numel() for name, value in masked.items()}
+        counts = [value.numel() for value in masked.values()]
+        left = torch.stack([value.count_nonzero() for value in masked.values()]).tolist()
+        sparsity = 1 - sum(left) / sum(counts)
+        shares = zip(masked, left, counts, strict=True)
+        rates = {name: 1 - kept / count for name, kept, count in shares}
         seconds = time.monotonic() - self._start
         earlier = [progress for progress in self.history if progress.step < step]
         self.history = [*earlier, Progress(step, steps, mean, sparsity, seconds, rates)]

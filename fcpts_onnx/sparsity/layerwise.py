@@ -186,7 +186,7 @@ class _Passes:
         """What a layer reads in the dense network and in the sparse one, by batch."""
         part, kept = slice(self._place, layer.place), []
         for index, batch in enumerate(self._batches):
-            inputs = {} if self._kept else self._twin.begun(self._task.batch(batch))
+            inputs = {} if self._kept else self._twin.begun(self._task.calibration.take(batch))
             dense, sparse = self._kept[index] if self._kept else (inputs, inputs)
             before = self._twin.through(dense, part)
             after = self._twin.through(sparse, part, changed)

@@ -206,7 +206,7 @@ def _bce(dense: Tensor, sparse: Tensor, head: Head, temperature: float) -> Tenso
 
 def _mse(dense: Tensor, sparse: Tensor, head: Head, temperature: float) -> Tensor:
     del temperature
-    spread = dense.var(correction=0) if head.spread is None else dense.new_tensor(head.spread)
+    spread = dense.var(correction=0) if head.spread is None else dense.new_full((), head.spread)
     # What does not vary counts relative to its size, and what is all zero as it is.
     size = dense.square().mean()
     spread = torch.where(spread > _LEAST_SPREAD * size, spread, size)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
 __all__ = ["Network"]
@@ -22,9 +21,6 @@ class Network(Protocol):
 
     def constant(self, name: str) -> Tensor:
         """The value of a constant float tensor that the graph reads."""
-
-    def prepare(self, device: torch.device) -> None:
-        """Make ready to learn on a device."""
 
     def __call__(
         self, inputs: Mapping[str, Tensor], replaced: Mapping[str, Tensor], /

@@ -114,7 +114,7 @@ def _of_nothing(task: Task) -> float:
     """The loss of outputs that are all zero."""
     samples = torch.arange(min(task.recipe.batch_size, len(task.calibration)))
     with torch.no_grad():
-        expected = task.network(task.batch(samples), {})
+        expected = task.network(task.calibration.take(samples), {})
         zeros = {name: torch.zeros_like(value) for name, value in expected.items()}
         heads = (*task.heads, *task.features)
         loss = reconstruction_loss(expected, zeros, heads, task.recipe.temperature)

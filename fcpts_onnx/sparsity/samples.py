@@ -26,8 +26,7 @@ class Samples:
         if len(self._left) < size:
             self._left = torch.randperm(len(self._calibration), generator=self._generator)
         indices, self._left = self._left[:size], self._left[size:]
-        batch = self._calibration.views(indices, self._recipe.augment, self._generator)
-        return {name: value.to(self._device, non_blocking=True) for name, value in batch.items()}
+        return self._calibration.views(indices, self._recipe.augment, self._generator, self._device)
 
     def state(self) -> dict[str, Any]:
         """How far it is."""

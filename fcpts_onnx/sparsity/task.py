@@ -78,8 +78,3 @@ class Task:
             ({name: value[first::pieces] for name, value in batch.items()}, len(place) / count)
             for first, place in enumerate(places)
         ]
-
-    def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        """Samples as they are, on the network's device."""
-        batch = self.calibration.take(indices)
-        return {name: value.to(self.device) for name, value in batch.items()}

@@ -229,7 +229,8 @@ class CostThresholds(_Ramped):
             name: _log_quantile(self._ranked(name, value), share, task.budget.most[name])
             for name, value in values.items()
         }
-        self._costs = dict.fromkeys(values, (0.0, 0.0))
+        # On the device: a number that is read there at each step would make it wait.
+        self._costs = {name: value.new_zeros(2) for name, value in values.items()}
         self._thresholds: dict[str, Tensor] = {}
 
     def masked(self, values: Values) -> dict[str, Tensor]:
@@ -248,19 +249,18 @@ class CostThresholds(_Ramped):
         """Take what a layer's zeros cost into its running mean, while its gradient is there."""
         keep, kernel = self._recipe.memory, self._recipe.kernel
         found = marginal_cost(value, self.masks[name], gradient, self._thresholds[name], kernel)
-        (old_cost, old_mass), (cost, mass) = self._costs[name], (float(part) for part in found)
-        mixed = (keep * old_cost + (1 - keep) * cost, keep * old_mass + (1 - keep) * mass)
+        mixed = torch.lerp(torch.stack(found), self._costs[name], keep)
         self._costs = {**self._costs, name: mixed}
 
     def _move(self, reach: float) -> None:
         """Lower thresholds where a zero costs more than the mean, raise the others."""
-        found = self._team.mean([part for pair in self._costs.values() for part in pair])
-        self._costs = dict(zip(self._costs, zip(found[::2], found[1::2], strict=True), strict=True))
-        total, weight = (sum(parts) for parts in zip(*self._costs.values(), strict=True))
+        found = self._team.mean(torch.stack([*self._costs.values()]).flatten().tolist())
+        costs, masses = found[::2], found[1::2]
+        total, weight = sum(costs), sum(masses)
         if total <= 0:
             return
         logs = {}
-        for name, (cost, mass) in self._costs.items():
+        for name, cost, mass in zip(self._costs, costs, masses, strict=True):
             ratio = cost / mass / (total / weight) if mass else 1.0
             bounded = max(1 / _LARGEST_RATIO, min(_LARGEST_RATIO, ratio))
             logs[name] = self._logs[name] - reach * math.log(bounded)
