@@ -31,7 +31,7 @@ class Step:
 
     Attributes:
         inputs: value names, None where an optional input is left out.
-        ints: positions of inputs that are handed over as Python integers.
+        numbers: positions of inputs that are handed over as Python numbers.
         attributes: what else the function is given, by name.
         bodies: the graphs inside the node, by attribute.
         gradient: what becomes of one, see `ops.registry.op`.
@@ -45,7 +45,7 @@ class Step:
     function: Callable[..., Any]
     inputs: tuple[str | None, ...]
     outputs: tuple[str, ...]
-    ints: frozenset[int]
+    numbers: frozenset[int]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     bodies: Mapping[str, Body] = field(default_factory=dict)
     gradient: Gradient = "through"
@@ -58,6 +58,13 @@ class Step:
         """The values it depends on, those that only the graphs inside it read among them."""
         own = {name for name in self.inputs if name is not None}
         return own.union(*(body.captures for body in self.bodies.values()))
+
+    @property
+    def read_as_numbers(self) -> set[str]:
+        """Names of what it, or a step inside it, reads as Python numbers."""
+        own = {name for place, name in enumerate(self.inputs) if name and place in self.numbers}
+        inside = (step for body in self.bodies.values() for step in body.steps)
+        return own.union(*(step.read_as_numbers for step in inside))
 
     def nodes(self) -> Iterator[Step]:
         """A step for each node that it stands for, in the order of the graph."""
@@ -90,7 +97,7 @@ class Step:
             RuntimeError: it cannot be computed; the node is named.
         """
         arguments: list[Any] = [None if name is None else values[name] for name in self.inputs]
-        for position in self.ints:
+        for position in self.numbers:
             if position < len(arguments) and arguments[position] is not None:
                 arguments[position] = tuple(arguments[position].reshape(-1).tolist())
         inside = {key: partial(body.run, values) for key, body in self.bodies.items()}
@@ -287,7 +294,7 @@ def _step(
         function=function,
         inputs=tuple(tensor.name or None for tensor in node.inputs),
         outputs=tuple(outputs),
-        ints=frozenset() if found is None else found.ints,
+        numbers=frozenset() if found is None else found.numbers,
         attributes=attributes,
         bodies=bodies,
         gradient=_gradient(node, found),

@@ -93,18 +93,21 @@ class Twin(nn.Module):
             self.register_parameter(f"learned_{place}", parameter)
         steps = with_layers_joined(steps, values | self.learned, self.output_names)
         self.steps = _schedule(steps, self.output_names)
-        nodes = (node for step in self.steps for node in step.nodes())
+        nodes = [node for step in self.steps for node in step.nodes()]
         read = set(self.output_names).union(*(node.reads for node in nodes))
-        # Shapes, axes and the like are read by Python: they stay on the CPU and are no buffers.
-        self._shapes = {
+        # What Python reads stays on the CPU, which a GPU would have to be waited for. So do single
+        # numbers, which go with any device. These are no buffers.
+        as_numbers = {name for node in nodes for name in node.read_as_numbers}
+        self._numbers = {
             name: value
             for name, value in values.items()
-            if name in read and not value.is_floating_point()
+            if name in read
+            and (name in as_numbers or not value.ndim or not value.is_floating_point())
         }
         self._buffer_of = {
             name: f"constant_{place}"
             for place, name in enumerate(sorted(read & values.keys()))
-            if name not in self._shapes
+            if name not in self._numbers
         }
         for name, buffer in self._buffer_of.items():
             self.register_buffer(buffer, values[name])
@@ -124,12 +127,13 @@ class Twin(nn.Module):
 
     def constants(self) -> dict[str, Tensor]:
         """All fixed tensors that the steps read, by name."""
-        return self._shapes | {n: self.get_buffer(buffer) for n, buffer in self._buffer_of.items()}
+        return self._numbers | {n: self.get_buffer(buffer) for n, buffer in self._buffer_of.items()}
 
     def prepare(self, device: torch.device) -> None:
         """Move to a device, images in channels-last memory, where convolutions are fastest."""
         self.device = device
         self.to(device=device)
+        self.learned = dict(zip(self.learned, self.parameters(), strict=True))
         for parameter in self.learned.values():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

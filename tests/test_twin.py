@@ -16,6 +16,7 @@ from fcpts_onnx.runtime import Runtime
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import find_weights, learned_along
 from tests import networks
+from tests.other_device import OTHER, OtherDevice
 from tests.shared import MODELS, needs_shared
 
 # Shared models whose operators the twin has all.
@@ -38,6 +39,7 @@ WHOLE = [
     "ultraface_rfb_320",
     "vit_cifar10",
 ]
+BATCH_OF_ONE = ("mnist_cntk", "fastestdet_coco")  # they reshape to it
 LACKING = {"tiny_random_gpt2": "com.microsoft::Attention (opset 1): GptAttention_0"}
 
 
@@ -74,8 +76,28 @@ def samples(model: Model, count: int) -> dict[str, np.ndarray]:
 def test_shared_models_agree_with_onnxruntime(name: str) -> None:
     model = load(MODELS / f"{name}.onnx")
     twin = learned_twin(model)
-    twin.per_sample = name in ("mnist_cntk", "fastestdet_coco")  # they reshape to a batch of 1
+    twin.per_sample = name in BATCH_OF_ONE
     assert relative_error(twin, model, samples(model, 2)) < 1e-5
+
+
+@needs_shared
+@pytest.mark.parametrize("name", WHOLE)
+def test_another_device_computes_the_same(name: str) -> None:
+    """What mixes with values of the processor would stop a GPU, which few machines here have."""
+    model = load(MODELS / f"{name}.onnx")
+    twin = learned_twin(model)
+    twin.per_sample = name in BATCH_OF_ONE
+    inputs = {key: torch.from_numpy(value) for key, value in samples(model, 2).items()}
+    with torch.no_grad():
+        here = twin(inputs)
+    with OtherDevice():
+        twin.prepare(OTHER)
+        there = twin(inputs)
+        if twin.learned:
+            sum(value.float().sum() for value in there.values()).backward()
+        there = {key: value.detach().cpu() for key, value in there.items()}
+    for key, value in here.items():
+        torch.testing.assert_close(there[key], value, rtol=0, atol=0)
 
 
 @needs_shared

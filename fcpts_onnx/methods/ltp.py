@@ -29,7 +29,7 @@ class LearnedThresholds(Thresholds):
             name: value.detach().var(correction=0).clamp_min(least)
             for name, value in values.items()
         }
-        start = values[next(iter(values))].new_tensor(task.recipe.threshold_start)
+        start = values[next(iter(values))].new_full((), task.recipe.threshold_start)
         self._taus = {name: nn.Parameter(start.clone()) for name in values}
 
     def parameters(self) -> list[nn.Parameter]:

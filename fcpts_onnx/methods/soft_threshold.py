@@ -23,7 +23,7 @@ class SoftThresholds(Thresholds):
     decays = True
 
     def __init__(self, values: Values, task: Task) -> None:
-        start = values[next(iter(values))].new_tensor(task.recipe.threshold_start)
+        start = values[next(iter(values))].new_full((), task.recipe.threshold_start)
         self._scores = {name: nn.Parameter(start.clone()) for name in values}
 
     def parameters(self) -> list[nn.Parameter]:

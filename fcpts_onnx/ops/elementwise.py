@@ -8,6 +8,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from fcpts_onnx.ops.devices import together
 from fcpts_onnx.ops.registry import op
 
 __all__: list[str] = []
@@ -78,7 +79,7 @@ def _binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, T
     """The function with a signature that the registry can read."""
 
     def apply(a: Tensor, b: Tensor) -> Tensor:
-        return function(a, b)
+        return function(*together(a, b))
 
     return apply
 
@@ -91,11 +92,13 @@ for _name, _two in _BINARY.items():
 
 @op("Div")
 def div(a: Tensor, b: Tensor) -> Tensor:
+    a, b = together(a, b)
     return a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
 
 
 @op("Mod")
 def mod(a: Tensor, b: Tensor, *, fmod: int = 0) -> Tensor:
+    a, b = together(a, b)
     return torch.fmod(a, b) if fmod else torch.remainder(a, b)
 
 
@@ -103,27 +106,29 @@ def mod(a: Tensor, b: Tensor, *, fmod: int = 0) -> Tensor:
 def pow(a: Tensor, b: Tensor) -> Tensor:
     # Known beforehand, an exponent is a product or a root, not two logarithms: layer norm squares.
     is_number = not b.ndim and b.device.type == "cpu" and not b.requires_grad
-    return torch.pow(a, b.item() if is_number else b).to(a.dtype)
+    if is_number:
+        return torch.pow(a, b.item()).to(a.dtype)
+    return torch.pow(*together(a, b)).to(a.dtype)
 
 
 @op("Min")
 def min(*inputs: Tensor) -> Tensor:
-    return reduce(torch.minimum, inputs)
+    return reduce(torch.minimum, together(*inputs))
 
 
 @op("Max")
 def max(*inputs: Tensor) -> Tensor:
-    return reduce(torch.maximum, inputs)
+    return reduce(torch.maximum, together(*inputs))
 
 
 @op("Sum")
 def sum(*inputs: Tensor) -> Tensor:
-    return reduce(torch.add, inputs)
+    return reduce(torch.add, together(*inputs))
 
 
 @op("Mean")
 def mean(*inputs: Tensor) -> Tensor:
-    return reduce(torch.add, inputs) / len(inputs)
+    return reduce(torch.add, together(*inputs)) / len(inputs)
 
 
 @op("BitShift", since=11, gradient="masks")
@@ -143,4 +148,5 @@ def is_inf(x: Tensor, *, detect_negative: int = 1, detect_positive: int = 1) -> 
 
 @op("Where")
 def where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    condition, x, y = together(condition, x, y)
     return torch.where(condition, x, y)

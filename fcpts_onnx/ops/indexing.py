@@ -138,8 +138,9 @@ def unique(
         x, sorted=True, return_inverse=True, return_counts=True, dim=along
     )
     inverse = inverse.reshape(-1)
-    first = torch.full((len(counts),), len(inverse), dtype=torch.int64)
-    first = first.scatter_reduce(0, inverse, torch.arange(len(inverse)), "amin")
+    first = torch.full_like(counts, len(inverse))
+    places = torch.arange(len(inverse), device=x.device)
+    first = first.scatter_reduce(0, inverse, places, "amin")
     if not sorted:
         order = first.argsort()
         rank = order.argsort()
@@ -199,8 +200,9 @@ def tensor_scatter(
     mode: str = "linear",
 ) -> Tensor:
     axis = axis % past.ndim
-    start = torch.zeros(len(past), dtype=torch.int64) if write_indices is None else write_indices
-    places = start[:, None] + torch.arange(update.shape[axis])
+    places = torch.arange(update.shape[axis], device=past.device).expand(len(past), -1)
+    if write_indices is not None:
+        places = places + write_indices.to(past.device)[:, None]
     places = places % past.shape[axis] if mode == "circular" else places
     shape = [1] * past.ndim
     shape[0], shape[axis] = places.shape

@@ -14,6 +14,7 @@ from onnx import TensorProto
 from torch import Tensor
 
 from fcpts_onnx.ops.conv import conv
+from fcpts_onnx.ops.devices import together
 from fcpts_onnx.ops.dtypes import TORCH_TYPES
 from fcpts_onnx.ops.registry import op
 
@@ -217,7 +218,8 @@ def centred(x: Tensor, zero_point: Tensor | None) -> Tensor:
 
 def dequantize(x: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
     """(x - zero_point) * scale, in float32."""
-    return centred(x, zero_point).to(scale.device, torch.float32) * scale.float()
+    steps, scale = together(centred(x, zero_point).float(), scale.float())
+    return steps * scale
 
 
 def product(

@@ -17,12 +17,14 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
-__all__ = ["Ints", "Op", "find_op", "implemented", "op", "supported_ops"]
+__all__ = ["Floats", "Ints", "Op", "find_op", "implemented", "op", "supported_ops"]
 
 Ints = tuple[int, ...]
+Floats = tuple[float, ...]
 Gradient = Literal["through", "first", "masks", "ends", "shapes"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_NUMBERS = (Ints, Ints | None, Floats, Floats | None)
 _VARIADIC = inspect.Parameter.VAR_POSITIONAL
 
 
@@ -38,7 +40,7 @@ class Op:
         gradient: what becomes of a gradient, see `op`.
         max_inputs: how many inputs it takes, None for any number.
         max_outputs: how many outputs it gives.
-        ints: the positions of inputs that arrive as Python integers.
+        numbers: the positions of inputs that arrive as Python numbers.
     """
 
     domain: str
@@ -48,7 +50,7 @@ class Op:
     attributes: frozenset[str]
     required: frozenset[str]
     max_inputs: int | None
-    ints: frozenset[int]
+    numbers: frozenset[int]
     wants_outputs: bool
     max_outputs: int = 1
     only: Mapping[str, Container[object]] = field(default_factory=dict)
@@ -125,8 +127,6 @@ def _describe(function: Callable[..., Any], domain: str, name: str, since: int) 
         attributes=frozenset(keywords),
         required=frozenset(key for key, p in keywords.items() if p.default is p.empty),
         max_inputs=None if any(p.kind is _VARIADIC for p in inputs) else len(inputs),
-        ints=frozenset(
-            index for index, p in enumerate(inputs) if hints.get(p.name) in (Ints, Ints | None)
-        ),
+        numbers=frozenset(place for place, p in enumerate(inputs) if hints.get(p.name) in _NUMBERS),
         wants_outputs=wants_outputs,
     )

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcpts_onnx.ops.registry import Ints, op
+from fcpts_onnx.ops.registry import Floats, Ints, op
 
 __all__: list[str] = []
 
@@ -53,16 +53,16 @@ class _Span:
 
 @op("Upsample", since=7, only={"mode": ("nearest", "linear")})
 def upsample_7(x: Tensor, *, scales: Sequence[float], mode: str = "nearest") -> Tensor:
-    return resize_10(x, torch.tensor(scales), mode=mode)
+    return resize_10(x, tuple(scales), mode=mode)
 
 
 @op("Upsample", since=9, only={"mode": ("nearest", "linear")})
-def upsample_9(x: Tensor, scales: Tensor, *, mode: str = "nearest") -> Tensor:
+def upsample_9(x: Tensor, scales: Floats, *, mode: str = "nearest") -> Tensor:
     return resize_10(x, scales, mode=mode)
 
 
 @op("Resize", since=10, only={"mode": ("nearest", "linear")})
-def resize_10(x: Tensor, scales: Tensor, *, mode: str = "nearest") -> Tensor:
+def resize_10(x: Tensor, scales: Floats, *, mode: str = "nearest") -> Tensor:
     return resize_11(
         x,
         None,
@@ -93,8 +93,8 @@ def resize_10(x: Tensor, scales: Tensor, *, mode: str = "nearest") -> Tensor:
 )
 def resize_11(
     x: Tensor,
-    roi: Tensor | None = None,
-    scales: Tensor | None = None,
+    roi: Floats | None = None,
+    scales: Floats | None = None,
     sizes: Ints | None = None,
     *,
     antialias: int = 0,
@@ -109,8 +109,7 @@ def resize_11(
 ) -> Tensor:
     crops = coordinate_transformation_mode == "tf_crop_and_resize"
     axes = [axis % x.ndim for axis in axes] if axes else list(range(x.ndim))
-    region = roi.tolist() if crops and roi is not None and roi.numel() else None
-    spans = _spans(x.shape, axes, region, scales, sizes, keep_aspect_ratio_policy)
+    spans = _spans(x.shape, axes, roi if crops else None, scales, sizes, keep_aspect_ratio_policy)
     if all(span.resized == span.length for span in spans):
         return x
     # onnxruntime leaves an axis alone by its scale, and by its length where it antialiases.
@@ -144,14 +143,14 @@ def _spans(
     shape: Sequence[int],
     axes: Sequence[int],
     region: Sequence[float] | None,
-    scales: Tensor | None,
+    scales: Floats | None,
     sizes: Ints | None,
     policy: str,
 ) -> list[_Span]:
     """What becomes of the axes, by scales or by sizes, the latter maybe in one ratio for all."""
     lengths = [shape[axis] for axis in axes]
-    if scales is not None and scales.numel():
-        ratios = scales.tolist()
+    if scales:
+        ratios = [*scales]
         resized = [int(_single(n * ratio)) for n, ratio in zip(lengths, ratios, strict=True)]
     else:
         resized = list(sizes or ())
@@ -160,7 +159,7 @@ def _spans(
             ratio = min(ratios) if policy == "not_larger" else max(ratios)
             ratios = [ratio] * len(axes)
             resized = [math.floor(_single(n * ratio) + 0.5) for n in lengths]
-    region = region or [0.0] * len(axes) + [1.0] * len(axes)
+    region = region or (0.0,) * len(axes) + (1.0,) * len(axes)
     starts, ends = region[: len(axes)], region[len(axes) :]
     rows = zip(axes, lengths, resized, ratios, starts, ends, strict=True)
     return [_Span(*row) for row in rows]

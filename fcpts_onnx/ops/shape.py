@@ -157,7 +157,7 @@ def slice_10(
 def _slice_axis(x: Tensor, start: int, end: int, axis: int, step: int) -> Tensor:
     picked = range(x.shape[axis])[start:end:step]
     if step < 0:  # torch has no view with a negative step
-        return x.index_select(axis, torch.tensor(list(picked), dtype=torch.int64, device=x.device))
+        return x.index_select(axis, torch.tensor(list(picked), dtype=torch.int64).to(x.device))
     # A view keeps channels-last memory: what is added to it later is then added in one sweep.
     places = slice(picked.start, max(picked.start, picked.stop), step)
     return x[(slice(None),) * (axis % x.ndim) + (places,)]

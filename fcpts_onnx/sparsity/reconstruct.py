@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -211,4 +211,4 @@ def precision_of(
             if device.type == "cuda"
             else bool(torch.cpu.get_capabilities().get("amx_bf16", False))
         )
-    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=half)
+    return partial(torch.autocast, device.type, torch.bfloat16) if half else nullcontext

@@ -120,7 +120,7 @@ class ScoreThresholds(Thresholds):
         self._budget, self._recipe = task.budget, task.recipe
         self._density = _density(task.recipe)
         device = next(iter(values.values())).device
-        self._counts = torch.tensor([float(v.numel()) for v in values.values()], device=device)
+        self._counts = torch.tensor([float(v.numel()) for v in values.values()]).to(device)
         self._scores = {name: nn.Parameter(_score(v, name, task)) for name, v in values.items()}
         self._limits: dict[str, Tensor] = {}
         self._steps = 0
@@ -316,7 +316,7 @@ def rise(ramp: float) -> float:
 def _score(value: Tensor, name: str, task: Task) -> Tensor:
     """Where a score starts: as the recipe says, or at the threshold for so many zeros."""
     if task.start is None:
-        return value.new_tensor(task.recipe.threshold_start)
+        return value.new_full((), task.recipe.threshold_start)
     threshold = kth_smallest(value.abs(), max(1, task.start[name]))
     return torch.logit(threshold, eps=_LEAST_THRESHOLD).to(value.device)
 

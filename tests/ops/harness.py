@@ -18,6 +18,7 @@ from fcpts_onnx.checks import OLDEST_OPSET
 from fcpts_onnx.model import Model
 from fcpts_onnx.ops.dtypes import to_numpy, to_torch
 from fcpts_onnx.twin import Twin
+from tests.other_device import OTHER, OtherDevice
 
 NEWEST_IN_ONNXRUNTIME = 27
 """onnxruntime 1.31 has no kernels for the default domain at opset 28."""
@@ -90,8 +91,15 @@ def check(case: Case, opset: int) -> None:
         if array is not None and place not in case.constants
     }
     expected = oracle(model.proto, feeds, case)
+    twin = Twin(model)
+    inputs = {name: to_torch(array) for name, array in feeds.items()}
     with torch.no_grad():
-        found = Twin(model)({name: to_torch(array) for name, array in feeds.items()})
+        found = twin(inputs)
+        with OtherDevice():
+            twin.prepare(OTHER)
+            there = {name: value.cpu() for name, value in twin(inputs).items()}
+    for name, value in found.items():
+        torch.testing.assert_close(there[name], value, rtol=0, atol=0, equal_nan=True)
     assert len(found) == len(expected) == case.outputs
     for value, wanted in zip(found.values(), expected, strict=True):
         array = to_numpy(value)

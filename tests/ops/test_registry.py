@@ -58,7 +58,7 @@ def test_look_up_takes_the_greatest_version_not_above_the_opset() -> None:
 
 def test_signature_is_the_specification() -> None:
     reshape = find_op("", "Reshape", 14)
-    assert reshape.ints == {1}
+    assert reshape.numbers == {1}
     assert reshape.attributes == {"allowzero"}
     concat = find_op("", "Concat", 13)
     assert concat.max_inputs is None
