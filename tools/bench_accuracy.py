@@ -146,6 +146,7 @@ def machine() -> dict[str, str]:
     return {
         "date": datetime.date.today().isoformat(),
         "processor": _processor(),
+        **({"device": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
         "torch": torch.__version__,
