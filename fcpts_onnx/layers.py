@@ -67,11 +67,24 @@ class Layer:
         """
         if self.product.op == "MatMul":
             return data.reshape(-1, data.shape[-1])[None]
+        if self.product.op == "Conv":
+            return self._patches(data)
         inner = [size for place, size in enumerate(self.weight.shape) if place != self.axis]
         count = int(torch.Size(inner).numel())
         units = torch.eye(count, dtype=data.dtype, device=data.device).reshape(count, *inner)
         units = units.repeat(self.groups, *[1] * len(inner)).movedim(0, self.axis)
         return self.times(data, units)
+
+    def _patches(self, data: Tensor) -> Tensor:
+        """As `matrix`, of a convolution, each channel on its own: most unit vectors are zeros."""
+        channels, kernel = data.shape[1], self.weight.shape[2:]
+        count = torch.Size(kernel).numel()
+        units = torch.eye(count, dtype=data.dtype, device=data.device)
+        units = units.reshape(count, 1, *kernel).repeat(channels, *[1] * (1 + len(kernel)))
+        attributes = {**self.product.attributes, "group": channels}
+        alone = replace(self, product=replace(self.product, attributes=attributes))
+        patches = alone.times(data, units)  # (channels, places, count)
+        return patches.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(2)
 
     def by_sample(self, data: Tensor) -> tuple[Tensor, ...]:
         """Data in parts, where its first axis is that of samples for certain."""
