@@ -228,8 +228,9 @@ def test_batch_norm_makes_no_difference() -> None:
             outputs.append(twin(batch, found)["scores"])
         masks.append(torch.cat([(found[w.name] != 0).flatten() for w in weights]))
     assert float((masks[0] == masks[1]).float().mean()) > 0.99
-    # One weight at the threshold may be on either side of it, by the rounding of the machine.
-    assert float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max()) < 0.1
+    # A weight at the threshold may be on either side of it, by the rounding of the machine.
+    most = 1e-3 if torch.equal(*masks) else 0.1
+    assert float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max()) < most
 
 
 class Faulty:
