@@ -52,6 +52,13 @@ def learned_twin(model: Model) -> Twin:
     return Twin(model, [weight.name for weight in weights] + learned_along(model, weights))
 
 
+def shared_twin(name: str) -> tuple[Model, Twin]:
+    model = load(MODELS / f"{name}.onnx")
+    twin = learned_twin(model)
+    twin.per_sample = name in BATCH_OF_ONE
+    return model, twin
+
+
 def relative_error(twin: Twin, model: Model, inputs: dict[str, np.ndarray]) -> float:
     expected = Runtime(model).run(inputs)
     with torch.no_grad():
@@ -74,9 +81,7 @@ def samples(model: Model, count: int) -> dict[str, np.ndarray]:
 @needs_shared
 @pytest.mark.parametrize("name", WHOLE)
 def test_shared_models_agree_with_onnxruntime(name: str) -> None:
-    model = load(MODELS / f"{name}.onnx")
-    twin = learned_twin(model)
-    twin.per_sample = name in BATCH_OF_ONE
+    model, twin = shared_twin(name)
     assert relative_error(twin, model, samples(model, 2)) < 1e-5
 
 
@@ -84,9 +89,7 @@ def test_shared_models_agree_with_onnxruntime(name: str) -> None:
 @pytest.mark.parametrize("name", WHOLE)
 def test_another_device_computes_the_same(name: str) -> None:
     """What mixes with values of the processor would stop a GPU, which few machines here have."""
-    model = load(MODELS / f"{name}.onnx")
-    twin = learned_twin(model)
-    twin.per_sample = name in BATCH_OF_ONE
+    model, twin = shared_twin(name)
     inputs = {key: torch.from_numpy(value) for key, value in samples(model, 2).items()}
     with torch.no_grad():
         here = twin(inputs)
