@@ -10,14 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fcpts_onnx.bounds import Bounded
 from fcpts_onnx.errors import ModelError, UnsupportedError
 from fcpts_onnx.frontier import frontier
 from fcpts_onnx.fusion import with_layers_joined
+from fcpts_onnx.idioms import with_idioms_joined
 from fcpts_onnx.model import Model
 from fcpts_onnx.ops import implemented
 from fcpts_onnx.ops.dtypes import promoted, to_torch
+from fcpts_onnx.shapes import with_shapes_remembered
 from fcpts_onnx.steps import Step, bind, check_supported
 
 __all__ = ["Twin"]
@@ -91,7 +94,9 @@ class Twin(nn.Module):
         }
         for place, parameter in enumerate(self.learned.values()):
             self.register_parameter(f"learned_{place}", parameter)
+        steps = with_idioms_joined(steps, values | self.learned, self.output_names)
         steps = with_layers_joined(steps, values | self.learned, self.output_names)
+        steps = with_shapes_remembered(steps, values)
         self.steps = _schedule(steps, self.output_names)
         nodes = [node for step in self.steps for node in step.nodes()]
         read = set(self.output_names).union(*(node.reads for node in nodes))
@@ -161,7 +166,8 @@ class Twin(nn.Module):
             single = {name: value.unsqueeze(0) for name, value in sample.items()}
             return self._run(single, replaced, fetch)
 
-        results: dict[str, Tensor] = torch.vmap(run_one)(dict(inputs))
+        with sdpa_kernel(SDPBackend.MATH):  # the one that vmap knows of
+            results: dict[str, Tensor] = torch.vmap(run_one)(dict(inputs))
         # A result of a single sample has an axis of one for it, or none at all.
         return {
             name: value.flatten(0, 1) if value.shape[1:2] == (1,) else value

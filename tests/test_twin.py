@@ -100,7 +100,7 @@ def test_another_device_computes_the_same(name: str) -> None:
             sum(value.float().sum() for value in there.values()).backward()
         there = {key: value.detach().cpu() for key, value in there.items()}
     for key, value in here.items():
-        torch.testing.assert_close(there[key], value, rtol=0, atol=0)
+        torch.testing.assert_close(there[key], value)  # attention has other kernels there
 
 
 @needs_shared
