@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcpts_onnx.matching import Graph, Match, Node
+from fcpts_onnx.ops.devices import together
 from fcpts_onnx.steps import Step
 
 __all__ = ["with_idioms_joined"]
@@ -149,13 +150,16 @@ def _one(
 
 
 def _picked(x: Tensor, places: Sequence[int], axis: int) -> list[Tensor]:
+    if x.shape[axis] > 2 * len(places):  # all the others would get a gradient too
+        return [x.select(axis, place) for place in places]
     parts = x.unbind(axis)
     return [parts[place] for place in places]
 
 
 def _layer_norm(
-    x: Tensor, *parameters: Tensor, axes: Sequence[int], epsilon: float
+    x: Tensor, *scale_and_shift: Tensor, axes: Sequence[int], epsilon: float
 ) -> Tensor | None:
+    x, *parameters = together(x, *scale_and_shift)
     first = x.ndim - len(axes)
     is_last = sorted(axis % x.ndim for axis in axes) == list(range(first, x.ndim))
     if not is_last or any(value.shape != x.shape[first:] for value in parameters):
@@ -180,7 +184,7 @@ def _axes(mean: Step, graph: Graph) -> tuple[int, ...] | None:
     if len(mean.inputs) == 1:
         return tuple(mean.attributes.get("axes", ())) or None
     value = graph.constants.get(mean.inputs[1] or "")
-    return None if value is None else tuple(value.reshape(-1).tolist())
+    return None if value is None else tuple(value.reshape(-1).tolist()) or None
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor | None:

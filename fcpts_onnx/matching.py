@@ -14,7 +14,7 @@ from fcpts_onnx.steps import Step
 
 __all__ = ["Graph", "Match", "Node"]
 
-_CLOSE = 1e-3  # constants were rounded to the precision of the model
+_CLOSE = 1e-5  # what a constant may lack in digits: less than a twin may depart
 _COMMUTATIVE = ("Add", "Mul")
 
 
@@ -107,19 +107,19 @@ class Graph:
         elif isinstance(pattern, str):
             if found.names.get(pattern, name) == name:
                 yield replace(found, names={**found.names, pattern: name})
-        elif self.number(name) is not None and math.isclose(
-            self.number(name) or 0.0, pattern, rel_tol=_CLOSE
-        ):
+        elif _is(self.number(name), pattern):
             yield found
 
     def number(self, name: str) -> float | None:
-        """The value of a constant that has but one."""
+        """The value of a constant that has but one, and adds no axes to what it meets."""
         value = self.constants.get(name)
-        return value.item() if value is not None and value.numel() == 1 else None
+        is_one = value is not None and value.numel() == 1 and value.ndim <= 1
+        return value.item() if value is not None and is_one else None
 
 
 def _has(step: Step, attributes: Mapping[str, float]) -> bool:
-    return all(
-        math.isclose(step.attributes.get(key, math.nan), value, rel_tol=_CLOSE)
-        for key, value in attributes.items()
-    )
+    return all(_is(step.attributes.get(key), value) for key, value in attributes.items())
+
+
+def _is(found: float | None, wanted: float) -> bool:
+    return found is not None and math.isclose(found, wanted, rel_tol=_CLOSE)

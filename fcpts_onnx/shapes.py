@@ -15,7 +15,7 @@ __all__ = ["with_shapes_remembered"]
 
 _READ_SHAPES = ("Shape", "Size")
 _MOST_SHAPES = 64
-_MOST_NUMBERS = 4096  # masks and the like are made anew
+_MOST_NUMBERS = 4096  # masks and the like, and what follows from them, are made anew
 
 
 class _Remembered:
@@ -27,20 +27,27 @@ class _Remembered:
 
     def __call__(self, *values: Any) -> tuple[Any, ...]:
         if self._step.op in _READ_SHAPES:
-            key, values_of_key = values[0].shape, ()
-        else:
-            key, values_of_key = tuple(map(id, values)), values
+            key, kept = values[0].shape, ()
+        else:  # an id is that of what exists, so what it is the id of is kept
+            key, kept = (torch.is_autocast_enabled("cpu"), *map(id, values)), values
         if key not in self._known:
-            named = zip(self._step.inputs, values, strict=True)
-            read = {name: value for name, value in named if name}
-            with torch.inference_mode(False):  # else it could be no part of a gradient later
-                result = self._step.run(read)
-            if sum(value.numel() for value in result) > _MOST_NUMBERS:
+            result = self._run(values)
+            if _size(kept) + _size(result) > _MOST_NUMBERS:
                 return result
             if len(self._known) == _MOST_SHAPES:
                 self._known.clear()
-            self._known[key] = values_of_key, result  # kept, for an id is that of what exists
+            self._known[key] = kept, result
         return self._known[key][1]
+
+    def _run(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        named = zip(self._step.inputs, values, strict=True)
+        read = {name: value for name, value in named if name}
+        with torch.inference_mode(False):  # else it could be no part of a gradient later
+            return self._step.run(read)
+
+
+def _size(values: Sequence[Any]) -> int:
+    return sum(value.numel() for value in values if value is not None)
 
 
 def with_shapes_remembered(steps: Sequence[Step], constants: Mapping[str, Tensor]) -> list[Step]:

@@ -13,6 +13,7 @@ from fcpts_onnx.model import load
 from fcpts_onnx.runtime import Runtime
 from fcpts_onnx.twin import Twin
 from tests import networks
+from tests.other_device import OTHER, OtherDevice
 
 NORM = [
     "m = ReduceMean <axes=[-1]> (h)",
@@ -44,7 +45,8 @@ ATTENTION = [
 ]
 CONSTANTS = {
     "two": 2.0, "epsilon": 1e-5, "root": 2**0.5, "one": 1.0, "half": 0.5, "three": 3.0, "zero": 0.0,
-    "six": 6.0, "sixth": 1 / 6, "small": 0.044715, "slope": (2 / np.pi) ** 0.5,
+    "six": 6.0, "sixth": 1 / 6, "about_a_sixth": 0.1667, "small": 0.044715,
+    "slope": (2 / np.pi) ** 0.5,
 }  # fmt: skip
 
 
@@ -122,6 +124,7 @@ def test_values_and_gradients_are_those_of_all_steps(case: str, tmp_path: Path) 
 
 APART = {
     "another axis for the variance": changed(NORM, v="ReduceMean <axes=[-2]> (s)"),
+    "a slope of few digits": [*CUT, "c = Mul (h, b)", "y = Mul (c, about_a_sixth)"],
     "another root": changed(GELU, a="Div (h, two)"),
     "another value in the error function": ["z = Mul (h, two)", *changed(GELU, a="Div (z, root)")],
     "another slope": ["s = HardSigmoid <alpha=0.2, beta=0.5> (h)", "y = Mul (h, s)"],
@@ -157,6 +160,29 @@ def test_axes_may_be_an_input(tmp_path: Path) -> None:
     lines = changed(NORM, m=f"{over} (h, axes)", v=f"{over} (s, axes)")
     model = load(networks.save(spelled(lines, opset=18), tmp_path / "m.onnx"))
     assert [step.op for step in Twin(model, ["w"]).steps] == ["MatMul", "LayerNormalization"]
+
+
+def test_a_norm_of_what_comes_from_shapes_goes_where_the_inputs_are(tmp_path: Path) -> None:
+    lines = [line.replace("(h", "(z").replace("y =", "u =") for line in NORM]
+    lines = ["k = Shape (h)", "z = ConstantOfShape (k)", *lines, "y = Add (h, u)"]
+    twin = Twin(load(networks.save(spelled(lines), tmp_path / "m.onnx")), ["w", "scale", "shift"])
+    x = {"x": torch.randn(3, 2, 6, 8, generator=torch.Generator().manual_seed(0))}
+    here = twin(x)["y"]
+    with OtherDevice():
+        twin.prepare(OTHER)
+        there = twin(x)["y"].detach().cpu()
+    torch.testing.assert_close(there, here)
+
+
+def test_what_adds_an_axis_stays_apart(tmp_path: Path) -> None:
+    proto = spelled(GELU)
+    for tensor in proto.graph.initializer:
+        if tensor.name == "half":
+            tensor.dims[:] = [1] * 5
+    proto.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("y", 1, [1, "N", 2, 6, 8]))
+    model = load(networks.save(proto, tmp_path / "m.onnx"))
+    x = torch.randn(3, 2, 6, 8, generator=torch.Generator().manual_seed(0))
+    assert Twin(model, ["w"])({"x": x})["y"].shape == (1, 3, 2, 6, 8)
 
 
 @pytest.mark.parametrize("lines", [NORM, GELU], ids=["a norm", "an error function"])

@@ -35,7 +35,7 @@ ALLOWED = {
     "frontier": {"steps"},
     "fusion": {"steps"},
     "matching": {"steps"},
-    "idioms": {"matching", "steps"},
+    "idioms": {"matching", "ops", "steps"},
     "shapes": {"steps"},
     "features": {"steps"},
     "layers": {"steps", "weights"},

@@ -50,6 +50,18 @@ def test_the_same_shape_takes_no_second_computation(tmp_path: Path) -> None:
     assert first is not other
 
 
+def test_what_is_large_is_not_kept(tmp_path: Path) -> None:
+    lines = ["s = Shape (x)", "o = ConstantOfShape (s)", "t = ReduceSum <keepdims=0> (o)"]
+    nodes = [onnx.parser.parse_node(line) for line in (*lines, "y = Add (x, t)")]
+    shape = ["N", 2, "H"]
+    proto = networks.make(nodes, {}, {"x": shape}, {"y": shape, "o": shape, "t": []})
+    twin = Twin(load(networks.save(proto, tmp_path / "m.onnx")))
+    for width, is_kept in ((5, True), (5000, False)):
+        x = {"x": torch.zeros(3, 2, width)}
+        first, again = twin(x), twin(x)
+        assert [first[name] is again[name] for name in "ot"] == [is_kept] * 2
+
+
 def test_a_first_pass_without_gradients_leaves_later_ones_theirs(tmp_path: Path) -> None:
     twin, _ = twin_of(tmp_path)
     x = torch.from_numpy(networks.values(3, 2, 5))
