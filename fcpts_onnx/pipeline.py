@@ -158,7 +158,7 @@ def prune(
     check_pattern(pattern, allocate, reconstruct, recipe)
     rule = allocation(allocate)
     if augment is not None:
-        recipe = replace(recipe, augment=tuple(augment), steps_to_mix=0)
+        recipe = replace(recipe, augment=tuple(augment), epochs_to_mix=0.0)
     preprocess, torch_device = Preprocess.of(preprocess), device_of(device, engine)
     check_room(torch_device)
     with limited_threads(threads), joined() as team, ExitStack() as stack:
@@ -211,7 +211,11 @@ def prune(
             compensations = (
                 compensations_of(twin, calibration, weights, centres) if recipe.compensated else {}
             )
-            recipe = with_usable_views(recipe, twin, calibration, say)
+            if decided:
+                recipe = replace(recipe, augment=tuple(decided["augment"]))
+            else:
+                seconds = clock.left(time_budget, parity, len(calibration), team)
+                recipe = with_usable_views(recipe, twin, calibration, seconds, team, say)
             network = network_of(engine, twin, calibration, recipe, threads)
         with clock("learn"):
             task = Task(
@@ -222,6 +226,7 @@ def prune(
             task = _settled(task, decided, rule, reconstruct, memory, say)
             checkpoint.decided = {
                 "budget": asdict(budget), "zeros": task.zeros, "pieces": task.pieces,
+                "augment": recipe.augment,
             }  # fmt: skip
             seconds = clock.left(time_budget, parity, len(calibration), team)
             with checkpoint.listening():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -16,10 +17,12 @@ from fcpts_onnx.features import features
 from fcpts_onnx.model import InputSpec, Model
 from fcpts_onnx.ops.dtypes import to_torch
 from fcpts_onnx.recipe import Recipe
-from fcpts_onnx.sparsity.augment import AGREEMENT, usable_views
+from fcpts_onnx.sparsity.augment import misleading_views
 from fcpts_onnx.sparsity.losses import LOSSES, Head, Loss, find_heads
 from fcpts_onnx.sparsity.network import Network
-from fcpts_onnx.sparsity.run import steps_of
+from fcpts_onnx.sparsity.reconstruct import precision_of
+from fcpts_onnx.sparsity.run import epochs_of, steps_of
+from fcpts_onnx.team import Team
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import Weight, find_weights, learned_along, select
 
@@ -35,6 +38,7 @@ __all__ = [
 
 _HEAD_SAMPLES = 16
 _SPREAD_SAMPLES = 64
+_PASSES = 4  # of a step: one through the dense network, one and its gradient (two) the sparse one
 _OPEN_SIZE = 64  # of an axis that the graph leaves open, to try it out
 _MOST_TRIED = 2**26, 2**32  # values in one tensor and in all, to try it out
 
@@ -181,16 +185,38 @@ def _spreads(twin: Twin, calibration: Calibration, names: Sequence[str]) -> dict
 
 
 def with_usable_views(
-    recipe: Recipe, twin: Twin, calibration: Calibration, say: Callable[[str], None]
+    recipe: Recipe,
+    twin: Twin,
+    calibration: Calibration,
+    seconds: float | None,
+    team: Team,
+    say: Callable[[str], None],
 ) -> Recipe:
-    """The recipe with the random views that keep the meaning of an image, and pay."""
-    steps = steps_of(len(calibration), recipe)
-    if "mix" in recipe.augment and steps < recipe.steps_to_mix:
-        say(f"Views: no mix, which pays from {recipe.steps_to_mix:,} steps on; here are {steps:,}")
-        recipe = replace(recipe, augment=tuple(kind for kind in recipe.augment if kind != "mix"))
-    agreement = usable_views(twin, calibration, recipe.augment)
-    for kind, share in agreement.items():
-        if share < AGREEMENT:
-            say(f"Views: no {kind}, the dense network sees the same class in {share:.0%} only")
-    kept = tuple(kind for kind in recipe.augment if agreement.get(kind, 0.0) >= AGREEMENT)
-    return replace(recipe, augment=kept)
+    """The recipe with the random views that keep the meaning of an image, and pay.
+
+    Args:
+        seconds: how long to learn, instead of the recipe's epochs.
+    """
+    if not calibration.has_images:
+        return replace(recipe, augment=())
+    left_out = misleading_views(twin, calibration, recipe.augment)
+    least, epochs = recipe.epochs_to_mix, epochs_of(len(calibration), recipe)
+    if seconds is not None:
+        epochs *= seconds / _seconds_of(recipe, twin, calibration)
+    if "mix" in recipe.augment and team.from_first(epochs) < least:
+        left_out["mix"] = f"which pays from {least:g} epochs on; here are {epochs:.3g}"
+    for kind, reason in left_out.items():
+        say(f"Views: no {kind}, {reason}")
+    return replace(recipe, augment=tuple(k for k in recipe.augment if k not in left_out))
+
+
+@torch.no_grad()
+def _seconds_of(recipe: Recipe, twin: Twin, calibration: Calibration) -> float:
+    """How long a recipe takes, roughly: by the pace of one pass through the dense network."""
+    batch = calibration.take(torch.arange(min(len(calibration), recipe.batch_size)))
+    with precision_of(recipe, twin.device)():
+        for _ in range(2):  # the first one may take memory, or wait for what is under way
+            start = time.monotonic()
+            next(iter(twin(batch).values())).sum().item()
+    pace = _PASSES * (time.monotonic() - start)
+    return steps_of(len(calibration), recipe) * pace

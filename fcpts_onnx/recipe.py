@@ -29,7 +29,7 @@ _RANGES = {
     "epochs": (0.0, 1e6),
     "min_steps": (1, 1e9),
     "batch_size": (1, 1e6),
-    "steps_to_mix": (0, 1e9),
+    "epochs_to_mix": (0.0, 1e6),
     "learning_rate": (0.0, 1e3),
     "momentum": (0.0, 0.9999),
     "weight_decay": (0.0, 1.0),
@@ -60,7 +60,7 @@ class Recipe:
         min_steps: at least this many steps, however small the set.
         batch_size: images a step.
         augment: random views of images: "flip", "crop" (shifts), "mix" (of pairs), or none.
-        steps_to_mix: how many steps a run has to have for "mix", unless the user asks for it.
+        epochs_to_mix: how many epochs a run has to have for "mix", unless the user asks for it.
         precision: of the forward and backward pass; "auto" is bfloat16 where the processor has
             matrix units for it.
         optimizer: of the weights, "adam" or "sgd" (without Nesterov's variant); that of thresholds
@@ -115,7 +115,7 @@ class Recipe:
     min_steps: int = 500
     batch_size: int = 64
     augment: tuple[str, ...] = ()
-    steps_to_mix: int = 0
+    epochs_to_mix: float = 0.0
     precision: str = "auto"
     optimizer: str = "adam"
     learning_rate: float = 0.02

@@ -44,7 +44,7 @@ def rehearse(
             f"--dry-run counts steps, and --reconstruct {options['reconstruct']} takes none."
         )
     chosen = Recipe.of(recipe)
-    tried = replace(chosen, epochs=0, min_steps=_TRIED, steps_to_mix=0)
+    tried = replace(chosen, epochs=0, min_steps=_TRIED, epochs_to_mix=0.0)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "rehearsal.onnx"
         once = {**options, "checkpoint_every": None, "resume": False}

@@ -150,20 +150,38 @@ def test_views_and_time_that_are_asked_for(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps_to_mix", "asked", "expected"),
-    [(7, (), []), (6, (), ["mix"]), (7, ("--augment", "mix"), ["mix"])],
+    ("epochs_to_mix", "asked", "expected"),
+    [(1.6, (), []), (1.5, (), ["mix"]), (1.6, ("--augment", "mix"), ["mix"])],
 )
 def test_mixtures_in_long_runs_only(
-    steps_to_mix: int, asked: tuple[str, ...], expected: list[str], place: Path
+    epochs_to_mix: float, asked: tuple[str, ...], expected: list[str], place: Path
 ) -> None:
-    recipe = f'{networks.QUICK}augment = ["mix"]\nsteps_to_mix = {steps_to_mix}\n'
+    recipe = f'{networks.QUICK}augment = ["mix"]\nepochs_to_mix = {epochs_to_mix}\n'
     (place / "mixing.toml").write_text(recipe, encoding="utf-8")
     arguments = ("--recipe", place / "mixing.toml", "--json", place / "r.json", *asked)
     result = prune(place, *arguments)
     assert result.exit_code == 0, result.output
     assert json.loads((place / "r.json").read_text())["settings"]["augment"] == expected
-    left_out = "Views: no mix, which pays from 7 steps on; here are 6" in result.output
+    left_out = "Views: no mix, which pays from 1.6 epochs on; here are 1.5" in result.output
     assert left_out == (not expected)
+
+
+def test_a_short_time_leaves_mixtures_out(place: Path) -> None:
+    """The recipe has epochs enough, and more than fit."""
+    long = 'epochs = 1e6\nbatch_size = 4\naugment = ["mix"]\nepochs_to_mix = 9e5\n'
+    (place / "long.toml").write_text(long, encoding="utf-8")
+    arguments = ("--recipe", place / "long.toml", "--json", place / "r.json", "--time-budget", "9s")
+    result = prune(place, *arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads((place / "r.json").read_text())["settings"]["augment"] == []
+    assert "Views: no mix, which pays from 900000 epochs on; here are " in result.output
+
+
+def test_arrays_are_learned_from_as_they_are(place: Path) -> None:
+    np.save(place / "images.npy", networks.values(16, 3, 8, 8))
+    arguments = ("--calib", place / "images.npy", "--augment", "flip", "--json", place / "r.json")
+    assert prune(place, *arguments).exit_code == 0
+    assert json.loads((place / "r.json").read_text())["settings"]["augment"] == []
 
 
 def test_zeros_shared_by_a_rule_or_a_file(place: Path) -> None:

@@ -21,7 +21,7 @@ from fcpts_onnx.sparsity.samples import Samples
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.sparsity.thresholds import Start
 
-__all__ = ["Optimizers", "Run", "steps_of"]
+__all__ = ["Optimizers", "Run", "epochs_of", "steps_of"]
 
 Optimizers = Sequence[torch.optim.Optimizer]
 
@@ -101,8 +101,16 @@ class Run:
 
 def steps_of(samples: int, recipe: Recipe) -> int:
     """How many steps a recipe takes with so many samples."""
-    a_pass = max(1, samples // recipe.batch_size)
-    return max(recipe.min_steps, round(recipe.epochs * a_pass))
+    return max(recipe.min_steps, round(recipe.epochs * _steps_of_epoch(samples, recipe)))
+
+
+def epochs_of(samples: int, recipe: Recipe) -> float:
+    """How often a recipe goes through so many samples."""
+    return steps_of(samples, recipe) / _steps_of_epoch(samples, recipe)
+
+
+def _steps_of_epoch(samples: int, recipe: Recipe) -> int:
+    return max(1, samples // recipe.batch_size)
 
 
 def _moved_by(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:

@@ -1,7 +1,8 @@
-"""Which random views are used: those that the dense network sees as the same class."""
+"""Which random views are left out: those that the dense network takes for something else."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from fcpts_onnx.calibration import load_calibration
 from fcpts_onnx.model import Model
 from fcpts_onnx.preprocess import PRESETS
-from fcpts_onnx.sparsity.augment import usable_views
+from fcpts_onnx.sparsity.augment import misleading_views
 from fcpts_onnx.twin import Twin
 from tests import networks
 
@@ -37,22 +38,36 @@ def test_a_flip_that_changes_the_class_is_seen(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
     model = Model(Path("m.onnx"), side_classifier())
     calibration = load_calibration(tmp_path, model, PRESETS["unit"])
-    found = usable_views(Twin(model), calibration, ["flip", "crop", "mix"])
-    assert found["flip"] == pytest.approx(0.5, abs=0.2)
-    assert found["crop"] == found["mix"] == 1.0
-    assert usable_views(Twin(model), calibration, []) == {}
+    found = misleading_views(Twin(model), calibration, ["flip", "crop", "mix"])
+    assert found.keys() == {"flip"}
+    share = re.fullmatch("the dense network sees the same class in (..)% only", found["flip"])
+    assert share is not None
+    assert float(share[1]) == pytest.approx(50, abs=20)
+    assert misleading_views(Twin(model), calibration, []) == {}
     watching = Twin(model)
     watching.watched = tuple(step.outputs[0] for step in watching.steps[:-1])
-    assert usable_views(watching, calibration, ["flip", "crop", "mix"]) == found
+    assert misleading_views(watching, calibration, ["flip", "crop", "mix"]) == found
 
 
-def test_nothing_is_said_of_arrays_or_of_outputs_without_classes(tmp_path: Path) -> None:
-    model = Model(Path("m.onnx"), networks.cnn())
-    arrays = load_calibration([networks.values(8, 3, 8, 8)], model, PRESETS["raw"])
-    assert usable_views(Twin(model), arrays, ["flip"]) == {}
-    nodes = [helper.make_node("Relu", ["image"], ["map"])]
-    proto = networks.make(nodes, {}, {"image": ["N", 3, 8, 8]}, {"map": ["N", 3, 8, 8]})
-    filter_model = Model(Path("m.onnx"), proto)
-    networks.save_images(tmp_path, 4)
-    images = load_calibration(tmp_path, filter_model, PRESETS["raw"])
-    assert usable_views(Twin(filter_model), images, ["flip", "mix"]) == {}
+@pytest.mark.parametrize(
+    ("where", "left_out"),
+    [((slice(None), slice(None)), set()), ((slice(None), slice(8)), {"flip"})],
+    ids=["what is on either side", "what is on the left"],
+)
+def test_a_flip_that_moves_the_values_of_a_map_is_seen(
+    where: tuple[slice, slice], left_out: set[str], tmp_path: Path
+) -> None:
+    """A detector of light that looks everywhere, or at one side alone."""
+    for index in range(64):
+        pixels = np.full((16, 16, 3), 40, np.uint8)
+        pixels[:, (2, 5)[index % 2]] = 255
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    seen = np.zeros((1, 1, 16, 16), np.float32)
+    seen[0, 0][where] = 1.0
+    nodes = [helper.make_node("Mul", ["image", "seen"], ["map"])]
+    shape = ["N", 3, 16, 16]
+    model = Model(
+        Path("m.onnx"), networks.make(nodes, {"seen": seen}, {"image": shape}, {"map": shape})
+    )
+    calibration = load_calibration(tmp_path, model, PRESETS["unit"])
+    assert misleading_views(Twin(model), calibration, ["flip", "mix"]).keys() == left_out
