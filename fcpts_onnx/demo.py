@@ -10,6 +10,7 @@ from pathlib import Path
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.examine import evaluate
 from fcpts_onnx.pipeline import prune
+from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Evaluation, Progress, PruneResult, silent
 from fcpts_onnx.team import started_processes
 
@@ -49,6 +50,7 @@ def run(
             target=target,
             calib=folder / "calib",
             preprocess="unit",
+            recipe=replace(Recipe.load("default"), min_steps=1),  # the epochs are enough here
             seed=seed,
             threads=threads,
             report=report,
