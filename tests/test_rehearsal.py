@@ -66,7 +66,7 @@ def test_from_the_command_line(place: Path) -> None:
     assert result.exit_code == 0, result.output
     last = result.output.splitlines()[-1]
     assert last.startswith(
-        "It would make 192 of 320 weights zero (60.0000% asked for) in 1,000 steps of "
+        "It would make 192 of 320 weights zero (60.0000% asked for) in 2,000 steps of "
     )
     assert last.endswith("Nothing was written.")
     assert json.loads((place / "r.json").read_text())["steps"] == 1000
