@@ -69,5 +69,5 @@ def test_from_the_command_line(place: Path) -> None:
         "It would make 192 of 320 weights zero (60.0000% asked for) in 2,000 steps of "
     )
     assert last.endswith("Nothing was written.")
-    assert json.loads((place / "r.json").read_text())["steps"] == 1000
+    assert json.loads((place / "r.json").read_text())["steps"] == 2000
     assert not (place / "out.onnx").exists()

@@ -1,6 +1,6 @@
 """Time a training step of the twin against the same network written by hand in torch.
 
-    python -m tools.bench_twin resnet32 resnet18 mobilenetv2 vit_b --batch 8
+    python -m tools.bench_twin resnet32 resnet18 mobilenetv2 vit_b_16 --batch 8
 
 Both compute the same loss in the same memory format and precision, in turns in one run; what counts
 is the ratio of the medians. The network is exported with batch norm kept, as the module has it.
