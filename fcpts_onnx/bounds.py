@@ -20,9 +20,15 @@ _ATEN = torch.ops.aten
 # Their results hold no more than what they read. These, and the other common ones that `_sizes`
 # knows, need no trial, for which torch would load its compiler: that takes seconds.
 _NO_LARGER = frozenset(
-    (_ATEN.cat.default, _ATEN.stack.default, _ATEN.mean.dim, _ATEN._log_softmax.default)
+    (
+        _ATEN.cat.default,
+        _ATEN.stack.default,
+        _ATEN.mean.dim,
+        _ATEN._log_softmax.default,
+        _ATEN.native_layer_norm.default,
+        _ATEN.hardswish.default,
+    )
 )
-_AS_THE_FIRST = frozenset((_ATEN.native_layer_norm.default, _ATEN.hardswish.default))
 
 
 class Bounded(TorchDispatchMode):
@@ -72,8 +78,6 @@ def _sizes(func: OpOverload, args: Any, kwargs: dict[str, Any]) -> list[int]:
         return [_broadcast([arg.shape for arg in args if isinstance(arg, Tensor)])]
     if func in _NO_LARGER:
         return [sum(arg.numel() for arg in tree_leaves(args) if isinstance(arg, Tensor))]
-    if func in _AS_THE_FIRST:
-        return [args[0].numel()]
     if func is _ATEN.addmm.default:
         return [args[1].shape[0] * args[2].shape[1]]
     args, kwargs = tree_map_only(Tensor, _without_memory, (args, kwargs))

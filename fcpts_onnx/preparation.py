@@ -200,11 +200,13 @@ def with_usable_views(
     if not calibration.has_images:
         return replace(recipe, augment=())
     left_out = misleading_views(twin, calibration, recipe.augment)
-    least, epochs = recipe.epochs_to_mix, epochs_of(len(calibration), recipe)
-    if seconds is not None:
-        epochs *= seconds / _seconds_of(recipe, twin, calibration)
-    if "mix" in recipe.augment and team.from_first(epochs) < least:
-        left_out["mix"] = f"which pays from {least:g} epochs on; here are {epochs:.3g}"
+    if "mix" in recipe.augment and (least := recipe.epochs_to_mix):
+        epochs = epochs_of(len(calibration), recipe)
+        if seconds is not None:
+            epochs *= seconds / _seconds_of(recipe, twin, calibration)
+        epochs = team.from_first(epochs)  # times differ, and all have to do the same
+        if epochs < least:
+            left_out["mix"] = f"which pays from {least:g} epochs on; here are {epochs:.3g}"
     for kind, reason in left_out.items():
         say(f"Views: no {kind}, {reason}")
     return replace(recipe, augment=tuple(k for k in recipe.augment if k not in left_out))

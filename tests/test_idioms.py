@@ -26,6 +26,7 @@ NORM = [
     "g = Mul (n, scale)",
     "y = Add (g, shift)",
 ]
+BOTH = "ReduceMean <axes=[-2, -1]>"
 GELU = [
     "a = Div (h, root)",
     "b = Erf (a)",
@@ -71,8 +72,7 @@ JOINED = {
     "a norm": (NORM, "LayerNormalization"),
     "a norm, its square a product": (changed(NORM, s="Mul (d, d)"), "LayerNormalization"),
     "a norm over two axes": (
-        changed(NORM, m="ReduceMean <axes=[-2, -1]> (h)", v="ReduceMean <axes=[2, 3]> (s)")[:3]
-        + changed(NORM, v="ReduceMean <axes=[-2, -1]> (s)")[3:6] + ["y = Div (d, r)"],
+        [*changed(NORM, m=f"{BOTH} (h)", v=f"{BOTH} (s)")[:6], "y = Div (d, r)"],
         "LayerNormalization",
     ),
     "a norm without a scale": ([*NORM[:6], "y = Div (d, r)"], "LayerNormalization"),
@@ -145,21 +145,39 @@ def test_what_looks_alike_stays_apart(case: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_norm_over_other_axes_is_computed_as_it_stands(tmp_path: Path) -> None:
-    over = "ReduceMean <axes=[1]>"
-    lines = [*changed(NORM, m=f"{over} (h)", v=f"{over} (s)")[:6], "y = Div (d, r)"]
-    model = load(networks.save(spelled(lines), tmp_path / "m.onnx"))
+@pytest.mark.parametrize(
+    "norm",
+    [
+        changed(
+            NORM, m="ReduceMean <axes=[1]> (h)", v="ReduceMean <axes=[1]> (s)", g="Mul (n, two)"
+        ),
+        changed(NORM, g="Mul (n, two)"),
+    ],
+    ids=["another axis", "one number for a scale"],
+)
+def test_what_one_function_cannot_do_is_computed_as_it_stands(
+    norm: list[str], tmp_path: Path
+) -> None:
+    model = load(networks.save(spelled(norm), tmp_path / "m.onnx"))
     x = torch.randn(3, 2, 6, 8, generator=torch.Generator().manual_seed(0))
     expected = Runtime(model).run({"x": x.numpy()})["y"]
     found = Twin(model, ["w"])({"x": x})["y"].detach().numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_axes_may_be_an_input(tmp_path: Path) -> None:
-    over = "ReduceMean"
-    lines = changed(NORM, m=f"{over} (h, axes)", v=f"{over} (s, axes)")
-    model = load(networks.save(spelled(lines, opset=18), tmp_path / "m.onnx"))
-    assert [step.op for step in Twin(model, ["w"]).steps] == ["MatMul", "LayerNormalization"]
+@pytest.mark.parametrize(("axes", "is_one"), [([-1], True), ([], False)], ids=["last", "all"])
+def test_axes_may_be_an_input(axes: list[int], is_one: bool, tmp_path: Path) -> None:
+    lines = changed(NORM, m="ReduceMean (h, axes)", v="ReduceMean (s, axes)")
+    proto = spelled(lines, opset=18)
+    places = next(tensor for tensor in proto.graph.initializer if tensor.name == "axes")
+    places.CopyFrom(onnx.numpy_helper.from_array(np.array(axes, np.int64), "axes"))
+    model = load(networks.save(proto, tmp_path / "m.onnx"))
+    twin = Twin(model, ["w"])
+    assert (len(twin.steps) == 2) == is_one
+    x = torch.randn(3, 2, 6, 8, generator=torch.Generator().manual_seed(0))
+    expected = Runtime(model).run({"x": x.numpy()})["y"]
+    found = twin({"x": x})["y"].detach().numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_norm_of_what_comes_from_shapes_goes_where_the_inputs_are(tmp_path: Path) -> None:
@@ -195,9 +213,13 @@ def test_half_precision_is_rounded_in_between(lines: list[str], tmp_path: Path) 
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
-def test_queries_keys_and_values_are_taken_apart_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("axis", "shape"), [(1, ["N", 6, 8]), (3, ["N", 2, 6])])
+def test_queries_keys_and_values_are_taken_apart_at_once(
+    axis: int, shape: list[int | str], tmp_path: Path
+) -> None:
+    """All of a short axis, and few places of a long one."""
     lines = [
-        *(f"{name} = Gather <axis=1> (h, {name}_place)" for name in "abc"),
+        *(f"{name} = Gather <axis={axis}> (h, {name}_place)" for name in "abc"),
         "s = Mul (a, c)",
         "y = Add (s, b)",
     ]
@@ -206,7 +228,7 @@ def test_queries_keys_and_values_are_taken_apart_at_once(tmp_path: Path) -> None
         proto.graph.initializer.append(
             onnx.numpy_helper.from_array(np.array(place, np.int64), f"{name}_place")
         )
-    proto.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("y", 1, ["N", 6, 8]))
+    proto.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("y", 1, shape))
     model = load(networks.save(proto, tmp_path / "m.onnx"))
     twin = Twin(model, ["w"])
     assert [step.op for step in twin.steps] == ["MatMul", "Split", "Mul", "Add"]

@@ -11,7 +11,7 @@ from fcpts_onnx.runtime import Runtime
 from fcpts_onnx.twin import Twin
 from tests import networks
 
-# The mean of an image, by its size; then two columns of the places, turned.
+# Sums of rows over their length, which comes from the shape, as what they are cut up by does.
 LINES = [
     "s = Shape (x)", "h = Gather <axis=0> (s, two)", "n = Size (x)", "a = Unsqueeze (h, zero)",
     "f = Concat <axis=0> (minus, a)", "r = Reshape (x, f)", "c = Cast <to=1> (h)",
@@ -23,7 +23,7 @@ CONSTANTS = {
 
 
 def twin_of(folder: Path) -> tuple[Twin, Runtime]:
-    """A graph that divides sums of rows by their number of columns, whatever its size."""
+    """The means of all rows."""
     nodes = [onnx.parser.parse_node(line) for line in LINES]
     shapes = {"x": ["N", 2, "H"]}, {"y": [None, 1], "f": [2]}
     proto = networks.make(nodes, CONSTANTS, *shapes)
