@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fcpts_onnx.matching import Graph, Match, Node
 from fcpts_onnx.steps import Step
 
 __all__ = ["with_layers_joined"]
@@ -69,28 +68,30 @@ def with_layers_joined(
         constants: values that are known by name, what is learned among them.
         outputs: names that have to stay.
     """
-    reads = Counter(name for step in steps for name in step.reads)
-    alone: dict[str, Step] = {}
-    left: dict[tuple[str, ...], Step] = {}
-    for step in steps:
-        join = _JOINS.get(step.op)
-        found = None if join is None else join(step, alone, constants)
+    for joins in _PADDINGS, _ENDS:  # a norm takes in a convolution that has its padding
+        graph = Graph(steps, constants, outputs)
+        left: dict[tuple[str, ...], Step] = {}
+        for step in steps:
+            found = _joined(step, graph, joins)
+            if found is not step:
+                del left[found.parts[0].outputs]
+            left[step.outputs] = found
+        steps = list(left.values())
+    return list(steps)
+
+
+def _joined(last: Step, graph: Graph, joins: Sequence[_Join]) -> Step:
+    """A layer and what is beside it, of which a step is the last, or the step."""
+    for pattern, join in joins:
+        match = graph.find(pattern, last) if pattern.op == last.op else None
+        found = None if match is None else join(match, graph.constants)
         if found is not None:
-            del left[found.parts[0].outputs]
-        left[step.outputs] = found or step
-        name = step.outputs[0]
-        if step.op in _JOINED and reads[name] == 1 and name not in outputs:
-            alone[name] = left[step.outputs]
-    return list(left.values())
+            return found
+    return last
 
 
-def _with_padding(
-    convolution: Step, alone: Mapping[str, Step], constants: Mapping[str, Tensor]
-) -> Step | None:
-    data, *others = convolution.inputs
-    padding = None if data is None else alone.get(data)
-    if padding is None or padding.op != "Pad":
-        return None
+def _with_padding(match: Match, constants: Mapping[str, Tensor]) -> Step | None:
+    padding, convolution = match.steps.values()
     sides = _zeros_around(padding, constants)
     own = _pads_of(convolution, len(sides))
     if own is None or any(before != after for before, after in sides):
@@ -100,7 +101,7 @@ def _with_padding(
     return replace(
         convolution,
         attributes={**convolution.attributes, "auto_pad": "NOTSET", "pads": pads},
-        inputs=(padding.inputs[0], *others),
+        inputs=(padding.inputs[0], *convolution.inputs[1:]),
         parts=(padding, convolution),
     )
 
@@ -130,30 +131,21 @@ def _zeros_around(padding: Step, constants: Mapping[str, Tensor]) -> list[tuple[
     return [] if any(map(any, sides[:2])) else sides[2:]
 
 
-def _with_bias(
-    total: Step, alone: Mapping[str, Step], constants: Mapping[str, Tensor]
-) -> Step | None:
-    for name, other in permutations(filter(None, total.inputs)):
-        product = alone.get(name)
-        if product is None or product.op != "MatMul" or other not in constants:
-            continue
-        if constants[other].ndim == 1:
-            return replace(
-                total,
-                function=_Linear(product, total),
-                inputs=(*product.inputs, other),
-                parts=(product, total),
-            )
-    return None
-
-
-def _with_norm(
-    norm: Step, alone: Mapping[str, Step], constants: Mapping[str, Tensor]
-) -> Step | None:
-    data, *parameters = norm.inputs
-    convolution = None if data is None else alone.get(data)
-    if convolution is None or convolution.op != "Conv" or len(norm.outputs) > 1:
+def _with_bias(match: Match, constants: Mapping[str, Tensor]) -> Step | None:
+    (product, total), bias = match.steps.values(), match.names["bias"]
+    if bias not in constants or constants[bias].ndim != 1:
         return None
+    return replace(
+        total,
+        function=_Linear(product, total),
+        inputs=(*product.inputs, bias),
+        parts=(product, total),
+    )
+
+
+def _with_norm(match: Match, constants: Mapping[str, Tensor]) -> Step | None:
+    convolution, norm = match.steps.values()
+    parameters = norm.inputs[1:]
     known = [constants[name] for name in parameters if name and name in constants]
     # Half-precision models round each value; so does their twin.
     if len(known) < len(parameters) or any(value.dtype != torch.float32 for value in known):
@@ -170,9 +162,9 @@ def _with_norm(
     )
 
 
-_JOINED = ("Pad", "Conv", "MatMul")
-_JOINS: dict[str, Callable[[Step, Mapping[str, Step], Mapping[str, Tensor]], Step | None]] = {
-    "Conv": _with_padding,
-    "Add": _with_bias,
-    "BatchNormalization": _with_norm,
-}
+_Join = tuple[Node, Callable[[Match, Mapping[str, Tensor]], Step | None]]
+_PADDINGS: tuple[_Join, ...] = ((Node("Conv", (Node("Pad", ()),)), _with_padding),)
+_ENDS: tuple[_Join, ...] = (
+    (Node("Add", (Node("MatMul", ()), "bias")), _with_bias),
+    (Node("BatchNormalization", (Node("Conv", ()),)), _with_norm),
+)

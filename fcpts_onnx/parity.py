@@ -172,9 +172,12 @@ def _first_departure(twin: Twin, model: Model, batch: Mapping[str, Tensor], most
         for name in step.outputs:
             if name and _relative_error(values[name], expected[name]) > most:
                 wanted, found = expected[name], to_numpy(values[name])
+                node = next(part for part in step.nodes() if name in part.outputs)
+                others = ", ".join(repr(part.label) for part in step.nodes() if part is not node)
+                joined = f", computed in one step with {others}" if others else ""
                 return (
-                    f"The first node to depart is {step.op} {step.label!r}: onnxruntime gives "
-                    f"{wanted.min():.4g} to {wanted.max():.4g} for {name!r}, the twin "
+                    f"The first node to depart is {node.op} {node.label!r}{joined}: onnxruntime "
+                    f"gives {wanted.min():.4g} to {wanted.max():.4g} for {name!r}, the twin "
                     f"{found.min():.4g} to {found.max():.4g}."
                 )
     return "On a single sample no node departs: the graph mixes the samples of a batch."

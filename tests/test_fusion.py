@@ -59,6 +59,19 @@ def test_values_and_gradients_are_those_of_two_steps(case: str, tmp_path: Path) 
     torch.testing.assert_close(twin.learned["b"].grad, b.grad)
 
 
+def test_a_product_added_to_itself_has_no_bias(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["p"]),
+        helper.make_node("Add", ["p", "p"], ["y"]),
+    ]
+    weight = networks.values(6, 4)
+    proto = networks.make(nodes, {"w": weight}, {"x": ["N", 6]}, {"y": ["N", 4]})
+    model = load(networks.save(proto, tmp_path / "m.onnx"))
+    x = networks.values(2, 6)
+    found = Twin(model)({"x": torch.from_numpy(x)})["y"]
+    np.testing.assert_allclose(found.numpy(), 2 * x @ weight, rtol=1e-5)
+
+
 def test_whole_numbers_are_multiplied_as_such(tmp_path: Path) -> None:
     weight, bias = np.arange(24, dtype=np.int32).reshape(6, 4), np.arange(4, dtype=np.int32)
     nodes = [

@@ -33,7 +33,7 @@ ALLOWED = {
     "steps": {"model", "weights", "ops"},
     "bounds": set(),
     "frontier": {"steps"},
-    "fusion": {"steps"},
+    "fusion": {"matching", "steps"},
     "matching": {"steps"},
     "idioms": {"matching", "ops", "steps"},
     "shapes": {"steps"},

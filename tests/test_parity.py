@@ -47,6 +47,25 @@ def test_the_first_departing_node_is_named(tmp_path: Path) -> None:
     assert "for 'r', the twin 0 to " in text
 
 
+def test_nodes_that_are_computed_in_one_step_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linear = torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda *args: linear(*args) * 1.01)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["p"], "product"),
+        helper.make_node("Add", ["p", "b"], ["y"], "total"),
+    ]
+    constants = {"w": values(8, 4), "b": values(4)}
+    proto = networks.make(nodes, constants, {"x": ["N", 8]}, {"y": ["N", 4]})
+    model = loaded(proto, tmp_path / "m.onnx")
+    samples = load_calibration([values(16, 8)], model, PRESETS["raw"])
+    with pytest.raises(ParityError) as caught:
+        check_parity(Twin(model), model, samples)
+    expected = "first node to depart is Add 'total', computed in one step with 'product': onnx"
+    assert expected in str(caught.value)
+
+
 def test_outputs_that_are_not_finite(tmp_path: Path) -> None:
     proto = networks.cnn()
     proto.graph.node[-1].output[0] = "before"
