@@ -14,9 +14,7 @@ import torch
 
 from fcpts_onnx.aim import Aim, budget_of
 from fcpts_onnx.calibration import Calibration, Data, load_calibration, paths_of
-from fcpts_onnx.centres import centres_of
 from fcpts_onnx.checkpoint import opened
-from fcpts_onnx.compensation import compensations_of
 from fcpts_onnx.errors import FcptsError, OutputError
 from fcpts_onnx.evidence import versions
 from fcpts_onnx.hardware import CHIPS, estimate
@@ -35,8 +33,7 @@ from fcpts_onnx.methods import (
 from fcpts_onnx.model import Model, PathLike, load
 from fcpts_onnx.parity import check_parity
 from fcpts_onnx.preparation import (
-    features_of,
-    heads_of,
+    informed,
     learning_twin,
     network_of,
     weights_to_prune,
@@ -201,16 +198,11 @@ def prune(
             parity = check_parity(twin, dense, calibration, threads)
             say(f"Twin: agrees with onnxruntime within {parity.error:.1e} of the output's scale")
             twin.prepare(torch_device)
-            heads = heads_of(twin, calibration, losses or {})
-            for head in heads:
-                say(f"Output {head.describe()}")
-            features = features_of(twin, calibration, weights, heads, recipe.feature_weight)
-            for feature in features:
-                say(f"Feature {feature.describe()}")
-            centres = centres_of(twin, calibration, weights) if recipe.centred else {}
-            compensations = (
-                compensations_of(twin, calibration, weights, centres) if recipe.compensated else {}
-            )
+            task = Task(
+                twin, calibration, weights, budget, recipe, (), seed, team,
+                pattern=PATTERNS[pattern],
+            )  # fmt: skip
+            task = informed(task, twin, losses or {}, say)
             if decided:
                 recipe = replace(recipe, augment=tuple(decided["augment"]))
             else:
@@ -218,11 +210,7 @@ def prune(
                 recipe = with_usable_views(recipe, twin, calibration, seconds, team, say)
             network = network_of(engine, twin, calibration, recipe, threads)
         with clock("learn"):
-            task = Task(
-                network, calibration, weights, budget, recipe, heads, seed, team,
-                features=features, centres=centres, compensations=compensations,
-                pattern=PATTERNS[pattern],
-            )  # fmt: skip
+            task = replace(task, network=network, recipe=recipe)
             task = _settled(task, decided, rule, reconstruct, memory, say)
             checkpoint.decided = {
                 "budget": asdict(budget), "zeros": task.zeros, "pieces": task.pieces,

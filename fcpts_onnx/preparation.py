@@ -12,6 +12,8 @@ from torch import Tensor
 
 from fcpts_onnx.bounds import Bounded
 from fcpts_onnx.calibration import Calibration
+from fcpts_onnx.centres import centres_of
+from fcpts_onnx.compensation import compensations_of
 from fcpts_onnx.errors import FcptsError, ModelError, TargetError
 from fcpts_onnx.features import features
 from fcpts_onnx.model import InputSpec, Model
@@ -22,6 +24,7 @@ from fcpts_onnx.sparsity.losses import LOSSES, Head, Loss, find_heads
 from fcpts_onnx.sparsity.network import Network
 from fcpts_onnx.sparsity.reconstruct import precision_of
 from fcpts_onnx.sparsity.run import epochs_of, steps_of
+from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.team import Team
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import Weight, find_weights, learned_along, select
@@ -30,6 +33,7 @@ __all__ = [
     "features_of",
     "heads_of",
     "heads_tried_out",
+    "informed",
     "learning_twin",
     "network_of",
     "weights_to_prune",
@@ -167,6 +171,30 @@ def features_of(
     spreads = _spreads(twin, calibration, inner)
     twin.watched = tuple(spreads)
     return tuple(Head(name, "mse", spread=spread, weight=part) for name, spread in spreads.items())
+
+
+def informed(
+    task: Task, twin: Twin, losses: Mapping[str, Loss], say: Callable[[str], None]
+) -> Task:
+    """The task with what the dense network says of the samples: what to meet, what layers read.
+
+    Raises:
+        ModelError, TargetError: as `heads_of`.
+    """
+    calibration, weights, recipe = task.calibration, task.weights, task.recipe
+    heads = heads_of(twin, calibration, losses)
+    for head in heads:
+        say(f"Output {head.describe()}")
+    features = features_of(twin, calibration, weights, heads, recipe.feature_weight)
+    for feature in features:
+        say(f"Feature {feature.describe()}")
+    centres = centres_of(twin, calibration, weights) if recipe.centred else {}
+    compensations = (
+        compensations_of(twin, calibration, weights, centres) if recipe.compensated else {}
+    )
+    return replace(
+        task, heads=heads, features=features, centres=centres, compensations=compensations
+    )
 
 
 @torch.no_grad()

@@ -73,16 +73,16 @@ ALLOWED = {
     "team": set(),
     "aim": {"evaluate", "hardware", "model", "sparsity", "team", "weights"},
     "preparation": {
-        "bounds", "calibration", "engine", "features", "model", "ops", "sparsity", "team", "twin",
-        "weights",
+        "bounds", "calibration", "centres", "compensation", "engine", "features", "model", "ops",
+        "sparsity", "team", "twin", "weights",
     },
     "memory": {"sparsity", "team", "twin"},
     "methods": {"checkpoint", "sparsity"},
     "hardware": {"model", "weights"},
     "pipeline": {
-        "aim", "calibration", "centres", "checkpoint", "compensation", "evidence", "hardware",
-        "machine", "memory", "methods", "model", "parity", "preparation", "preprocess", "publish",
-        "sparse_initializers", "sparsity", "team", "weights", "write",
+        "aim", "calibration", "checkpoint", "evidence", "hardware", "machine", "memory", "methods",
+        "model", "parity", "preparation", "preprocess", "publish", "sparse_initializers",
+        "sparsity", "team", "weights", "write",
     },
     "rehearsal": {"methods", "model", "pipeline", "sparsity"},
     "examine": {
