@@ -23,7 +23,7 @@ from fcpts_onnx.errors import (
     TargetError,
 )
 from fcpts_onnx.examine import evaluate
-from fcpts_onnx.methods import METHODS, Method
+from fcpts_onnx.methods import METHODS, Method, holds_target
 from fcpts_onnx.model import PathLike, load
 from fcpts_onnx.pipeline import prune
 from fcpts_onnx.preprocess import Preprocess
@@ -84,6 +84,12 @@ class _Run:
         chosen = {"allocate": method.allocate, "reconstruct": method.reconstruct}
         return {**chosen, "recipe": _as_stored(self.recipe)}
 
+    @property
+    def outcome(self) -> tuple[str, int, float | None]:
+        """What says how it ends; without a target, that is the same at each."""
+        held = holds_target(METHODS[self.method].allocate, self.recipe)
+        return self.method, self.seed, self.target if held else None
+
     def is_of(self, trial: Trial) -> bool:
         """Whether a result is that of this run."""
         found = (trial.method, trial.target, trial.seed)
@@ -125,7 +131,7 @@ def compare(
 
     Every sparse model, results.json, results.md and results.html lie in `out`; they are written
     after each run. Runs whose results are there are not repeated, and one that was interrupted goes
-    on from its last checkpoint.
+    on from its last checkpoint. A method that cannot hold a target is run once for all of them.
 
     Args:
         methods: names of `methods.METHODS`.
@@ -165,8 +171,12 @@ def compare(
     ]
     left = [run for run in wanted if not book.has(run)]
     say(f"{len(wanted)} runs, {len(wanted) - len(left)} of them done before")
-    for run, trial in _all_run(setting, folder, left, jobs):
-        book.add(run, trial)
+    alike: dict[Any, list[_Run]] = {}
+    for run in left:
+        alike.setdefault(run.outcome, []).append(run)
+    for found, trial in _all_run(setting, folder, [first for first, *_ in alike.values()], jobs):
+        for run in alike[found.outcome]:
+            book.add(run, replace(trial, target=run.target))
         say(_line(trial))
     return book.comparison(wanted)
 

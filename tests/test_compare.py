@@ -57,8 +57,10 @@ def test_every_method(jobs: str, place: Path) -> None:
         assert sum(int((array == 0).sum()) for array in arrays) == trial["zeros"]
         assert not any(np.signbit(array[array == 0]).any() for array in arrays)
         assert 0 <= trial["scores"]["top-1"] <= 1
-    # What cannot hold a target comes to the same zeros whatever it is.
+    # What cannot hold a target comes to the same zeros whatever it is, and is run once.
     assert all(len(zeros) == (1 if name in NO_TARGET else 2) for name, zeros in reached.items())
+    files = {path.name for path in (place / "out").glob("*.onnx")}
+    assert len(files) == sum(map(len, reached.values()))
     table = (place / "out" / "results.md").read_text()
     assert all(f"| {name} |" in table for name in names)
     assert "dense: top-1" in result.output

@@ -27,7 +27,12 @@ from fcpts_onnx.sparsity.layerwise import Rule, layer_by_layer
 from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.sparsity.reconstruct import Learned, reconstruct
 from fcpts_onnx.sparsity.task import Task
-from fcpts_onnx.sparsity.thresholds import CostThresholds, FixedThresholds, ScoreThresholds, Start
+from fcpts_onnx.sparsity.thresholds import (
+    CostThresholds,
+    FixedThresholds,
+    ScoreThresholds,
+    Thresholds,
+)
 
 __all__ = [
     "ALLOCATIONS",
@@ -41,6 +46,7 @@ __all__ = [
     "allocation",
     "check_pair",
     "check_pattern",
+    "holds_target",
     "recovered",
 ]
 
@@ -58,7 +64,7 @@ ALLOCATIONS: dict[str, Allocation] = {
     "fisher": fisher,
 }
 
-THRESHOLDS: dict[str, Start] = {
+THRESHOLDS: dict[str, type[Thresholds]] = {
     "cost": CostThresholds,
     "score": ScoreThresholds,
     "str": SoftThresholds,
@@ -173,6 +179,11 @@ def check_pattern(pattern: str, allocate: str, reconstruct: str, recipe: Recipe)
 def allocated(task: Task, rule: Allocation | None) -> Task:
     """The task with as many zeros for each weight as the rule says, on the budget; or as it was."""
     return task if rule is None else replace(task, zeros=task.budget.counts(rule(task)))
+
+
+def holds_target(allocate: str, recipe: Recipe) -> bool:
+    """Whether the choices end with just the share of zeros that was asked for."""
+    return allocate != LEARNED or THRESHOLDS[recipe.thresholds].holds_target
 
 
 def recovered(

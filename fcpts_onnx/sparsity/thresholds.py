@@ -64,6 +64,10 @@ class Thresholds(ABC):
     changing: tuple[str, ...] = ()
     masks: Mapping[str, Tensor] = MappingProxyType({})
 
+    @abstractmethod
+    def __init__(self, values: Values, task: Task) -> None:
+        """Begin on the dense network's weights."""
+
     def parameters(self) -> list[nn.Parameter]:
         """What the optimizer moves."""
         return []
