@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +15,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 import fcpts_onnx
-from fcpts_onnx import FcptsError, Progress, prune
+from fcpts_onnx import FcptsError, Progress, prune, trials
 from fcpts_onnx.cli import main
 from fcpts_onnx.methods import METHODS
+from fcpts_onnx.results import Trial
+from fcpts_onnx.trials import Run, Setting
 from tests import networks
 from tests.networks import QUICK
 
@@ -77,6 +79,65 @@ def test_a_method_that_cannot_hold_a_target_says_so(place: Path) -> None:
         assert f"cannot hold a target: {reached:.2%} zeros" in text
 
 
+def test_what_holds_no_target_is_run_once(place: Path) -> None:
+    compare(place, "--methods", "ltp", "--targets", "0.7")
+    result = compare(place, "--methods", "ltp", "--targets", "0.7,0.9")
+    assert "2 runs, 2 of them done before" in result.output
+    runs = json.loads((place / "out" / "results.json").read_text())["runs"]
+    assert [run["trial"]["target"] for run in runs] == [0.7, 0.9]
+    assert {run["trial"]["output"] for run in runs} == {"ltp-0.7.onnx"}
+    # Its rate follows the target.
+    (place / "quick.toml").write_text(QUICK + 'base = "ltp"\nrate_by_density = true\n')
+    result = compare(place, "--methods", "ltp", "--targets", "0.7,0.9")
+    assert "2 runs, 0 of them done before" in result.output
+    runs = json.loads((place / "out" / "results.json").read_text())["runs"]
+    assert {run["trial"]["output"] for run in runs} == {"ltp-0.7.onnx", "ltp-0.9.onnx"}
+
+
+def test_a_target_that_cannot_be_is_not_that_of_others(place: Path) -> None:
+    compare(place, "--methods", "magnitude", "--targets", "0.6")
+    (place / "out" / "magnitude-0.6.onnx").rename(place / "in.onnx")
+    shutil.rmtree(place / "out")
+    result = compare(place, "--methods", "str", "--targets", "0.5,0.7,0.8")
+    assert result.exit_code == 0, result.output
+    runs = json.loads((place / "out" / "results.json").read_text())["runs"]
+    outputs = {run["trial"]["target"]: run["trial"]["output"] for run in runs}
+    assert outputs == {0.5: None, 0.7: "str-0.7.onnx", 0.8: "str-0.7.onnx"}
+
+
+def killed_if_wanda(setting: Setting, folder: Path, run: Run) -> Trial:
+    """In place of a run in a process of its own."""
+    if run.method == "wanda":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return trials._timed(setting, folder, run)
+
+
+def test_the_others_go_on_where_a_process_is_killed(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--methods", "wanda,magnitude,lamp", "--targets", "0.5", "--jobs", "2")
+    with monkeypatch.context() as patch:
+        patch.setattr(trials, "_timed", killed_if_wanda)
+        result = compare(place, *options)
+    assert result.exit_code == 0, result.output
+    assert "wanda at 50.0%: its process was killed, perhaps for memory" in result.output
+    found = json.loads((place / "out" / "results.json").read_text())["runs"]
+    reached = {run["trial"]["method"]: run["trial"]["output"] for run in found}
+    assert reached["wanda"] is None
+    assert reached["lamp"] == "lamp-0.5.onnx"
+    result = compare(place, *options)
+    assert result.exit_code == 0, result.output
+    found = json.loads((place / "out" / "results.json").read_text())["runs"]
+    assert all(run["trial"]["output"] for run in found)
+
+
+def test_changed_images_are_other_data(place: Path) -> None:
+    options = ("--methods", "magnitude", "--targets", "0.5")
+    assert compare(place, *options).exit_code == 0
+    next(iter((place / "images").glob("*.png"))).unlink()
+    assert "holds results of another model, data" in compare(place, *options).output
+
+
 def test_a_recipe_makes_no_other_method_of_one(place: Path) -> None:
     (place / "quick.toml").write_text(QUICK + 'base = "probmask"\n')
     compare(place, "--methods", "fcpts-paper,probmask", "--targets", "0.7")
@@ -130,9 +191,7 @@ def test_a_run_goes_on_where_it_was_stopped(place: Path, monkeypatch: pytest.Mon
 
     def interrupted() -> Result:
         with monkeypatch.context() as patch:
-            patch.setattr(
-                sys.modules["fcpts_onnx.compare"], "prune", partial(prune, report=stopping)
-            )
+            patch.setattr(trials, "prune", partial(prune, report=stopping))
             return compare(place, *options)
 
     result = interrupted()

@@ -93,9 +93,8 @@ ALLOWED = {
         "model", "weights", "ops", "twin", "calibration", "sparsity", "write",
         "evidence", "parity", "validate",
     },
-    "compare": {
-        "calibration", "examine", "methods", "model", "pipeline", "preprocess", "report", "write",
-    },
+    "trials": {"examine", "methods", "model", "pipeline", "preprocess"},
+    "compare": {"calibration", "methods", "model", "preprocess", "report", "trials", "write"},
     "demo": {"examine", "pipeline", "team"},
     "cli": {
         "aim", "compare", "demo", "evidence", "hardware", "methods", "preprocess", "report",

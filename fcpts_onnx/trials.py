@@ -1,0 +1,182 @@
+"""MEASURE: the runs of a comparison, each a trial of a method at a target."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import active_children, get_context
+from pathlib import Path
+from typing import Any
+
+from fcpts_onnx.errors import CheckpointError, FcptsError
+from fcpts_onnx.examine import evaluate
+from fcpts_onnx.methods import METHODS, holds_target
+from fcpts_onnx.model import load
+from fcpts_onnx.pipeline import prune
+from fcpts_onnx.preprocess import Preprocess
+from fcpts_onnx.recipe import Recipe
+from fcpts_onnx.results import Evaluation, Trial
+
+__all__ = ["Run", "Setting", "all_run", "evaluated"]
+
+_KILLED = "its process was killed, perhaps for memory; fewer --jobs take less"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all runs of a comparison have in common; results of another are never mixed in."""
+
+    model: Path
+    calib: Path
+    data: Path | None
+    labels: Path | None
+    label_offset: int
+    boxes: Path | None
+    detector: Path | None
+    preprocess: Preprocess
+    samples: int
+    threads: int
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What results depend on, to know them again by."""
+        return {
+            "model": [_hash(file) for file in load(self.model).files],
+            "calib": _listed(self.calib),
+            "data": None if self.data is None else _listed(self.data),
+            "labels": None if self.labels is None else _hash(self.labels),
+            "label_offset": self.label_offset,
+            "boxes": None if self.boxes is None else _listed(self.boxes),
+            "detector": None if self.detector is None else _hash(self.detector),
+            "preprocess": _as_stored(self.preprocess),
+            "samples": self.samples,
+        }
+
+
+@dataclass(frozen=True)
+class Run:
+    """A method at a target, with the recipe it learns by."""
+
+    method: str
+    recipe: Recipe
+    target: float
+    seed: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the name stands for, to know it again by."""
+        method = METHODS[self.method]
+        chosen = {"allocate": method.allocate, "reconstruct": method.reconstruct}
+        return {**chosen, "recipe": _as_stored(self.recipe)}
+
+    def ends_as(self, method: str, target: float, seed: int) -> bool:
+        """Whether it comes to the same as a run of that name; without a target, it does at each."""
+        if (self.method, self.seed) != (method, seed):
+            return False
+        held = holds_target(METHODS[method].allocate, self.recipe) or self.recipe.rate_by_density
+        return self.target == target or not held
+
+
+def _as_stored(settings: Recipe | Preprocess) -> dict[str, Any]:
+    """As they read once they were written as JSON."""
+    found: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    return found
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _listed(place: Path) -> str:
+    """A file by what it holds; a folder by the names and sizes of what lies in it."""
+    if place.is_file():
+        return _hash(place)
+    files = sorted(path for path in place.rglob("*") if path.is_file())
+    entries = [(path.relative_to(place).as_posix(), path.stat().st_size) for path in files]
+    return hashlib.sha256(repr(entries).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def all_run(
+    setting: Setting, folder: Path, runs: Sequence[Run], jobs: int
+) -> Iterator[tuple[Run, Trial]]:
+    """The runs, as they end; at once in processes of their own where there are several jobs."""
+    if jobs == 1:
+        for run in runs:
+            yield run, _timed(setting, folder, run)
+        return
+    waiting, pending = deque(runs), dict[Future[Trial], tuple[Run, ProcessPoolExecutor]]()
+    others, pool = active_children(), _pool(jobs)
+    try:
+        while waiting or pending:
+            while waiting and len(pending) < jobs:  # what is queued beyond cannot be called back
+                run = waiting.popleft()
+                pending[pool.submit(_timed, setting, folder, run)] = run, pool
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                run, used = pending.pop(future)
+                if isinstance(future.exception(), BrokenProcessPool):
+                    pool = _pool(jobs) if used is pool else pool
+                    yield run, Trial(run.method, run.target, run.seed, error=_KILLED)
+                else:
+                    yield run, future.result()
+    finally:
+        for worker in set(active_children()) - set(others) if pending else ():
+            worker.terminate()  # else they are waited for
+        pool.shutdown()
+
+
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+
+
+def _timed(setting: Setting, folder: Path, run: Run) -> Trial:
+    start = time.monotonic()
+    try:
+        return _trial(setting, folder, run)
+    except (FcptsError, RuntimeError, MemoryError) as error:
+        reason, seconds = str(error) or type(error).__name__, time.monotonic() - start
+        return Trial(run.method, run.target, run.seed, seconds=seconds, error=reason)
+
+
+def _trial(setting: Setting, folder: Path, run: Run) -> Trial:
+    method = METHODS[run.method]
+    output = folder / f"{run.method}-{run.target:g}{f'-seed{run.seed}' if run.seed else ''}.onnx"
+    pruned = partial(
+        prune, setting.model, output, target=run.target, calib=setting.calib, seed=run.seed,
+        preprocess=setting.preprocess, recipe=run.recipe, allocate=method.allocate,
+        reconstruct=method.reconstruct, samples=setting.samples, threads=setting.threads,
+    )  # fmt: skip
+    try:
+        result = pruned(resume=True)
+    except CheckpointError:  # of other settings, or another version
+        result = pruned()
+    compared = next((o for o in result.validation.outputs if o.kl is not None), None)
+    found = evaluated(setting, output)
+    return Trial(
+        run.method,
+        run.target,
+        run.seed,
+        output=output.name,
+        zeros=result.zeros,
+        count=result.count,
+        kl=None if compared is None else compared.kl,
+        agreement=None if compared is None else compared.agreement,
+        scores={} if found is None else found.scores,
+        seconds=sum(result.seconds.values()),
+    )
+
+
+def evaluated(setting: Setting, model: Path) -> Evaluation | None:
+    if setting.data is None:
+        return None
+    return evaluate(
+        model, data=setting.data, labels=setting.labels, label_offset=setting.label_offset,
+        boxes=setting.boxes, detector=setting.detector, preprocess=setting.preprocess,
+        threads=setting.threads,
+    )  # fmt: skip
