@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -159,11 +159,21 @@ def find_images(folder: Path) -> list[Path]:
         raise CalibrationError(f"{folder}: cannot be read: {error.strerror}.") from error
     return sorted(
         path
-        for path in folder.rglob("*")
+        for path in _files(folder)
         if path.suffix.lower() in IMAGE_SUFFIXES
         and not (path.exists() and not path.is_file())  # a pipe would be waited for without end
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files in a folder and below; links are followed, but for those to where they lie in."""
+    for root, folders, names in os.walk(folder, followlinks=True):
+        place = Path(root)
+        folders[:] = [
+            f for f in folders if not place.resolve().is_relative_to((place / f).resolve())
+        ]
+        yield from (place / name for name in names)
 
 
 def _settle_size(paths: Sequence[Path], plan: ImagePlan) -> ImagePlan:

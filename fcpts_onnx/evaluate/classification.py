@@ -42,8 +42,8 @@ def evaluate_classifier(
         report: told how many images of how many are done.
 
     Raises:
-        CalibrationError: the images or their labels cannot be read, or a label is beyond the
-            model's classes.
+        CalibrationError: the images or their labels cannot be read, a label is beyond the
+            model's classes, or there are fewer folders than these and no list says which.
     """
     if len(model.inputs) != 1:
         raise CalibrationError(f"{model.path}: has {len(model.inputs)} inputs; images feed one.")
@@ -59,6 +59,13 @@ def evaluate_classifier(
             f"{f' from place {offset} on' if offset else ''}, but output {model.outputs[0]!r} of "
             f"{model.path} has {classes}; {beyond} images are beyond. Give --labels, or another "
             "model."
+        )
+    if labels is None and classes > labelled.classes + offset:
+        raise CalibrationError(
+            f"{folder}: has folders of {labelled.classes} classes, but output "
+            f"{model.outputs[0]!r} of {model.path} has {classes}, so that their places among these "
+            "are unknown. Give --labels with all classes in order, or --label-offset if the first "
+            "ones are of none."
         )
     parts = []
     for start in range(0, len(images), _BATCH):

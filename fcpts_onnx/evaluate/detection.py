@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fcpts_onnx.errors import CalibrationError
+from fcpts_onnx.errors import CalibrationError, RecipeError
 from fcpts_onnx.evaluate.annotations import annotated
 from fcpts_onnx.evaluate.boxes import Boxes
 from fcpts_onnx.evaluate.detectors import Detector
@@ -95,6 +95,12 @@ def _detections(
         batch = images.take(torch.arange(start, min(start + size, len(images))))
         outputs = runtime.run({model.inputs[0].name: np.ascontiguousarray(batch.numpy())})
         check_finite(model.path, outputs)
-        found += detector.detections(outputs)
+        boxes = detector.detections(outputs)
+        if len(boxes) != len(batch):
+            raise RecipeError(
+                f"{model.path}: gives boxes of {len(boxes)} images for a batch of {len(batch)}. "
+                "Export it for batches of 1."
+            )
+        found += boxes
         report(len(found), len(images))
     return found

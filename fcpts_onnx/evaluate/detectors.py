@@ -15,10 +15,11 @@ import torch
 from fcpts_onnx.errors import RecipeError
 from fcpts_onnx.evaluate.boxes import Array, Boxes, without_repeats
 
-__all__ = ["Detector", "FastestDet", "Finished", "Ssd", "Yolo", "read_detector"]
+__all__ = ["Detector", "FastestDet", "Finished", "Selected", "Ssd", "Yolo", "read_detector"]
 
 Outputs = Mapping[str, Array]
 
+_ORDERS = {"xyxy": [0, 1, 2, 3], "yxyx": [1, 0, 3, 2]}
 _KINDS_OF = {
     tuple: "a list",
     str: "text",
@@ -64,7 +65,7 @@ class Detector(ABC):
             raise RecipeError(
                 f"Detector: the model has no output {error}; it has {', '.join(outputs)}."
             ) from error
-        except (ValueError, IndexError, TypeError) as error:
+        except (ValueError, IndexError, TypeError, RuntimeError) as error:
             shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in outputs.items())
             raise RecipeError(f"Detector: the outputs do not fit: {error} ({shapes}).") from error
 
@@ -78,7 +79,8 @@ class Finished(Detector):
     """A model that ends with boxes, its own choice among them made: no more are dropped.
 
     Attributes:
-        boxes, labels, scores: its outputs, (batch, n, 4), (batch, n) and (batch, n).
+        boxes, labels, scores: its outputs, (batch, n, 4), (batch, n) and (batch, n), or those of
+            one image without the first axis.
         first_label: the number of the first class.
         order: of the corners, "xyxy" or "yxyx".
         size: (width, height) that corners are measured in; 1 for shares of the image's sides.
@@ -93,7 +95,9 @@ class Finished(Detector):
     size: tuple[float, ...] = (1.0, 1.0)
 
     def decoded(self, outputs: Outputs) -> list[Boxes]:
-        corners = outputs[self.boxes][..., [1, 0, 3, 2] if self.order == "yxyx" else slice(None)]
+        if outputs[self.boxes].ndim == 2:
+            outputs = {name: value[None] for name, value in outputs.items()}
+        corners = outputs[self.boxes][..., _ORDERS[self.order]]
         corners = corners / np.array([*self.size, *self.size])
         labels = outputs[self.labels].astype(np.int64) - self.first_label
         known = (labels >= 0) & (labels < len(self.classes))
@@ -131,12 +135,51 @@ class Ssd(Detector):
         if self.softmax:
             scores = torch.from_numpy(scores).softmax(2).numpy()
         if self.priors:
-            priors = np.concatenate([_priors(**found) for found in self.priors]) / self.size
-            priors = priors.clip(0, 1) if self.clip else priors
+            priors = self.default_boxes()
+            if len(priors) != corners.shape[1]:
+                raise ValueError(f"{len(priors)} priors for {corners.shape[1]} boxes")
             middles = corners[..., :2] * self.variances[0] * priors[:, 2:] + priors[:, :2]
             sizes = np.exp(corners[..., 2:] * self.variances[1]) * priors[:, 2:]
             corners = _corners(middles, sizes)
         return _by_class(corners, scores[..., 1:], self)
+
+    def default_boxes(self) -> Array:
+        """Middle and size of all priors as shares of the image's sides, (n, 4)."""
+        priors = np.concatenate([_priors(**found) for found in self.priors]) / self.size
+        return priors.clip(0, 1) if self.clip else priors
+
+
+@dataclass(frozen=True)
+class Selected(Detector):
+    """A model that ends with NonMaxSuppression: no more boxes are dropped.
+
+    Attributes:
+        boxes, scores: what that reads, (batch, n, 4) and (batch, classes, n).
+        selected: what it gives, rows of image, class and box.
+        first_label: the number of the first class; 1 where the background is one of the scores.
+        order: of the corners, "xyxy" or "yxyx".
+        size: (width, height) that corners are measured in; 1 for shares of the image's sides.
+    """
+
+    overlap: float = 1.0
+    boxes: str = "boxes"
+    scores: str = "scores"
+    selected: str = "selected"
+    first_label: int = 0
+    order: str = "xyxy"
+    size: tuple[float, ...] = (1.0, 1.0)
+
+    def decoded(self, outputs: Outputs) -> list[Boxes]:
+        corners = outputs[self.boxes][..., _ORDERS[self.order]]
+        corners = corners / np.array([*self.size, *self.size])
+        images, numbers, places = outputs[self.selected].T
+        labels = numbers - self.first_label
+        known = (labels >= 0) & (labels < len(self.classes))
+        found = []
+        for image, (box, score) in enumerate(zip(corners, outputs[self.scores], strict=True)):
+            own = known & (images == image)
+            found.append(Boxes.of(box[places[own]], labels[own], score[numbers[own], places[own]]))
+        return found
 
 
 @dataclass(frozen=True)
@@ -197,11 +240,12 @@ _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "least_score": (lambda share: 0 <= share <= 1, "a share of 0 to 1"),
     "overlap": (lambda share: 0 <= share <= 1, "a share of 0 to 1"),
     "most": (lambda count: count > 0, "more than 0"),
-    "order": (lambda order: order in (None, "xyxy", "yxyx"), "xyxy or yxyx"),
+    "order": (lambda order: order in (None, *_ORDERS), "xyxy or yxyx"),
     "size": (lambda size: size is None or bool(np.all(np.array(size) > 0)), "more than 0"),
 }
 KINDS: dict[str, type[Detector]] = {
     "finished": Finished,
+    "selected": Selected,
     "ssd": Ssd,
     "yolo": Yolo,
     "fastestdet": FastestDet,
@@ -236,7 +280,18 @@ def read_detector(file: Path) -> Detector:
     for key, (fits, expected) in _LIMITS.items():
         if not fits(getattr(detector, key, None)):
             raise RecipeError(f"{file}: {key} is {getattr(detector, key)!r}; expected {expected}.")
+    if isinstance(detector, Ssd) and detector.priors:
+        _check_priors(file, detector)
     return detector
+
+
+def _check_priors(file: Path, detector: Ssd) -> None:
+    try:
+        usable = bool(np.isfinite(detector.default_boxes()).all())
+    except (TypeError, ValueError, IndexError, ArithmeticError) as error:
+        raise RecipeError(f"{file}: priors cannot be made: {error}.") from error
+    if not usable:
+        raise RecipeError(f"{file}: priors have sizes that are no numbers.")
 
 
 def _frozen(value: Any) -> Any:

@@ -72,9 +72,12 @@ def class_names(folder: Path, labels: Path | None) -> list[str]:
         )
     if labels is None:
         return folders
-    names = [name for name in listed_names(labels) if name]
+    names = listed_names(labels)  # an empty line is the place of a class without a name
     if missing := sorted(set(folders) - set(names)):
-        raise CalibrationError(f"{labels}: has no class {', '.join(missing)}, which {folder} has.")
+        raise CalibrationError(
+            f"{labels}: lacks {len(missing)} of the {len(folders)} classes that {folder} has: "
+            f"{', '.join(missing[:_NAMED])}."
+        )
     if twice := sorted(name for name in folders if names.count(name) > 1):
         raise CalibrationError(f"{labels}: has the class {', '.join(twice)} more than once.")
     return names
@@ -87,7 +90,7 @@ def listed_names(file: Path) -> list[str]:
         CalibrationError: it cannot be read.
     """
     try:
-        lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        lines = file.read_text(encoding="utf-8").rstrip().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise CalibrationError(f"{file}: cannot be read as a list of classes: {error}") from error
     return [name.strip() for name in lines]

@@ -17,7 +17,8 @@ def erk(task: Task) -> dict[str, float]:
     counts = {weight.name: weight.count for weight in task.weights}
     kept = sum(counts.values()) - task.budget.zeros
     dense: set[str] = set()
-    while True:
+    factor = 0.0
+    while len(dense) < len(counts):
         left = kept - sum(counts[name] for name in dense)
         factor = left / sum(share for name, share in shares.items() if name not in dense)
         over = {n for n in shares.keys() - dense if factor * shares[n] > counts[n]}

@@ -55,7 +55,7 @@ def _read(path: Path) -> dict[str, float]:
 def _rates_of(stored: Any) -> dict[str, float] | None:
     try:
         if "validation" in stored:
-            return {entry["name"]: entry["rate"] for entry in stored["validation"]["weights"]}
+            stored = {entry["name"]: entry["rate"] for entry in stored["validation"]["weights"]}
         return {str(name): float(rate) for name, rate in stored.items()}
     except (TypeError, ValueError, KeyError, AttributeError):
         return None

@@ -73,14 +73,37 @@ def test_labels_from_a_file(tmp_path: Path) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("w\ny\nz\nx\n")
     assert evaluate_classifier(model, data, PRESETS["raw"], labels=labels).scores["top-1"] == 1.0
-    assert evaluate_classifier(model, data, PRESETS["raw"]).scores["top-1"] == 0.5
+    labels.write_text("\ny\n\nx\n\n\n")  # places without a name count, lines at the end do not
+    assert evaluate_classifier(model, data, PRESETS["raw"], labels=labels).scores["top-1"] == 1.0
     labels.write_text("w\nx\n")
-    with pytest.raises(CalibrationError, match=r"labels\.txt: has no class y"):
+    with pytest.raises(CalibrationError, match=r"labels\.txt: lacks 1 of the 2 classes .*: y\."):
         evaluate_classifier(model, data, PRESETS["raw"], labels=labels)
 
 
+def test_fewer_folders_than_classes(tmp_path: Path) -> None:
+    """Their places would be guessed: a perfect classifier would have no image right."""
+    model = load(networks.save(brightness_classifier(8), tmp_path / "m.onnx"))
+    data = labelled(tmp_path / "data", ["d", "h"], [60, 140])
+    with pytest.raises(CalibrationError, match=r"folders of 2 classes, but .* has 8"):
+        evaluate_classifier(model, data, PRESETS["raw"])
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join("abcdefgh"))
+    assert evaluate_classifier(model, data, PRESETS["raw"], labels=labels).scores["top-1"] == 1.0
+    data = labelled(tmp_path / "all", list("abcdefg"), [20 * (k + 1) for k in range(7)])
+    assert evaluate_classifier(model, data, PRESETS["raw"], offset=1).scores["top-1"] == 1.0
+
+
+def test_linked_folders_are_followed(tmp_path: Path) -> None:
+    model = load(networks.save(brightness_classifier(2), tmp_path / "m.onnx"))
+    data = labelled(tmp_path / "data", ["a"], [0])
+    (data / "b").symlink_to(labelled(tmp_path / "elsewhere", ["b"], [20]) / "b")
+    (data / "b" / "deep" / "round").symlink_to(tmp_path / "elsewhere")  # a way without an end
+    found = evaluate_classifier(model, data, PRESETS["raw"])
+    assert (found.samples, found.scores["top-1"]) == (4, 1.0)
+
+
 def test_unreadable_images_are_skipped(tmp_path: Path) -> None:
-    model = load(networks.save(brightness_classifier(3), tmp_path / "m.onnx"))
+    model = load(networks.save(brightness_classifier(2), tmp_path / "m.onnx"))
     data = labelled(tmp_path / "data", ["a", "b"], [0, 20])
     (data / "a" / "a.png").write_text("not an image")
     found = evaluate_classifier(model, data, PRESETS["raw"])

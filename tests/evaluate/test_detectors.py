@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fcpts_onnx.errors import RecipeError
-from fcpts_onnx.evaluate.detectors import FastestDet, Finished, Ssd, Yolo, read_detector
+from fcpts_onnx.evaluate.detectors import FastestDet, Finished, Selected, Ssd, Yolo, read_detector
 
 CLASSES = ("cat", "dog")
 
@@ -36,6 +36,31 @@ def test_finished_boxes_are_all_kept() -> None:
         "scores": np.array([[0.9, 0.8]]),
     }
     assert len(Finished(CLASSES).detections(outputs)[0]) == 2
+
+
+def test_finished_boxes_of_one_image() -> None:
+    """As torchvision exports a detector: no axis for the batch."""
+    outputs = {
+        "boxes": np.array([[0.1, 0.1, 0.5, 0.5], [0.2, 0.2, 0.4, 0.4]]),
+        "labels": np.array([1, 0]),
+        "scores": np.array([0.9, 0.8]),
+    }
+    (found,) = Finished(CLASSES).detections(outputs)
+    assert found.classes.tolist() == [1, 0]
+
+
+def test_selected() -> None:
+    """What NonMaxSuppression gives of two images, with the background among the scores."""
+    detector = Selected(CLASSES, order="yxyx", first_label=1, size=(10.0, 20.0))
+    boxes = np.array([[[2, 1, 4, 3], [0, 0, 20, 10]], [[4, 5, 8, 10], [0, 0, 1, 1]]], np.float32)
+    scores = np.array([[[0.1, 0.2], [0.9, 0.3], [0.0, 0.8]], [[0.9, 0.0], [0.0, 0], [0.7, 0]]])
+    chosen = np.array([[0, 1, 0], [0, 2, 1], [0, 0, 1], [1, 2, 0]])  # one of the background
+    first, second = detector.detections({"boxes": boxes, "scores": scores, "selected": chosen})
+    assert first.classes.tolist() == [0, 1]
+    assert first.scores.tolist() == [0.9, 0.8]
+    np.testing.assert_allclose(first.corners, [[0.1, 0.1, 0.3, 0.2], [0, 0, 1, 1]], rtol=1e-6)
+    assert second.classes.tolist() == [1]
+    np.testing.assert_allclose(second.corners, [[0.5, 0.2, 1.0, 0.4]], rtol=1e-6)
 
 
 def test_priors_of_any_shape() -> None:
@@ -113,6 +138,12 @@ def test_outputs_that_do_not_fit() -> None:
     outputs = {"boxes": np.zeros((1, 2, 4)), "scores": np.zeros((1, 2, 4))}
     with pytest.raises(RecipeError, match="scores of 3 classes, expected 2"):
         Ssd(CLASSES).detections(outputs)
+    one = {"cells": 1, "step": 100.0, "sides": [60.0]}
+    with pytest.raises(RecipeError, match="1 priors for 2 boxes"):
+        Ssd(CLASSES, priors=(one,)).detections(outputs)
+    outputs = {"boxes": np.zeros((1, 2, 4)), "labels": np.zeros(2), "scores": np.zeros(2)}
+    with pytest.raises(RecipeError, match="the outputs do not fit"):
+        Finished(CLASSES).detections(outputs)
 
 
 def test_from_a_file(tmp_path: Path) -> None:
@@ -134,7 +165,7 @@ def test_from_a_file(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("kind =", "cannot be read as a detector"),
-        ('kind = "rcnn"', "kind must be one of finished, ssd, yolo, fastestdet"),
+        ('kind = "rcnn"', "kind must be one of finished, selected, ssd, yolo, fastestdet"),
         ('kind = "yolo"', "classes must list the names"),
         ('kind = "yolo"\nclasses = ["a"]\npriors = []', "unknown priors; known are classes"),
         ('kind = "yolo"\nclasses = "cat"', "classes must list the names"),
@@ -143,6 +174,15 @@ def test_from_a_file(tmp_path: Path) -> None:
         ('kind = "yolo"\nclasses = ["a"]\nmost = -1', "most is -1; expected more than 0"),
         ('kind = "yolo"\nclasses = ["a"]\noverlap = 3', "overlap is 3; expected a share of 0 to 1"),
         ('kind = "yolo"\nclasses = ["a"]\nsize = [0, 9]', "expected more than 0"),
+        (
+            'kind = "ssd"\nclasses = ["a"]\npriors = [{cell = 1, step = 2.0}]',
+            "priors cannot be made: .* 'cell'",
+        ),
+        (
+            'kind = "ssd"\nclasses = ["a"]\n'
+            "priors = [{cells = 1, step = 2.0, sides = [1.0], ratios = [0.0]}]",
+            "priors cannot be made: .*division",
+        ),
         ('kind = "finished"\nclasses = ["a"]\norder = "cxcywh"', "expected xyxy or yxyx"),
     ],
 )

@@ -92,6 +92,29 @@ def test_erk(tmp_path: Path) -> None:
     np.testing.assert_allclose(found("erk", task), [0, 1024 - 480])
 
 
+def test_erk_where_all_stays_dense(tmp_path: Path) -> None:
+    """However the shares are rounded."""
+    for rows in range(3, 40):
+        task = task_of(tmp_path, 0.5, values(rows, 7))
+        task = replace(task, budget=replace(task.budget, zeros=0))
+        assert found("erk", task) == [0]
+
+
+def test_fisher_of_two_linear_layers(tmp_path: Path) -> None:
+    """y = (x A) B with Gaussian noise: for A it is E[x^2] mean |B_k|^2, for B E[(x A)^2]."""
+    first, second = values(8, 32), values(32, 16, seed=1, scale=0.2)
+    task = task_of(tmp_path, 0.5, first, second)
+    x = values(64, 8, scale=1.0)
+    costs = [
+        first**2 * np.square(x).mean() * np.square(second).sum(1).mean(),
+        second**2 * np.square(x @ first).mean(),
+    ]
+    least = np.sort(np.concatenate([cost.ravel() for cost in costs]))[task.budget.zeros]
+    expected = [int((cost < least).sum()) for cost in costs]
+    assert abs(expected[0] - 128) > 20  # else any factor would do
+    assert found("fisher", task) == pytest.approx(expected, rel=0.1)
+
+
 @pytest.mark.parametrize("loss", ["mse", "kl", "bce"])
 def test_fisher_sees_through_scales(loss: str, tmp_path: Path) -> None:
     """One layer ten times as large and the next a tenth: the same network, so the same zeros."""
@@ -142,6 +165,7 @@ def test_rates_from_a_file(tmp_path: Path) -> None:
         ('{"w0": 0.5, "x": 1}', "has no rate for w1, and rates for x that is not pruned"),
         ('{"w0": 0.5, "w1": 1.5}', "the rate of w1 is not between 0 and 1"),
         ("[1, 2]", "expected rates by weight, such as"),
+        ('{"validation": {"weights": [{"name": "w0", "rate": null}]}}', "expected rates by weight"),
         ('{"validation": {}}', "expected rates by weight, such as"),
         ("w0: 0.5", "cannot be read as rates"),
     ],

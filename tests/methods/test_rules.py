@@ -113,6 +113,40 @@ def test_sparsegpt_makes_up_for_a_lost_column() -> None:
         torch.testing.assert_close(found.rows[0, row, 1:], torch.linalg.solve(system, target))
 
 
+def surgeon(rows: Tensor, hessian: Tensor, zeros: int, block: int) -> tuple[Tensor, Tensor]:
+    """SparseGPT with the inverse Hessian of what is left worked out anew at each column."""
+    values, mask, count = rows.clone(), torch.ones_like(rows), rows.shape[1]
+    left = [torch.linalg.inv(hessian[column:, column:])[0] for column in range(count)]
+    done = 0
+    for start in range(0, count, block):
+        stop = min(start + block, count)
+        wanted = round(zeros * stop / count) - done
+        done += wanted
+        scale = torch.stack([inverse[0] for inverse in left[start:stop]])
+        scores = values[:, start:stop].square() / scale
+        least = scores.flatten().topk(wanted, largest=False).indices
+        mask[least // (stop - start), start + least % (stop - start)] = 0
+        for column in range(start, stop):
+            lost = values[:, column] * (1 - mask[:, column]) / left[column][0]
+            values[:, column:] -= lost[:, None] * left[column]
+    return values, mask
+
+
+@pytest.mark.parametrize(("inputs", "zeros"), [(6, 11), (150, 300)])
+def test_sparsegpt_is_the_surgeon_column_after_column(inputs: int, zeros: int) -> None:
+    """Also beyond the 128 columns of one block."""
+    x, rows, y = data(inputs=inputs)
+    dense = moments(x, y)
+    gram = dense.gram[0]
+    damping = 0.01 * gram.diagonal().mean()
+    hessian = gram + damping * torch.eye(inputs, dtype=torch.float64)
+    values, mask = surgeon(rows[0], hessian, zeros, 128)
+    found = sparsegpt(rows, dense, zeros)
+    assert int((found.mask == 0).sum()) == zeros
+    torch.testing.assert_close(found.mask[0], mask)
+    torch.testing.assert_close(found.rows[0] * found.mask[0], values * mask)
+
+
 def test_sparsegpt_beats_wanda() -> None:
     x, rows, y = data(inputs=200, outputs=8)
     dense = moments(x, y)
