@@ -18,26 +18,8 @@ from tests.networks import save_images
 from tests.shared import SHARED, needs_shared
 
 YOLO_LINES = "0 0.25 0.25 0.5 0.5\n1 0.75 0.75 0.5 0.5\n"
+DETECTORS = Path(__file__).parents[2] / "tools" / "detectors"
 DETECTOR = 'kind = "finished"\nclasses = ["cat", "dog"]\n'
-COCO_NAMES = """
-person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire
-hydrant, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear,
-zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, sports
-ball, kite, baseball bat, baseball glove, skateboard, surfboard, tennis racket, bottle, wine
-glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot, hot
-dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop,
-mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock,
-vase, scissors, teddy bear, hair drier, toothbrush
-"""
-COCO = " ".join(COCO_NAMES.split()).split(", ")
-# The numbers of COCO's 80 classes among the 90 it once had.
-GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-NINETY = np.insert(np.array(COCO, object), np.array(GAPS) - np.arange(1, 11), "none").tolist()
-VOC_NAMES = """
-airplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, dining table, dog, horse,
-motorcycle, person, potted plant, sheep, couch, train, tv
-"""
-VOC = " ".join(VOC_NAMES.split()).split(", ")
 
 
 def fixed_detector() -> onnx.ModelProto:
@@ -135,51 +117,22 @@ def test_compare(place: Path) -> None:
     assert "| mAP50 | mAP50 (2007) |" in (place / "out" / "results.md").read_text()
 
 
-def _toml(classes: list[str], **settings: object) -> str:
-    entries = {"classes": classes, **settings}
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in entries.items())
-
-
 @needs_shared
 @pytest.mark.parametrize(
-    ("model", "preprocess", "channels", "detector", "published"),
+    ("model", "preprocess", "detector", "published"),
     [
-        (
-            "fastestdet_coco", "unit", "bgr",
-            _toml(COCO, kind="fastestdet", output="758"),
-            0.338,
-        ),
-        (
-            "mobilenetv2_yolo_fastest_voc", "unit", "rgb",
-            _toml(
-                VOC, kind="yolo", other_classes=True,
-                outputs=["l68_c", "l78_c"], size=[320.0, 320.0],
-                anchors=[[189, 126, 137, 236, 265, 259], [26, 48, 67, 84, 72, 175]],
-            ),
-            0.285,
-        ),
-        (
-            "ssd_mobilenet_v1_coco_full_nms", "raw", "rgb",
-            _toml(
-                NINETY,
-                kind="finished", order="yxyx", boxes="TFLite_Detection_PostProcess",
-                labels="TFLite_Detection_PostProcess:1", scores="TFLite_Detection_PostProcess:2",
-            ),
-            0.366,
-        ),
+        ("fastestdet_coco", "fastestdet_images.toml", "fastestdet", 0.338),
+        ("mobilenetv2_yolo_fastest_voc", "unit", "yolo_fastest_voc", 0.285),
+        ("ssd_mobilenet_v1_coco_full_nms", "raw", "ssd_mobilenet_v1", 0.366),
     ],
-)  # fmt: skip
-def test_real_detectors(
-    model: str, preprocess: str, channels: str, detector: str, published: float, tmp_path: Path
-) -> None:
+)
+def test_real_detectors(model: str, preprocess: str, detector: str, published: float) -> None:
     """As those measured them who collected the files, on the same 128 images."""
-    (tmp_path / "d.toml").write_text(detector)
-    (tmp_path / "names.txt").write_text("\n".join(COCO))
-    settings = fcpts_onnx.Preprocess.named(preprocess).overridden(channels=channels)
+    named = str(DETECTORS / preprocess) if preprocess.endswith(".toml") else preprocess
     found = fcpts_onnx.evaluate(
-        SHARED / "models" / f"{model}.onnx", data=SHARED / "data/coco/val", preprocess=settings,
-        boxes=SHARED / "data/coco/val_labels", labels=tmp_path / "names.txt",
-        detector=tmp_path / "d.toml",
+        SHARED / "models" / f"{model}.onnx", data=SHARED / "data/coco/val", preprocess=named,
+        boxes=SHARED / "data/coco/val_labels", labels=DETECTORS / "coco.txt",
+        detector=DETECTORS / f"{detector}.toml",
     )  # fmt: skip
     assert found.samples == 128
     assert found.scores["mAP50"] == pytest.approx(published, abs=0.01)

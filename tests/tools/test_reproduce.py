@@ -31,9 +31,9 @@ def test_every_row_is_named_with_what_it_needs() -> None:
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     names = [line.split()[0] for line in lines]
-    assert len(names) == len(set(names)) == 89
+    assert len(names) == len(set(names)) == 101
     counts = [sum(name.startswith(f"table{table}/") for name in names) for table in range(1, 8)]
-    assert counts == [3, 16, 25, 8, 8, 4, 4]
+    assert counts == [3, 16, 25, 11, 17, 4, 4]
     for line in lines:
         name, *rest = line.split()
         assert any(part.endswith("=FILE") for part in rest) or "CV22" in line
@@ -88,6 +88,8 @@ def test_networks_that_the_paper_does_not_have(cifar: Path, place: Path) -> None
     assert "| layer | pot-l2norm | pot-erk | fcpts |" in page
     assert "| conv.w | " in page
     assert "## Table6: minutes" in page
+    assert "Layer-wise (pot-l2norm) takes " in page
+    assert (place / "out" / "cifar-10-resnet-20-timed" / "pot-l2norm-0.7.onnx").is_file()
     assert "ResNet-32 on cifar-100, ResNet-18 on imagenet" in page
 
 
@@ -154,6 +156,18 @@ def test_what_goes_wrong_is_said(cifar: Path, place: Path) -> None:
     assert "Error: a: Recipe 'nope' is unknown" in result.output
 
 
+def test_a_dense_network_alone(cifar: Path, place: Path) -> None:
+    result = run(
+        "table2/cifar-10/resnet-32/dense", "--cifar10", str(cifar), "--out", str(place / "out"),
+        "--model", f"cifar-10/ResNet-32={place / 'in.onnx'}",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    page = (place / "out" / "reproduce.md").read_text()
+    assert "ResNet-32 on cifar-10, dense " in page
+    assert "(paper 93.53/99.77)" in page
+    assert "|" not in page
+
+
 def test_detection(place: Path) -> None:
     data = place / "voc"
     data.mkdir()
@@ -161,7 +175,8 @@ def test_detection(place: Path) -> None:
     save_images(data / "test", 4)
     (data / "Annotations").mkdir()
     for image in (data / "test").iterdir():
-        (data / "Annotations" / f"{image.stem}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+        (data / "Annotations" / f"{image.stem}.txt").write_text("1 0.5 0.5 0.5 0.5\n")
+    (place / "names.txt").write_text("cow\ncat\n")
     (place / "d.toml").write_text('kind = "fastestdet"\nclasses = ["cat", "dog"]\n')
     networks.save(networks.detector(), place / "in.onnx")
     key = "voc/MobileNetV1-SSD"
@@ -172,7 +187,9 @@ def test_detection(place: Path) -> None:
     result = run(*options)
     assert result.exit_code == 2
     assert "say with --detector voc/mobilenetv1-ssd=FILE.toml" in result.output
-    result = run(*options, "--detector", f"{key}={place / 'd.toml'}")
+    meaning = ("--detector", f"{key}={place / 'd.toml'}")
+    assert "expected DATASET=FILE, as" in run(*options, *meaning, "--labels", "voc=none").output
+    result = run(*options, *meaning, "--labels", f"voc={place / 'names.txt'}")
     assert result.exit_code == 0, result.output
     page = (place / "out" / "reproduce.md").read_text()
     assert "## Table5: mAP %" in page
