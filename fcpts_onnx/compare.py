@@ -16,7 +16,7 @@ from fcpts_onnx.model import PathLike, load
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.report.comparison import markdown, page
-from fcpts_onnx.results import Comparison, Evaluation, Trial, silent
+from fcpts_onnx.results import Comparison, Evaluation, Progress, Trial, silent
 from fcpts_onnx.texts import in_words
 from fcpts_onnx.trials import Run, Setting, all_run, evaluated
 from fcpts_onnx.write import check_text, write_text
@@ -45,6 +45,7 @@ def compare(
     jobs: int = 1,
     threads: int = 0,
     say: Callable[[str], None] = silent,
+    report: Callable[[Progress], None] = silent,
 ) -> Comparison:
     """Prune a model by several methods to several targets and hold the results side by side.
 
@@ -59,6 +60,7 @@ def compare(
         recipe: instead of the own one of each method that learns its thresholds in the same way.
         jobs: how many runs at once, each in a process with its part of the processor.
         threads: of each run, 0 for its part of what is there.
+        say, report: told what happens: lines, and the progress of learning where there is one job.
 
     Raises:
         FcptsError: a method is unknown, or the model or the data cannot be read at all. A method
@@ -94,7 +96,7 @@ def compare(
     say(f"{len(wanted)} runs, {len(wanted) - len(left)} of them done before")
     while left:
         first = [run for place, run in enumerate(left) if not _ends_as_any(run, left[:place])]
-        for run, trial in all_run(setting, folder, first, jobs):
+        for run, trial in all_run(setting, folder, first, jobs, report):
             # An error may be of the target.
             alike = (
                 [run] if trial.error else [other for other in left if _ends_as_any(other, [run])]

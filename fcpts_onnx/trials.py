@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ from fcpts_onnx.model import load
 from fcpts_onnx.pipeline import prune
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
-from fcpts_onnx.results import Evaluation, Trial
+from fcpts_onnx.results import Evaluation, Progress, Trial, silent
 
 __all__ = ["Run", "Setting", "all_run", "evaluated"]
 
@@ -104,12 +104,20 @@ def _listed(place: Path) -> str:
 
 
 def all_run(
-    setting: Setting, folder: Path, runs: Sequence[Run], jobs: int
+    setting: Setting,
+    folder: Path,
+    runs: Sequence[Run],
+    jobs: int,
+    report: Callable[[Progress], None],
 ) -> Iterator[tuple[Run, Trial]]:
-    """The runs, as they end; at once in processes of their own where there are several jobs."""
+    """The runs, as they end; at once in processes of their own where there are several jobs.
+
+    Args:
+        report: told how one learns, where there is one job.
+    """
     if jobs == 1:
         for run in runs:
-            yield run, _timed(setting, folder, run)
+            yield run, _timed(setting, folder, run, report)
         return
     waiting, pending = deque(runs), dict[Future[Trial], tuple[Run, ProcessPoolExecutor]]()
     others, pool = active_children(), _pool(jobs)
@@ -135,22 +143,25 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
 
 
-def _timed(setting: Setting, folder: Path, run: Run) -> Trial:
+def _timed(
+    setting: Setting, folder: Path, run: Run, report: Callable[[Progress], None] = silent
+) -> Trial:
     start = time.monotonic()
     try:
-        return _trial(setting, folder, run)
+        return _trial(setting, folder, run, report)
     except (FcptsError, RuntimeError, MemoryError) as error:
         reason, seconds = str(error) or type(error).__name__, time.monotonic() - start
         return Trial(run.method, run.target, run.seed, seconds=seconds, error=reason)
 
 
-def _trial(setting: Setting, folder: Path, run: Run) -> Trial:
+def _trial(setting: Setting, folder: Path, run: Run, report: Callable[[Progress], None]) -> Trial:
     method = METHODS[run.method]
     output = folder / f"{run.method}-{run.target:g}{f'-seed{run.seed}' if run.seed else ''}.onnx"
     pruned = partial(
         prune, setting.model, output, target=run.target, calib=setting.calib, seed=run.seed,
         preprocess=setting.preprocess, recipe=run.recipe, allocate=method.allocate,
         reconstruct=method.reconstruct, samples=setting.samples, threads=setting.threads,
+        report=report,
     )  # fmt: skip
     try:
         result = pruned(resume=True)

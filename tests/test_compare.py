@@ -105,6 +105,16 @@ def test_a_target_that_cannot_be_is_not_that_of_others(place: Path) -> None:
     assert outputs == {0.5: None, 0.7: "str-0.7.onnx", 0.8: "str-0.7.onnx"}
 
 
+def test_learning_is_told(place: Path) -> None:
+    seen: list[int] = []
+    fcpts_onnx.compare(
+        place / "in.onnx", methods=["magnitude", "fcpts"], targets=[0.5, 0.7],
+        calib=place / "images", out=place / "out", recipe=str(place / "quick.toml"),
+        report=lambda progress: seen.append(progress.step),
+    )  # fmt: skip
+    assert seen == [*range(1, 7)] * 2
+
+
 def killed_if_wanda(setting: Setting, folder: Path, run: Run) -> Trial:
     """In place of a run in a process of its own."""
     if run.method == "wanda":

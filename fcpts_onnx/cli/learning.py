@@ -40,7 +40,7 @@ from fcpts_onnx.cli.options import (
 from fcpts_onnx.cli.values import new_file
 from fcpts_onnx.errors import FcptsError, Interrupted
 from fcpts_onnx.recipe import recipe_names, recipe_text
-from fcpts_onnx.report.progress import progress_reporter
+from fcpts_onnx.report.progress import count_reporter, progress_reporter
 from fcpts_onnx.report.run import page
 from fcpts_onnx.report.terminal import (
     show_evaluation,
@@ -147,11 +147,11 @@ def prune(
         write_json(json_file, expected)
         return
     # Before it may be replaced, and before labels that do not fit have cost a run.
-    before = _accuracy(model, measured)
+    before = _accuracy(console, model, measured)
     with progress_reporter(console) as report:
         result = fcpts_onnx.prune(model, output, report=report, **options)
     with _known_as_written(output):
-        accuracy = (*before, *_accuracy(output, measured))
+        accuracy = (*before, *_accuracy(console, output, measured))
     result = replace(result, command=context.meta[COMMAND], accuracy=accuracy)
     show_pruning(console, result)
     write_json(json_file, result)
@@ -232,11 +232,12 @@ def show(name: str) -> None:
     click.echo(recipe_text(name), nl=False)
 
 
-def _accuracy(model: Path, options: dict[str, Any]) -> tuple[Evaluation, ...]:
+def _accuracy(console: Console, model: Path, options: dict[str, Any]) -> tuple[Evaluation, ...]:
     """How good a model is on labelled images, if there are any."""
     if options["data"] is None or not is_first():
         return ()
-    return (fcpts_onnx.evaluate(model, **options),)
+    with count_reporter(console, "Images") as report:
+        return (fcpts_onnx.evaluate(model, report=report, **options),)
 
 
 def _quantize(console: Console, sparse: Path, target: Path, options: dict[str, Any]) -> None:

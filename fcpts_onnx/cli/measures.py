@@ -27,7 +27,7 @@ from fcpts_onnx.cli.options import (
     threads_option,
 )
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.report.progress import count_reporter
+from fcpts_onnx.report.progress import bar_reporter, count_reporter
 from fcpts_onnx.report.terminal import (
     show_comparison,
     show_evaluation,
@@ -89,13 +89,15 @@ def compare(
     console = console_of(quiet)
     settings = settings_of(preprocess, options)
     try:
-        found = fcpts_onnx.compare(
-            model,
-            preprocess=settings,
-            seeds=range(seeds),
-            say=partial(show_line, console),
-            **options,
-        )
+        with bar_reporter(console) as report:
+            found = fcpts_onnx.compare(
+                model,
+                preprocess=settings,
+                seeds=range(seeds),
+                say=partial(show_line, console),
+                report=report,
+                **options,
+            )
     except KeyboardInterrupt as stop:
         stop_with(click.get_current_context(), stop, f"the same command goes on with {out}")
     show_comparison(console, found)

@@ -11,7 +11,7 @@ from rich.progress import Progress as Bar
 
 from fcpts_onnx.results import Progress
 
-__all__ = ["count_reporter", "progress_reporter"]
+__all__ = ["bar_reporter", "count_reporter", "progress_reporter"]
 
 _LINES = 10  # over a whole run, where there is no terminal
 
@@ -22,16 +22,25 @@ def progress_reporter(console: Console) -> Iterator[Callable[[Progress], None]]:
     if not console.is_terminal:
         yield _lines(console)
         return
+    with bar_reporter(console) as show:
+        yield show
+
+
+@contextmanager
+def bar_reporter(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """The same of one run or several, on a terminal only."""
     columns = (
         TextColumn("Learning"),
         BarColumn(),
         TextColumn("loss {task.fields[loss]:z.3f}  sparsity {task.fields[sparsity]:.1%}"),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=console, transient=True) as bar:
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("learn", total=None, start=False, loss=0.0, sparsity=0.0)
 
         def show(progress: Progress) -> None:
+            if progress.step < bar.tasks[0].completed:  # the next run
+                bar.reset(task)
             bar.start_task(task)
             bar.update(
                 task,

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from fcpts_onnx.report.progress import count_reporter, progress_reporter
+from fcpts_onnx.report.progress import bar_reporter, count_reporter, progress_reporter
 from fcpts_onnx.results import Progress
 
 
@@ -34,6 +34,18 @@ def test_learning(terminal: bool) -> None:
         lines = text.splitlines()
         assert len(lines) == 10
         assert lines[4] == "step 50/100  loss 0.5000  sparsity 25.00%  150 s left"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_several_runs(terminal: bool) -> None:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=80)
+    with bar_reporter(console) as report:
+        for steps in (100, 50):
+            report(Progress(steps, steps, 0.5, 0.7, 9.0, {}))
+        report(Progress(1, 80, 0.25, 0.7, 9.0, {}))
+    text = console.file.getvalue()
+    assert ("loss 0.250  sparsity 70.0%" in text) == terminal
+    assert bool(text) == terminal
 
 
 def test_a_loss_that_rounds_to_nothing_has_no_sign() -> None:
