@@ -123,7 +123,7 @@ def _times(
     """How long layers take by their share of zeros: estimated for a chip, measured on MNN."""
     assert aim.hardware is not None, "there is no time without a device"
     if aim.hardware != MNN:
-        return layer_times(model, weights, aim.hardware)
+        return layer_times(model, weights, aim.hardware, size)
     check_installed(MNN)
     # What one process saw has to hold in all.
     return team.from_first(probe(model, weights, size) if team.rank == 0 else None)

@@ -53,7 +53,7 @@ def inspect(
     Args:
         hardware: of `hardware.DEVICES`. A chip: say from where on zeros save no more time on it.
             "mnn": see from where on each layer is faster there.
-        size: height and width of images, where the graph leaves them open; for "mnn".
+        size: height and width of images, where the graph leaves them open; for `hardware`.
         sizes: say what the weights take in several ways to store them, too.
 
     Raises:
@@ -65,18 +65,14 @@ def inspect(
     return Inspection(
         model=str(model),
         opset=loaded.opsets[""],
-        inputs=tuple(
-            f"{spec.name}: {spec.dtype} "
-            f"{list(spec.shape) if spec.shape is not None else 'of any shape'}".replace("None", "?")
-            for spec in loaded.inputs
-        ),
+        inputs=tuple(f"{spec.name}: {spec.dtype} {_lengths(spec.shape)}" for spec in loaded.inputs),
         weights=tuple(weights),
         along=tuple(learned_along(loaded, weights, exclude)),
         heads=heads,
         obstacle=obstacle,
         densities=target_densities(loaded, weights, hardware) if hardware in CHIPS else {},
         gains_from=_probed(loaded, weights, size) if hardware == MNN else {},
-        estimate=_estimated(loaded, weights, hardware) if hardware in CHIPS else None,
+        estimate=_estimated(loaded, weights, hardware, size) if hardware in CHIPS else None,
         sizes=ways_to_store(loaded, weights) if sizes else (),
     )
 
@@ -89,8 +85,16 @@ def _probed(
     return {name: gains_from(times) for name, times in probe(model, chosen, size).items()}
 
 
-def _estimated(model: Model, weights: Sequence[Weight], chip: str) -> Estimate | None:
-    return estimate(model, weights, {weight.name: weight.zeros for weight in weights}, chip)
+def _estimated(
+    model: Model, weights: Sequence[Weight], chip: str, size: tuple[int, int] | None
+) -> Estimate | None:
+    return estimate(model, weights, {weight.name: weight.zeros for weight in weights}, chip, size)
+
+
+def _lengths(shape: Sequence[int | None] | None) -> str:
+    if shape is None:
+        return "of any shape"
+    return f"[{', '.join(str(length or '?') for length in shape)}]"
 
 
 def diff(first: PathLike, second: PathLike) -> Difference:

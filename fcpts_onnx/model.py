@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +32,7 @@ __all__ = [
     "PathLike",
     "constant_tensors",
     "external_bytes",
+    "image_axes",
     "load",
     "stored_tensors",
     "take_in",
@@ -61,6 +62,13 @@ class InputSpec:
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...] | None
+
+
+def image_axes(shape: Sequence[int | None]) -> tuple[int, ...]:
+    """The axes of height and width of images; none where the shape is not that of any."""
+    if len(shape) != 4:
+        return ()
+    return (1, 2) if shape[3] in (1, 3) and shape[1] not in (1, 3) else (2, 3)
 
 
 @dataclass(frozen=True, eq=False)

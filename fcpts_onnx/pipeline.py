@@ -253,7 +253,9 @@ def prune(
         storage=storage,
         hardware=hardware,
         asked=dict(budget.asked),
-        estimate=estimate(dense, everything, counted, hardware) if hardware in CHIPS else None,
+        estimate=estimate(dense, everything, counted, hardware, preprocess.size)
+        if hardware in CHIPS
+        else None,
         holds_target=learned.holds_target,
         count=validation.count,
         zeros=validation.zeros,

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from fcpts_onnx.errors import CalibrationError, RecipeError
-from fcpts_onnx.model import InputSpec
+from fcpts_onnx.model import InputSpec, image_axes
 
 __all__ = ["IMAGE_FORMATS", "PRESETS", "ImagePlan", "Preprocess"]
 
@@ -183,14 +183,14 @@ class ImagePlan:
         Raises:
             CalibrationError: images do not fit the input.
         """
-        shape = spec.shape or (None,) * 4
+        shape = (None,) * 4 if spec.shape is None else spec.shape
         if len(shape) != 4:
             raise CalibrationError(
                 f"Input {spec.name!r} has shape {list(shape)}; images need four dimensions. "
                 "Give arrays instead: a .npy, an .npz or a folder of .npy."
             )
         nhwc = preprocess.layout == "nhwc" or (
-            preprocess.layout == "auto" and shape[3] in (1, 3) and shape[1] not in (1, 3)
+            preprocess.layout == "auto" and image_axes(shape) == (1, 2)
         )
         channels, height, width = (
             (shape[3], shape[1], shape[2]) if nhwc else (shape[1], shape[2], shape[3])

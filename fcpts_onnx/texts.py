@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["in_bytes", "in_words", "one_line", "printable", "to_json"]
+__all__ = ["dense_time", "in_aim", "in_bytes", "in_words", "one_line", "printable", "to_json"]
 
 
 def printable(text: str) -> str:
@@ -37,6 +37,21 @@ def in_bytes(count: int) -> str:
     while size >= 1000 and unit != "GB":
         size, unit = size / 1000, next(units)
     return f"{size:.4g} {unit}"
+
+
+def in_aim(objective: str, goal: float | None, target: float) -> str:
+    """What was asked for, and what share of zeros that takes."""
+    if objective == "sparsity" or goal is None:
+        return f"{100 * target:.6g}%"
+    saved = {"latency": "of the layers' time saved", "size": "of the size saved"}[objective]
+    return f"{goal:.4g} {saved}, which takes {100 * target:.6g}% zeros"
+
+
+def dense_time(known: int, layers: int) -> str:
+    """What an estimated share of time is of."""
+    return "the dense network's time" + (
+        f" in {known} of {layers} layers" if known < layers else ""
+    )
 
 
 def to_json(result: Any) -> str:

@@ -50,7 +50,7 @@ def test_prune(place: Path) -> None:
         "Calibration: 16 images of 8x8x3, values ",
         "Twin: agrees with onnxruntime within ",
         "step 6/6  loss ",
-        "192 of 320 weights are zero (60.0000%), asked for 60.0000%",
+        "192 of 320 weights are zero (60.0000%), asked for 60%",
         "Output scores against dense, 16 samples: KL ",
     ):
         assert line in result.output
@@ -627,6 +627,10 @@ def test_a_report_beside_the_file_and_from_json(place: Path) -> None:
     assert run("report", place / "a.json").exit_code == 0  # replaces the page beside it
     assert run("report", place / "a.json", place / "a.json").exit_code == 2
     assert run("report", place / "in.onnx").exit_code == 1
+    assert "cannot be read as JSON" in run("report", place / "images").output
+    assert f"Written: {place / 'b.html'}" in run(
+        "report", place / "a.json", place / "b.html"
+    ).output.replace("\n", "")
     assert "exists and is not HTML" in run("report", place / "a.json", place / "in.onnx").output
 
 

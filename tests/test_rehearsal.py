@@ -70,4 +70,7 @@ def test_from_the_command_line(place: Path) -> None:
     )
     assert last.endswith("Nothing was written.")
     assert json.loads((place / "r.json").read_text())["steps"] == 2000
+    result = CliRunner().invoke(main, [*arguments, "--report", str(place / "r.html")])
+    assert result.exit_code == 2
+    assert "--dry-run writes and measures nothing: leave out --report" in result.output
     assert not (place / "out.onnx").exists()

@@ -44,6 +44,14 @@ def sparse(place: Path) -> Path:
     return place / "out.onnx"
 
 
+def test_the_page_says_how_zeros_are_stored(place: Path) -> None:
+    said = {"sparse": "without their zeros where that is smaller", "dense": "like other values"}
+    for storage, text in said.items():
+        result = prune(place, "--storage", storage, "--report", str(place / "r.html"))
+        assert result.exit_code == 0, result.output
+        assert text in (place / "r.html").read_text()
+
+
 def test_written_where_it_is_smaller(place: Path, sparse: Path) -> None:
     proto = onnx.load(sparse)
     stored = {entry.values.name: entry for entry in proto.graph.sparse_initializer}

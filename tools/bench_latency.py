@@ -1,6 +1,6 @@
 """Measure what zeros save: latency on engines, sizes, and the estimate for a chip.
 
-    python tools/bench_latency.py resnet18 mobilenetv2 my.onnx --out tools/results/latency
+    python -m tools.bench_latency resnet18 mobilenetv2 my.onnx --out tools/results/latency
 
 A name is one of `tools.networks`, with random weights, which serve for time; a file is taken as it
 is. Each is pruned by magnitude, every layer alike, to shares of zeros, and timed beside the dense
@@ -44,8 +44,8 @@ def main(networks: tuple[str, ...], runs: int, threads: int, out: Path) -> None:
             for target in TARGETS:
                 rows.append(measure(dense, target, runs, threads, Path(scratch)))
                 click.echo(rows[-1])
-    stored = {"machine": machine(), "threads": threads, "rows": rows}
-    write_results(out, stored, page(stored))
+                stored = {"machine": machine(), "threads": threads, "rows": rows}
+                write_results(out, stored, page(stored))
     click.echo("\n".join(page(stored)))
 
 
@@ -76,7 +76,8 @@ def measure(dense: Path, target: float, runs: int, threads: int, scratch: Path) 
             for engine in ENGINES
         },
         "stored": {t.model: [t.bytes, t.loading] for t in loaded.timings},
-        "apart": max(t.apart for t in latency.timings),
+        "apart": max((t.apart for t in latency.timings if t.apart is not None), default=None),
+        "errors": {f"{t.engine}, {t.model}": t.error for t in latency.timings if t.error},
         "sizes": {size.name: [size.float32, size.float16, size.int8] for size in found.sizes},
         "estimate": found.estimate.time,
     }
@@ -91,7 +92,8 @@ def page(stored: dict[str, Any]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     for row in stored["rows"]:
         times = " | ".join(
-            f"{one['dense']:.2f}, {one['sparse']:.2f}" for one in row["milliseconds"].values()
+            ", ".join("-" if one[m] is None else f"{one[m]:.2f}" for m in ("dense", "sparse"))
+            for one in row["milliseconds"].values()
         )
         dense, sparse = (
             row["bytes"][e][m] / 1e6 for e, m in (("mnn", "dense"), ("mnn-sparse", "sparse"))

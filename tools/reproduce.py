@@ -353,7 +353,7 @@ def _cell(item: Item, trial: Trial | None, paper: str | None) -> str:
     elif trial.note:
         measured = f"{_accuracy(trial)}, {trial.note}" if trial.output else trial.note
     else:
-        measured = f"{trial.seconds / 60:.1f}" if item.shows == "minutes" else _accuracy(trial)
+        measured = f"{trial.seconds / 60:.1f}" if item.shows == MINUTES else _accuracy(trial)
     return f"{measured} ({paper})" if paper else measured
 
 

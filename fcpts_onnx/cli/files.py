@@ -29,6 +29,7 @@ from fcpts_onnx.report.run import page, read_run
 from fcpts_onnx.report.terminal import (
     show_difference,
     show_inspection,
+    show_line,
     show_validation,
 )
 from fcpts_onnx.write import check_text, write_text
@@ -110,7 +111,9 @@ def report(run: Path, output: Path | None) -> None:
     Example:
       fcpts-onnx report run.json run.html
     """
+    found = read_run(run)
     target = output or run.with_suffix(".html")
     check_apart({"RUN": run, "OUTPUT": target})
     check_text(target, "HTML")
-    write_text(target, page(read_run(run)))
+    write_text(target, page(found))
+    show_line(console_of(quiet=False), f"Written: {target}")

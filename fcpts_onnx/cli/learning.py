@@ -56,6 +56,7 @@ from fcpts_onnx.write import check_target, write_text
 
 __all__: list[str] = []
 
+_RANGE_SAMPLES = 500
 _LABELLING = ("labels", "label_offset", "boxes", "detector")
 
 
@@ -141,6 +142,9 @@ def prune(
         "say": partial(show_line, console),
     }
     if dry_run:
+        unused = {"--report": report_file, "--then-quantize": quantized, "--data": data}
+        if named := [name for name, value in unused.items() if value is not None]:
+            raise click.UsageError(f"--dry-run writes and measures nothing: leave out {named[0]}.")
         check_target(output, model, overwrite=bool(options.pop("overwrite")))
         expected = fcpts_onnx.rehearse(model, **options)
         show_rehearsal(console, expected)
@@ -160,6 +164,7 @@ def prune(
     if quantized is not None and is_first():
         given = {"calib": calib, "preprocess": settings, "against": None if in_place else model}
         given |= {key: options[key] for key in ("seed", "threads")}
+        given["samples"] = min(options["samples"], _RANGE_SAMPLES)
         _quantize(console, output, quantized, given)
 
 
@@ -167,7 +172,7 @@ def prune(
 @click.argument("model", type=FILE)
 @click.argument("output", type=FILE)
 @calib_option
-@samples_option(500, "How many to take ranges from at most, drawn at random.")
+@samples_option(_RANGE_SAMPLES, "How many to take ranges from at most, drawn at random.")
 @preprocess_options
 @run_options
 @output_options

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -48,7 +47,8 @@ class Engine(Protocol):
 class _OnnxRuntime:
     """The ONNX file as it is."""
 
-    def __init__(self, path: Path, inputs: Arrays, threads: int) -> None:
+    def __init__(self, path: Path, inputs: Arrays, threads: int, folder: Path) -> None:
+        del folder  # it needs no file
         self._model, self._inputs, self._threads = load(path), inputs, threads
         self.bytes = self._model.file_bytes
         self._found: dict[str, np.ndarray[Any, Any]] = {}
@@ -73,12 +73,16 @@ class _Mnn:
     for its authors' statistics into the environment and changes others there.
     """
 
-    def __init__(self, path: Path, inputs: Arrays, threads: int, *flags: str) -> None:
+    def __init__(self, path: Path, inputs: Arrays, threads: int, folder: Path, *flags: str) -> None:
         import MNN
 
         self._mnn, self._inputs, self._threads = MNN, inputs, threads
-        self._folder = tempfile.TemporaryDirectory()
-        self._file = Path(self._folder.name) / "model.mnn"
+        self._kinds = {
+            "float32": MNN.Halide_Type_Float,
+            "uint8": MNN.Halide_Type_Uint8,
+            "int32": MNN.Halide_Type_Int,
+        }
+        self._file = folder / "model.mnn"
         self._convert(path, self._file, flags)
         self.bytes = self._file.stat().st_size
 
@@ -98,7 +102,9 @@ class _Mnn:
     def outputs(self) -> dict[str, np.ndarray[Any, Any]]:
         found = {}
         for name, tensor in self._model.getSessionOutputAll(self._session).items():
-            host = self._on_host(np.zeros(tensor.getShape(), np.float32))
+            kind = tensor.getDataType()
+            dtype = next((name for name, own in self._kinds.items() if own == kind), "float32")
+            host = self._on_host(np.zeros(tensor.getShape(), dtype))
             tensor.copyToHostTensor(host)
             found[name] = np.array(host.getNumpyData()).reshape(tensor.getShape())
         return found
@@ -131,27 +137,25 @@ class _Mnn:
             raise ModelError(f"{path}: MNN cannot convert it: {said}")
 
     def _on_host(self, values: np.ndarray[Any, Any]) -> Any:
-        kinds = {
-            "float32": self._mnn.Halide_Type_Float,
-            "uint8": self._mnn.Halide_Type_Uint8,
-            "int32": self._mnn.Halide_Type_Int,
-        }
-        if values.dtype.name not in kinds:
+        if values.dtype.name not in self._kinds:
             raise ModelError(f"MNN takes no inputs of type {values.dtype}.")
         layout = self._mnn.Tensor_DimensionType_Caffe
-        return self._mnn.Tensor(values.shape, kinds[values.dtype.name], values, layout)
+        return self._mnn.Tensor(values.shape, self._kinds[values.dtype.name], values, layout)
 
 
-def _mnn_sparse(path: Path, inputs: Arrays, threads: int) -> _Mnn:
-    return _Mnn(path, inputs, threads, "--detectSparseSpeedUp")
+def _mnn_sparse(path: Path, inputs: Arrays, threads: int, folder: Path) -> _Mnn:
+    return _Mnn(path, inputs, threads, folder, "--detectSparseSpeedUp")
 
 
-ENGINES: dict[str, Callable[[Path, Arrays, int], Engine]] = {
+ENGINES: dict[str, Callable[[Path, Arrays, int, Path], Engine]] = {
     "ort": _OnnxRuntime,
     "mnn": _Mnn,
     "mnn-sparse": _mnn_sparse,
 }
-"""By name; mnn-sparse is MNN told to look for layers that its sparse kernels run faster."""
+"""By name; mnn-sparse is MNN told to look for layers that its sparse kernels run faster.
+
+Each takes a file, inputs by name, threads, and a folder for what it writes itself.
+"""
 
 _PACKAGES = {"ort": "onnxruntime", "mnn": "MNN", "mnn-sparse": "MNN"}
 

@@ -6,15 +6,16 @@ import os
 import pickle
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 import fcpts_onnx
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.model import InputSpec
+from fcpts_onnx.model import InputSpec, image_axes
 from fcpts_onnx.runtime import Arrays
 
 __all__ = ["Runner", "random_input"]
@@ -42,9 +43,11 @@ class Runner:
         self.bytes, self.loading = 0, 0.0
         self.seconds: list[float] = []
         self.error: str | None = None
-        self._process = stack.enter_context(_started())
-        stack.callback(self._process.kill)
-        made = self._ask("prepare", engine, path, inputs, threads)
+        # Here, since the process is killed: what it made itself would stay.
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        self._process = _started()
+        stack.callback(self._end)
+        made = self._ask("prepare", engine, path, inputs, threads, folder)
         if made is not None:
             self.outputs, self.bytes, self.loading = made
 
@@ -56,6 +59,11 @@ class Runner:
         """Milliseconds of each layer, where the engine tells: the median of some runs."""
         found: dict[str, float] = self._ask("layers") or {}
         return found
+
+    def _end(self) -> None:
+        self._process.kill()
+        with suppress(OSError):  # of what was never read
+            self._process.communicate()
 
     def _ask(self, task: str, *arguments: Any) -> Any:
         """What the process makes of a task; nothing once something has gone wrong there."""
@@ -91,12 +99,10 @@ def _started() -> subprocess.Popen[bytes]:
 
 def random_input(spec: InputSpec, size: tuple[int, int] | None) -> np.ndarray[Any, Any]:
     """Values of an input's type; the same ones each time."""
-    shape = list(spec.shape or (None,) * 4)
-    shape[0] = shape[0] or _OPEN_BATCH
-    if size is not None and len(shape) == 4:
-        places = (1, 2) if shape[3] in (1, 3) and shape[1] not in (1, 3) else (2, 3)
-        for place, length in zip(places, size, strict=True):
-            shape[place] = shape[place] or length
+    shape = list((None,) * 4 if spec.shape is None else spec.shape)
+    shape[:1] = [length or _OPEN_BATCH for length in shape[:1]]
+    for place, length in zip(image_axes(shape), size or (), strict=False):
+        shape[place] = shape[place] or length
     if None in shape:
         raise FcptsError(
             f"Input {spec.name!r} has shape {shape}, which leaves some lengths open. "

@@ -45,13 +45,15 @@ def serve(tasks: IO[bytes], answers: IO[bytes]) -> None:
         answers.flush()
 
 
-def _prepare(engine: str, path: Path, inputs: Arrays, threads: int) -> tuple[Arrays, int, float]:
-    """Make a model ready and run it once.
+def _prepare(
+    engine: str, path: Path, inputs: Arrays, threads: int, folder: Path
+) -> tuple[Arrays, int, float]:
+    """Make a model ready and run it once; what the engine writes goes into a folder.
 
     Returns:
         Its outputs, the bytes of the engine's own form, and the least seconds of loading that.
     """
-    _held["engine"] = made = ENGINES[engine](path, inputs, threads)
+    _held["engine"] = made = ENGINES[engine](path, inputs, threads, folder)
     seconds = min(_timed(made.load) for _ in range(_LOADS))
     made.run()
     return made.outputs(), made.bytes, seconds

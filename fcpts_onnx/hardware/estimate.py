@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from fcpts_onnx.errors import TargetError
 from fcpts_onnx.hardware.chips import convolution_of, time_bound
-from fcpts_onnx.model import Model
+from fcpts_onnx.model import Model, image_axes
 from fcpts_onnx.results import Estimate
 from fcpts_onnx.weights import Weight, node_label
 
@@ -22,7 +22,11 @@ _MOST_READ = 64  # values of a constant that says something of a shape
 
 
 def estimate(
-    model: Model, weights: Iterable[Weight], zeros: Mapping[str, int], chip: str
+    model: Model,
+    weights: Iterable[Weight],
+    zeros: Mapping[str, int],
+    chip: str,
+    size: tuple[int, int] | None = None,
 ) -> Estimate | None:
     """What zeros may save on a chip, next to the dense model.
 
@@ -35,6 +39,7 @@ def estimate(
 
     Args:
         zeros: by weight.
+        size: height and width of images, where the graph leaves them open.
 
     Returns:
         None where the graph does not say how large the layers' outputs are.
@@ -43,36 +48,42 @@ def estimate(
         TargetError: there is no such chip.
     """
     taken = dense = 0.0
-    bits = count = 0
-    for weight, uses in _uses(model, weights, chip):
+    bits = count = known = total = 0
+    for weight, uses in _uses(model, weights, chip, size):
         if uses is None:
             return None
         kept = weight.count - zeros.get(weight.name, 0)
         taken += _time(uses, kept / weight.count)
         dense += _time(uses, 1.0)
         bits += min(8 * weight.count, 8 * kept + weight.count)
-        count += weight.count
-    return Estimate(chip, taken / dense, math.ceil(bits / 8), count) if dense else None
+        count, known, total = count + weight.count, known + bool(uses), total + 1
+    return (
+        Estimate(chip, taken / dense, math.ceil(bits / 8), count, known, total) if dense else None
+    )
 
 
 def layer_times(
-    model: Model, weights: Iterable[Weight], chip: str
+    model: Model, weights: Iterable[Weight], chip: str, size: tuple[int, int] | None = None
 ) -> dict[str, dict[float, float]]:
     """By weight, what its layers take on a chip by share of zeros, as `estimate` has it.
 
     The unit is a product (a multiplication with a weight) of one sample.
 
+    Args:
+        size: height and width of images, where the graph leaves them open.
+
     Raises:
         TargetError: there is no such chip, or the graph does not say how large outputs are.
     """
     found = {}
-    for weight, uses in _uses(model, weights, chip):
+    for weight, uses in _uses(model, weights, chip, size):
         if uses is None:
             raise TargetError(
                 f"{model.path}: does not say how large the outputs of {weight.nodes[0]} are, "
-                f"which the time on {chip} depends on. Fix the sizes of its inputs."
+                f"which the time on {chip} depends on. Give --size, or fix the sizes of its inputs."
             )
-        found[weight.name] = {share: _time(uses, 1 - share) for share in _SHARES}
+        if uses:
+            found[weight.name] = {share: _time(uses, 1 - share) for share in _SHARES}
     return found
 
 
@@ -81,11 +92,11 @@ _Uses = list[tuple[int, float]]
 
 
 def _uses(
-    model: Model, weights: Iterable[Weight], chip: str
+    model: Model, weights: Iterable[Weight], chip: str, size: tuple[int, int] | None
 ) -> Iterator[tuple[Weight, _Uses | None]]:
-    """How weights are used, those that the chip has a layer for; None where sizes are open."""
+    """How weights are used by layers that the chip has; None where sizes are open."""
     nodes = {node_label(node): node for node in model.inlined().graph.nodes}
-    shapes = _shapes(model)
+    shapes = _shapes(model, size)
     for weight in weights:
         users = [nodes[name] for name in weight.nodes if name in nodes]
         layers = [(node, convolution_of(node, weight)) for node in users]
@@ -95,8 +106,7 @@ def _uses(
             if layer is not None
         ]
         known = [(places * weight.count, bound) for places, bound in uses if places is not None]
-        if uses:
-            yield weight, known if len(known) == len(uses) else None
+        yield weight, known if len(known) == len(uses) else None
 
 
 def _time(uses: _Uses, density: float) -> float:
@@ -111,7 +121,7 @@ def _places(node: gs.Node, shape: list[int] | None) -> int | None:
     return math.prod(inner) if all(inner) else None
 
 
-def _shapes(model: Model) -> dict[str, list[int]]:
+def _shapes(model: Model, size: tuple[int, int] | None) -> dict[str, list[int]]:
     """Shapes by value, as far as ONNX infers them; 0 for a length that is open."""
     proto = model.inlined().proto
     bare = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import)
@@ -125,6 +135,11 @@ def _shapes(model: Model) -> dict[str, list[int]]:
             if small
             else TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         )
+    for value in bare.graph.input:
+        lengths = value.type.tensor_type.shape.dim
+        places = image_axes([dim.dim_value for dim in lengths])
+        for place, length in zip(places, size or (), strict=False):
+            lengths[place].dim_value = lengths[place].dim_value or length
     try:
         return dict(_found(onnx.shape_inference.infer_shapes(bare).graph))
     except onnx.shape_inference.InferenceError:  # the file states types that contradict each other

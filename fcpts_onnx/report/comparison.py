@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -47,11 +48,16 @@ def _cell(text: str) -> str:
 
 
 def _table(found: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Titles and cells, the best method of each target first."""
+    """Titles and cells, the best method of each target first, by accuracy or else by divergence."""
     names = list(found.dense.scores) if found.dense is not None else []
-    best_first = sorted(found.trials, key=lambda t: (t.target, -next(iter(t.scores.values()), 0.0)))
+    best_first = sorted(found.trials, key=_rank)
     titles = ["zeros", "method", *names, "KL", "same top-1", "seconds", "note"]
     return titles, [list(_cells(trial, names)) for trial in best_first]
+
+
+def _rank(trial: Trial) -> tuple[float, float, float]:
+    divergence = math.inf if trial.kl is None else trial.kl
+    return trial.target, -next(iter(trial.scores.values()), 0.0), divergence
 
 
 def _cells(trial: Trial, names: Sequence[str]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.report.html import rendered
 from fcpts_onnx.report.plots import course, densities, layer_rates, rates_over_steps
 from fcpts_onnx.results import PruneResult
-from fcpts_onnx.texts import in_bytes
+from fcpts_onnx.texts import dense_time, in_aim, in_bytes
 
 __all__ = ["page", "read_run"]
 
@@ -65,16 +65,17 @@ def page(run: PruneResult) -> str:
 
 def _cards(run: PruneResult) -> Iterator[tuple[str, str, str]]:
     """The figures at the top: what, how much, and what it is of."""
+    asked = in_aim(run.objective, run.goal, run.target)
     yield (
         "Zeros",
         f"{run.zeros / run.count:.2%}",
-        f"{run.zeros:,} of {run.count:,} weights; asked for {run.target:.4g}",
+        f"{run.zeros:,} of {run.count:,} weights; asked for {asked}",
     )
-    if run.accuracy:
+    if run.accuracy and run.accuracy[1].scores:
         dense, sparse = run.accuracy
         name, score = next(iter(sparse.scores.items()))
         below = f"of {sparse.samples:,} labelled images; dense {dense.scores[name]:.2%}"
-        yield name[0].upper() + name[1:], f"{score:.2%}", below
+        yield name if name.startswith("mAP") else name.capitalize(), f"{score:.2%}", below
     agreement = next((o for o in run.validation.outputs if o.agreement is not None), None)
     if agreement is not None:
         below = f"of {run.validation.samples:,} samples have the dense model's class"
@@ -85,5 +86,6 @@ def _cards(run: PruneResult) -> Iterator[tuple[str, str, str]]:
     how = run.recipe if run.allocate == "learned" else f"{run.allocate}, {run.reconstruct}"
     yield "Time", f"{sum(run.seconds.values()) / 60:.1f} min", f"recipe {how}"
     if run.estimate is not None:
-        below = f"of the dense network's time on {run.estimate.chip}, an estimate, at best"
-        yield "Chip", f"{run.estimate.time:.2f}", below
+        found = run.estimate
+        below = f"of {dense_time(found.known, found.layers)} on {found.chip}, an estimate, at best"
+        yield "Chip", f"{found.time:.2f}", below

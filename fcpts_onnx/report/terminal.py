@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from fcpts_onnx.report.tree import weight_tree
 from fcpts_onnx.results import (
@@ -24,7 +24,7 @@ from fcpts_onnx.results import (
     Timing,
     Validation,
 )
-from fcpts_onnx.texts import in_bytes, in_words, one_line, printable
+from fcpts_onnx.texts import dense_time, in_aim, in_bytes, in_words, one_line, printable
 
 __all__ = [
     "show_comparison",
@@ -88,6 +88,8 @@ def show_inspection(console: Console, found: Inspection, tree: bool = False) -> 
         show_line(console, "Faster from: the share of zeros from which on MNN runs it faster")
     if found.estimate is not None:
         _estimate(console, found.estimate)
+    elif found.densities:
+        show_line(console, "No time is estimated: the graph leaves sizes open. Give --size")
     if found.obstacle:
         show_line(console, f"It cannot be pruned: {found.obstacle}")
     if found.sizes:
@@ -109,9 +111,10 @@ def _on_device(found: Inspection, name: str) -> str:
 
 
 def _estimate(console: Console, found: Estimate) -> None:
+    dense = dense_time(found.known, found.layers)
     show_line(
         console,
-        f"{found.chip}, an estimate: at best {found.time:.2f} of the dense network's time; "
+        f"{found.chip}, an estimate: at best {found.time:.2f} of {dense}; "
         f"{in_bytes(found.weight_bytes)} of 8-bit weights with a bitmask, "
         f"{in_bytes(found.dense_bytes)} dense",
     )
@@ -120,10 +123,11 @@ def _estimate(console: Console, found: Estimate) -> None:
 def show_pruning(console: Console, result: PruneResult) -> None:
     """What was pruned, layer by layer and in all."""
     _zeros(console, result.validation)
+    asked = in_aim(result.objective, result.goal, result.target)
     show_line(
         console,
         f"{result.output}: {result.zeros:,} of {result.count:,} weights are zero "
-        f"({result.zeros / result.count:.4%}), asked for {result.target:.4%}",
+        f"({result.zeros / result.count:.4%}), asked for {asked}",
     )
     if result.storage == "sparse":
         before, after = (in_bytes(count) for count in result.weight_values.file_bytes)
@@ -351,7 +355,7 @@ def _whole(console: Console, table: Table) -> None:
 
 def _row(table: Table, *cells: str) -> None:
     """Names come from the model: they are shown as they are, never as markup."""
-    table.add_row(*(escape(one_line(cell)) for cell in cells))
+    table.add_row(*(Text(one_line(cell)) for cell in cells))
 
 
 def _shape(shape: tuple[int, ...]) -> str:

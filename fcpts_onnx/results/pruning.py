@@ -33,12 +33,16 @@ class Estimate:
         time: relative to the dense model's.
         weight_bytes: with 8 bits a weight, and a bit for where zeros are.
         dense_bytes: with 8 bits a weight.
+        known: how many of the `layers` with weights the time is of: those that the chip is known
+            to have.
     """
 
     chip: str
     time: float
     weight_bytes: int
     dense_bytes: int
+    known: int
+    layers: int
 
 
 @dataclass(frozen=True)

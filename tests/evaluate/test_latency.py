@@ -6,11 +6,13 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 from onnx import helper
@@ -76,6 +78,39 @@ def test_mnn_skips_zeros(pair: tuple[Path, Path]) -> None:
 
 
 @needs_mnn
+@needs_mnn
+def test_whole_numbers_and_what_is_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MNN gives places as int32; its own files are gone in the end."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"], "conv"),
+        helper.make_node("ArgMax", ["h"], ["y"], "best", axis=1),
+    ]
+    proto = networks.make(
+        nodes, {"w": networks.values(8, 4, 1, 1)}, {"x": [1, 4, 6, 6]}, {"y": [1, 1, 6, 6]}
+    )
+    proto.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    path = networks.save(proto, tmp_path / "m.onnx")
+    found = fcpts_onnx.bench(path, path, engines=("mnn",), runs=1)
+    assert [(t.apart, t.error) for t in found.timings] == [(0.0, None)] * 2
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_number_for_an_input(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"], "conv"),
+        helper.make_node("Mul", ["h", "gain"], ["y"], "scaled"),
+    ]
+    inputs = {"x": [1, 4, 6, 6], "gain": []}
+    proto = networks.make(nodes, {"w": networks.values(8, 4, 1, 1)}, inputs, {"y": [1, 8, 6, 6]})
+    path = networks.save(proto, tmp_path / "m.onnx")
+    assert fcpts_onnx.bench(path, path, runs=1).inputs == {"x": [1, 4, 6, 6], "gain": []}
+
+
 def test_what_an_engine_refuses_is_said_in_its_row(tmp_path: Path) -> None:
     """A type that MNN takes no inputs of."""
     proto = networks.in_half(networks.perceptron())

@@ -98,7 +98,26 @@ def test_open_sizes(tmp_path: Path) -> None:
         ),
         tmp_path / "m.onnx",
     )  # fmt: skip
-    assert estimate(model, find_weights(model), {}, "cv22") is None
+    weights = find_weights(model)
+    assert estimate(model, weights, {}, "cv22") is None
+    found = estimate(model, weights, {"w": 6}, "cv22", size=(4, 8))
+    assert found is not None
+    assert (found.known, found.layers) == (1, 1)
+
+
+def test_layers_that_a_chip_is_not_known_to_have(tmp_path: Path) -> None:
+    """Their bytes count; their time is said to be left out."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"], "line"),
+        helper.make_node("Flatten", ["h"], ["f"]),
+        helper.make_node("Gemm", ["f", "v"], ["y"], "fc"),
+    ]
+    constants = {"w": networks.values(8, 4, 3), "v": networks.values(48, 5)}
+    proto = networks.make(nodes, constants, {"x": ["N", 4, 8]}, {"y": ["N", 5]})
+    model = loaded(proto, tmp_path / "m.onnx")
+    found = estimate(model, find_weights(model), {}, "cv22")
+    assert found is not None
+    assert (found.known, found.layers, found.dense_bytes) == (1, 2, 8 * 4 * 3 + 48 * 5)
 
 
 def test_types_that_contradict_each_other_tell_no_sizes(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from fcpts_onnx.results import Estimate
 from fcpts_onnx.texts import to_json
 from tests import networks
 
-ESTIMATE = Estimate("cv22", 0.64, 2000, 4000)
+ESTIMATE = Estimate("cv22", 0.64, 2000, 4000, 3, 4)
 NASTY = '<script>alert("$x_1$")</script>\x1b[2J\u202e'
 
 
@@ -48,7 +48,7 @@ def test_what_it_says(result: PruneResult) -> None:
     text = page(replace(result, command="fcpts-onnx prune in.onnx out.onnx --target 0.6"))
     for part in (
         "in.onnx, 60.0% zeros",
-        "192 of 320 weights; asked for 0.6",
+        "192 of 320 weights; asked for 60%",
         "fcpts-onnx prune in.onnx out.onnx --target 0.6",
         "recipe quick",
         "batch_size = 4",
