@@ -67,7 +67,7 @@ def alone(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def prepare(name: str, folder: Path, samples: int, exporter: str, post_processing: bool) -> int:
-    """Write dense.onnx and calib/; gives how many parameters the network has."""
+    """Write dense.onnx and calib.npy; gives how many parameters the network has."""
     size = NETWORKS[name].size
     module = build(name)
     export(

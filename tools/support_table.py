@@ -1,4 +1,4 @@
-"""Write the table of supported operators into the README, from the registry.
+"""Write the table of supported operators into docs/operators.md, from the registry.
 
 python tools/support_table.py
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fcpts_onnx.ops import supported_ops
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "operators.md"
 BEGIN, END = "<!-- operators: tools/support_table.py -->\n", "<!-- /operators -->"
 
 
@@ -33,6 +33,6 @@ def with_table(text: str) -> str:
 
 
 if __name__ == "__main__":
-    current = README.read_text(encoding="utf-8")
-    README.write_text(with_table(current), encoding="utf-8")
+    current = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(with_table(current), encoding="utf-8")
     sys.stdout.write(table())
