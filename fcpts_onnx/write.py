@@ -96,22 +96,20 @@ def staged(target: Path) -> Iterator[Path]:
 def stale_data(target: Path, source: Model) -> list[Path]:
     """External data files that belong to the model now at `target` alone, by their name beside it.
 
-    What `source` reads is not among them, unless it is the model that is replaced.
+    What `source` reads is not among them, unless it is the model that is replaced; nor is what
+    another model in the folder names, as a copy of the small file does.
     """
     read = {file.resolve() for file in source.files}
     if target.resolve() in read:
         read.clear()
     try:
-        proto = onnx.load_model(str(target), format="protobuf", load_external_data=False)
-        names = {
-            ExternalDataInfo(tensor).location
-            for _, tensor in stored_tensors(proto.graph)
-            if uses_external_data(tensor)
-        }
+        own = (n for n in _data_of(target) if n.startswith(target.name) and n.endswith(".data"))
+        files = [target.parent / name for name in own if Path(name).name == name]
+        for other in target.parent.glob("*.onnx") if files else ():
+            if other.name != target.name and other.is_file():
+                read.update((target.parent / name).resolve() for name in _data_of(other))
     except (OSError, DecodeError, ValueError):  # no model, or one that states no right places
         return []
-    own = (name for name in names if name.startswith(target.name) and name.endswith(".data"))
-    files = [target.parent / name for name in own if Path(name).name == name]
     return [file for file in files if file.resolve() not in read]
 
 
@@ -235,6 +233,16 @@ def _set_values(tensor: onnx.TensorProto, values: np.ndarray[Any, Any]) -> None:
     plain = values.view(np.uint16) if halves else values
     tensor.ClearField(field)
     getattr(tensor, field).extend(plain.reshape(-1).tolist())
+
+
+def _data_of(path: Path) -> set[str]:
+    """The files that a model says its external data lies in."""
+    proto = onnx.load_model(str(path), format="protobuf", load_external_data=False)
+    return {
+        ExternalDataInfo(tensor).location
+        for _, tensor in stored_tensors(proto.graph)
+        if uses_external_data(tensor)
+    }
 
 
 def _same(one: Path, other: Path) -> bool:

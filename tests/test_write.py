@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import ml_dtypes
@@ -183,6 +184,21 @@ def test_stale_data_is_what_the_former_file_alone_called_its_own(tmp_path: Path)
     shutil.copy(target, tmp_path / "copy.onnx")
     assert stale_data(target, load(tmp_path / "copy.onnx")) == []
     assert stale_data(tmp_path / "in" / "in.onnx", model) == []
+
+
+@pytest.mark.parametrize("copy", [shutil.copy, os.link])
+def test_data_that_another_model_in_the_folder_names_is_not_stale(
+    copy: Callable[[Path, Path], object], tmp_path: Path
+) -> None:
+    source, target = load(external_model(tmp_path / "in")), tmp_path / "out.onnx"
+    written(source, {}, target)
+    copy(target, tmp_path / "backup.onnx")
+    assert stale_data(target, load(target)) == []
+    (tmp_path / "backup.onnx").unlink()
+    (tmp_path / "cut.onnx").write_bytes(target.read_bytes()[:-9])  # what it names is not known
+    assert stale_data(target, load(target)) == []
+    (tmp_path / "cut.onnx").unlink()
+    assert stale_data(target, load(target)) == [tmp_path / "out.onnx.data"]
 
 
 def test_a_former_file_that_states_no_right_place_has_no_stale_data(tmp_path: Path) -> None:
