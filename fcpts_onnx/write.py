@@ -48,13 +48,15 @@ def check_target(
         reads: other files that are read meanwhile, which are never replaced.
 
     Raises:
-        OutputError: the folder is missing or not writable, the target is a folder, or it is one
-            of those files.
+        OutputError: the folder is missing or not writable, the target is a folder, a device or a
+            pipe, or it is one of those files.
     """
     if not target.parent.is_dir():
         raise OutputError(f"{target}: the folder {target.parent} does not exist. Make it first.")
     if target.is_dir():
         raise OutputError(f"{target}: is a folder. Name a file.")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{target}: is a device or a pipe, not a file. Name a file.")
     if source is not None and _same(target, source) and not overwrite:
         raise OutputError(f"{target}: is the input itself. Pass --overwrite to replace it.")
     if any(_same(target, file) for file in reads):

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fcpts_onnx.errors import OutputError
 from fcpts_onnx.model import Model, load
 from fcpts_onnx.weights import find_weights, learned_along
-from fcpts_onnx.write import check_target, save, staged, stale_data, write_text
+from fcpts_onnx.write import check_target, check_text, save, staged, stale_data, write_text
 from tests import networks
 from tests.shared import model_files, needs_shared
 
@@ -239,9 +239,13 @@ def test_a_failure_leaves_the_target_as_it_was(tmp_path: Path) -> None:
 def test_targets_that_cannot_be_written(tmp_path: Path) -> None:
     source = networks.save(networks.cnn(), tmp_path / "in.onnx")
     (tmp_path / "link.onnx").symlink_to(source)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "to_pipe").symlink_to("pipe")
     for target, message in {
         tmp_path / "nowhere" / "out.onnx": "does not exist. Make it first",
         tmp_path: "is a folder",
+        tmp_path / "pipe": "is a device or a pipe",
+        tmp_path / "to_pipe": "is a device or a pipe",
         source: "is the input itself. Pass --overwrite",
         tmp_path / "link.onnx": "is the input itself",
         Path("/proc/out.onnx"): "cannot be written",
@@ -249,4 +253,6 @@ def test_targets_that_cannot_be_written(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match=message):
             check_target(target, source, overwrite=False)
     check_target(source, source, overwrite=True)
-    assert sorted(os.listdir(tmp_path)) == ["in.onnx", "link.onnx"]
+    with pytest.raises(OutputError, match="is a device or a pipe"):
+        check_text(tmp_path / "pipe", "JSON")
+    assert sorted(os.listdir(tmp_path)) == ["in.onnx", "link.onnx", "pipe", "to_pipe"]
