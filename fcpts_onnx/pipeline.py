@@ -28,6 +28,7 @@ from fcpts_onnx.methods import (
     allocation,
     check_pair,
     check_pattern,
+    rates_given,
     recovered,
 )
 from fcpts_onnx.model import Model, PathLike, load
@@ -188,8 +189,8 @@ def prune(
             given = {
                 "target": target, "objective": objective, "hardware": hardware,
                 "pattern": pattern, "allocate": allocate, "reconstruct": reconstruct,
-                "losses": dict(losses or {}), "engine": engine, "preprocess": asdict(preprocess),
-                "seed": seed, "learned": [*twin.learned],
+                "rates": rates_given(allocate), "losses": dict(losses or {}), "engine": engine,
+                "preprocess": asdict(preprocess), "seed": seed, "learned": [*twin.learned],
             }  # fmt: skip
             checkpoint.belongs_to(partial(_origin, digest, calibration, recipe, given))
             if decided:

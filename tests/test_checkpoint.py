@@ -167,6 +167,18 @@ def test_another_run_is_refused_by_name(place: Path) -> None:
     assert "model" in refused()
 
 
+def test_other_rates_in_the_same_file_are_another_run(place: Path) -> None:
+    rates, names = place / "rates.json", ("conv.w", "depthwise.w", "fc.w")
+    options = {"recipe": Recipe(epochs=0, min_steps=8, batch_size=4), "allocate": str(rates)}
+    rates.write_text(json.dumps(dict.fromkeys(names, 0.6)))
+    crashed(place, "out.onnx", **options)
+    rates.write_text(json.dumps(dict.fromkeys(names, 0.6) | {"fc.w": 0.1}))
+    with pytest.raises(OutputError, match=r"another run: options\.rates\.fc\.w differ"):
+        prune(place, "out.onnx", resume=True, **options)
+    rates.write_text(json.dumps(dict.fromkeys(names, 0.6)))
+    prune(place, "out.onnx", resume=True, **options)
+
+
 def test_what_was_kept_cannot_be_read(place: Path) -> None:
     folder = crashed(place, "out.onnx", recipe=Recipe(epochs=0, min_steps=8, batch_size=4))
     state = folder / "state.safetensors"

@@ -17,7 +17,7 @@ from fcpts_onnx.methods.pot import least_squares
 from fcpts_onnx.methods.probmask import ProbabilisticMasks
 from fcpts_onnx.methods.soft_threshold import SoftThresholds
 from fcpts_onnx.methods.sparsegpt import sparsegpt
-from fcpts_onnx.methods.stored import stored_rates
+from fcpts_onnx.methods.stored import read_rates, stored_rates
 from fcpts_onnx.methods.uniform import uniform
 from fcpts_onnx.methods.untouched import untouched
 from fcpts_onnx.methods.wanda import wanda
@@ -47,6 +47,7 @@ __all__ = [
     "check_pair",
     "check_pattern",
     "holds_target",
+    "rates_given",
     "recovered",
 ]
 
@@ -130,6 +131,15 @@ def allocation(name: str) -> Allocation | None:
             ".json file."
         )
     return ALLOCATIONS[name]
+
+
+def rates_given(name: str) -> dict[str, float]:
+    """The rates that a choice of `allocation` has from a file, if it names one.
+
+    Raises:
+        TargetError: the file has no rates.
+    """
+    return read_rates(Path(name)) if name.endswith(".json") else {}
 
 
 def check_pair(allocate: str, reconstruct: str, time_budget: float | None) -> None:

@@ -10,18 +10,18 @@ from typing import Any
 from fcpts_onnx.errors import TargetError
 from fcpts_onnx.sparsity.task import Task
 
-__all__ = ["stored_rates"]
+__all__ = ["read_rates", "stored_rates"]
 
 
 def stored_rates(path: Path) -> Callable[[Task], dict[str, float]]:
-    """Zeros by weight from a JSON file of rates by name, or from what `prune --json` wrote.
+    """Zeros by weight from a file of rates, as `read_rates` has them.
 
     Where their sum misses the target, all give or take in proportion to what they have left.
 
     Raises:
-        TargetError: the file cannot be read, or does not have a rate of 0 to 1 for each weight.
+        TargetError: as `read_rates`, or the file does not have a rate for each weight.
     """
-    rates = _read(path)
+    rates = read_rates(path)
 
     def allocate(task: Task) -> dict[str, float]:
         names = {weight.name for weight in task.weights}
@@ -36,7 +36,12 @@ def stored_rates(path: Path) -> Callable[[Task], dict[str, float]]:
     return allocate
 
 
-def _read(path: Path) -> dict[str, float]:
+def read_rates(path: Path) -> dict[str, float]:
+    """Rates by weight from a JSON file of such, or from what `prune --json` wrote.
+
+    Raises:
+        TargetError: the file cannot be read, or has a rate that is not between 0 and 1.
+    """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
