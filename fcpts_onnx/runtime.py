@@ -82,8 +82,9 @@ class Runtime:
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """The outputs by name, for any number of samples along axis 0.
 
-        A graph with a fixed batch size is run as often as it takes; an output whose size differs
-        from run to run, as of detections, is left out then.
+        What is no tensor of numbers, as the names of classes are none, is left out. A graph with a
+        fixed batch size is run as often as it takes; an output whose size differs from run to run,
+        as of detections, is left out then.
 
         Raises:
             ModelError: onnxruntime fails on these inputs.
@@ -95,7 +96,7 @@ class Runtime:
         for start in range(0, count, self._fixed):
             chosen = np.arange(start, start + self._fixed).clip(max=count - 1)
             parts.append(self._once({name: value[chosen] for name, value in inputs.items()}))
-        joined = {name: self._join([part[name] for part in parts], count) for name in self.outputs}
+        joined = {name: self._join([part[name] for part in parts], count) for name in parts[0]}
         return {name: values for name, values in joined.items() if values is not None}
 
     def _once(self, inputs: Arrays) -> dict[str, Array]:
@@ -103,7 +104,8 @@ class Runtime:
             results = self._session.run(list(self.outputs), dict(inputs))
         except Exception as error:  # onnxruntime's errors share no base class
             raise ModelError(f"{self._path}: onnxruntime cannot run it: {reason(error)}") from error
-        return dict(zip(self.outputs, results, strict=True))
+        found = dict(zip(self.outputs, results, strict=True))
+        return {name: values for name, values in found.items() if _is_numeric(values)}
 
     def _join(self, parts: Sequence[Array], count: int) -> Array | None:
         """Results of single runs as one: along their batch axis, or a new one if they have none."""
@@ -163,6 +165,11 @@ def reason(error: Exception) -> str:
     """onnxruntime's message on one line, without end."""
     text = " ".join(str(error).split())
     return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + " ..."
+
+
+def _is_numeric(values: object) -> bool:
+    """Whether a result is a tensor of numbers: neither of texts, nor a sequence, nor a map."""
+    return isinstance(values, np.ndarray) and values.dtype.kind not in "OSU"
 
 
 def _with_outputs(model: Model, names: Sequence[str]) -> bytes:

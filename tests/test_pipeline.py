@@ -54,6 +54,57 @@ def test_result_and_reports(tmp_path: Path) -> None:
     assert result.validation.twin_error < 1e-5
 
 
+def named(proto: onnx.ModelProto, outputs: list[str]) -> onnx.ModelProto:
+    """The perceptron with names of classes as texts, and shares as scikit-learn's converter."""
+    node, letters, of_ml = onnx.helper.make_node, ["a", "b", "c", "d", "e"], "ai.onnx.ml"
+    nodes = {
+        "y": [],
+        "names": [
+            node("ArgMax", ["y"], ["best"], axis=1, keepdims=0),
+            node(
+                "LabelEncoder", ["best"], ["names"], domain=of_ml, keys_int64s=range(5),
+                values_strings=letters,
+            ),
+        ],
+        "shares": [node("ZipMap", ["y"], ["shares"], domain=of_ml, classlabels_strings=letters)],
+    }  # fmt: skip
+    share = onnx.helper.make_tensor_type_proto(networks.FLOAT, None)
+    shares = onnx.helper.make_map_type_proto(onnx.TensorProto.STRING, share)
+    known = {
+        "y": proto.graph.output[0],
+        "names": onnx.helper.make_tensor_value_info("names", onnx.TensorProto.STRING, ["N"]),
+        "shares": onnx.helper.make_value_info(
+            "shares", onnx.helper.make_sequence_type_proto(shares)
+        ),
+    }
+    proto.graph.node.extend(part for name in outputs for part in nodes[name])
+    wanted = [onnx.ValueInfoProto.FromString(known[n].SerializeToString()) for n in outputs]
+    del proto.graph.output[:]
+    proto.graph.output.extend(wanted)
+    proto.opset_import.append(onnx.helper.make_opsetid(of_ml, 2))
+    return proto
+
+
+@pytest.mark.parametrize("outputs", [["y", "names"], ["names"]])
+def test_texts_as_outputs(outputs: list[str], tmp_path: Path) -> None:
+    path = networks.save(named(networks.perceptron(), outputs), tmp_path / "in.onnx")
+    result = fcpts_onnx.prune(
+        path, tmp_path / "out.onnx", target=0.5, calib=[values(30, 6)], recipe=QUICK
+    )
+    assert [output.name for output in result.validation.outputs] == outputs[:-1]
+    assert result.validation.twin_error < 1e-5
+
+
+@pytest.mark.parametrize("batch", [None, 1])
+def test_what_is_no_tensor_of_numbers_is_not_compared(batch: int | None, tmp_path: Path) -> None:
+    proto = named(networks.perceptron(), ["y", "shares", "names"])
+    if batch is not None:
+        proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
+    path = networks.save(proto, tmp_path / "in.onnx")
+    found = fcpts_onnx.validate(path, path, calib=[values(30, 6)])
+    assert [(output.name, output.agreement) for output in found.outputs] == [("y", 1.0)]
+
+
 def test_several_inputs(tmp_path: Path) -> None:
     nodes = [
         onnx.helper.make_node("MatMul", ["a", "w"], ["p"]),
