@@ -39,6 +39,9 @@ class Runtime:
         outputs: names of values to return, also of such inside the graph; its outputs if None.
         threads: how many threads it may use, 0 for onnxruntime's choice.
 
+    Attributes:
+        path: the model's file.
+
     Raises:
         ModelError: onnxruntime cannot load the model.
     """
@@ -70,7 +73,7 @@ class Runtime:
             raise ModelError(
                 f"{model.path}: onnxruntime cannot load it: {reason(error)}"
             ) from error
-        self._path = model.path
+        self.path = model.path
         sizes = [spec.shape[0] for spec in model.inputs if spec.shape]
         self._fixed = next((size for size in sizes if size is not None), None)
         if self._fixed is not None and self._fixed > _LARGEST_BATCH:
@@ -103,7 +106,7 @@ class Runtime:
         try:
             results = self._session.run(list(self.outputs), dict(inputs))
         except Exception as error:  # onnxruntime's errors share no base class
-            raise ModelError(f"{self._path}: onnxruntime cannot run it: {reason(error)}") from error
+            raise ModelError(f"{self.path}: onnxruntime cannot run it: {reason(error)}") from error
         found = dict(zip(self.outputs, results, strict=True))
         return {name: values for name, values in found.items() if _is_numeric(values)}
 

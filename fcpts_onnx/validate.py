@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from heapq import nlargest
 
 import torch
 from PIL import Image
@@ -22,7 +24,6 @@ from fcpts_onnx.sparsity.losses import (
     as_float,
     class_scores,
     find_heads,
-    kl_divergence,
     kl_divergences,
     log_probabilities,
 )
@@ -39,7 +40,6 @@ COMPARED = 1000
 """On how many samples the outputs of two models are compared, unless said otherwise."""
 
 _BATCH = 16  # onnxruntime keeps the memory that a large one took
-_TRIED = 64
 _FURTHEST = 8  # samples to be shown
 _LIKELIEST = 3  # classes of each
 _PICTURE = 128  # pixels of the longer side at most
@@ -74,20 +74,18 @@ def validate_models(
             f"{sparse.path}: has outputs {list(sparse.outputs)}, {dense.path} has "
             f"{list(dense.outputs)}; the two cannot be compared."
         )
-    outputs = _run_both(dense, sparse, calibration, samples, threads)
-    inputs = next(calibration.batches(_TRIED, samples))
-    heads = find_heads({name: one for name, (one, _) in outputs.items()}, inputs)
+    compared = _compared(dense, sparse, calibration, samples, threads)
     return Validation(
         model=str(sparse.path),
         samples=min(samples, len(calibration)),
         weights=tuple(recount(sparse, weights)),
         changed=differing_tensors(dense, sparse),
         same_graph=not differing_parts(dense, sparse),
-        outputs=tuple(_compare(head, *outputs[head.name]) for head in heads),
+        outputs=tuple(one.result() for one in compared),
         twin_error=(
             None if twin is None else written_error(twin, sparse, replaced, calibration, threads)
         ),
-        furthest=_furthest(heads, outputs, calibration),
+        furthest=_furthest(compared, calibration),
     )
 
 
@@ -102,78 +100,108 @@ def recount(model: Model, weights: Sequence[Weight]) -> list[Sparsity]:
     return counted
 
 
-def _run_both(
+class _Mean:
+    """The mean of values that come in batches."""
+
+    def __init__(self) -> None:
+        self._sum, self._count = 0.0, 0
+
+    def add(self, values: Tensor) -> None:
+        self._sum += float(values.sum(dtype=torch.float64))
+        self._count += values.numel()
+
+    def value(self) -> float:
+        return self._sum / max(1, self._count)
+
+
+class _Comparison:
+    """How far apart two files are in one output, batch by batch: all rows may fill the memory.
+
+    Attributes:
+        furthest: the samples whose classes are furthest apart, the worst first, where it is an
+            output of classes.
+    """
+
+    def __init__(self, head: Head) -> None:
+        self.furthest: list[Departure] = []
+        self._head, self._seen = head, 0
+        self._cosine, self._kl, self._agreement = _Mean(), _Mean(), _Mean()
+
+    def add(self, first: Tensor, second: Tensor) -> None:
+        """Take in the rows of a few samples more."""
+        head, rows = self._head, (len(first), -1)
+        self._cosine.add(torch.cosine_similarity(first.reshape(rows), second.reshape(rows)))
+        if head.loss == "kl":
+            kl = kl_divergences(first, second, head)
+            self._kl.add(kl)
+            self._agreement.add((first.argmax(head.axis) == second.argmax(head.axis)).float())
+            if head.axis == 1 and class_scores(first) is not None:
+                found = self.furthest + _departures(head, first, second, kl, self._seen)
+                self.furthest = nlargest(_FURTHEST, found, key=lambda sample: sample.kl)
+        self._seen += len(first)
+
+    def result(self) -> Output:
+        """What was found on all of them."""
+        if self._head.loss != "kl":
+            return Output(self._head.name, self._cosine.value(), None, None)
+        values = (self._cosine, self._kl, self._agreement)
+        return Output(self._head.name, *(mean.value() for mean in values))
+
+
+def _compared(
     dense: Model, sparse: Model, calibration: Calibration, samples: int, threads: int
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Each output of both files over all samples, if it has a row for each."""
-    parts: dict[str, tuple[list[Tensor], list[Tensor]]] = {k: ([], []) for k in dense.outputs}
-    for place, model in enumerate((dense, sparse)):
-        runtime = Runtime(model, threads=threads)
-        for batch in calibration.batches(_BATCH, samples):
-            results = runtime.run(as_arrays(batch))
-            check_finite(model.path, results)
-            count = len(next(iter(batch.values())))
-            for name, values in results.items():
-                if values.shape[:1] == (count,):
-                    parts[name][place].append(as_float(torch.from_numpy(values)))
-    joined = {}
-    for name, (one, two) in parts.items():
-        if sum(map(len, one)) == sum(map(len, two)) == min(samples, len(calibration)):
-            joined[name] = _same_shape(name, torch.cat(one), torch.cat(two), sparse, dense)
-    return joined
+) -> list[_Comparison]:
+    """Both files run on all samples, and compared in each output that has a row for each."""
+    runtimes = [Runtime(model, threads=threads) for model in (dense, sparse)]
+    found: dict[str, _Comparison] = {}
+    for place, batch in enumerate(calibration.batches(_BATCH, samples)):
+        one, two = (_rows(runtime, batch) for runtime in runtimes)
+        if not place:
+            heads = find_heads({name: one[name] for name in one if name in two}, batch)
+            found = {head.name: _Comparison(head) for head in heads}
+        found = {name: found[name] for name in found if name in one and name in two}
+        for name, comparison in found.items():
+            _check_shape(name, one[name], two[name], sparse, dense)
+            comparison.add(one[name].float(), two[name].float())
+    return [*found.values()]
 
 
-def _same_shape(
-    name: str, one: Tensor, two: Tensor, sparse: Model, dense: Model
-) -> tuple[Tensor, Tensor]:
+def _rows(runtime: Runtime, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The outputs on a batch that have a row for each of its samples."""
+    results, count = runtime.run(as_arrays(batch)), len(next(iter(batch.values())))
+    check_finite(runtime.path, results)
+    return {
+        name: as_float(torch.from_numpy(values))
+        for name, values in results.items()
+        if values.shape[:1] == (count,)
+    }
+
+
+def _check_shape(name: str, one: Tensor, two: Tensor, sparse: Model, dense: Model) -> None:
     if one.shape != two.shape:
         raise OutputError(
             f"{sparse.path}: output {name!r} has shape {list(two.shape)}, in {dense.path} "
             f"{list(one.shape)}; the two cannot be compared."
         )
-    return one, two
 
 
-def _compare(head: Head, first: Tensor, second: Tensor) -> Output:
-    """Compare one output over all samples."""
-    first, second = first.float(), second.float()
-    cosine = torch.cosine_similarity(first.reshape(len(first), -1), second.reshape(len(second), -1))
-    if head.loss != "kl":
-        return Output(head.name, float(cosine.mean()), None, None)
-    agreement = (first.argmax(head.axis) == second.argmax(head.axis)).float().mean()
-    return Output(
-        head.name,
-        float(cosine.mean()),
-        float(kl_divergence(first, second, head)),
-        float(agreement),
+def _departures(
+    head: Head, first: Tensor, second: Tensor, kl: Tensor, start: int
+) -> list[Departure]:
+    """Samples of a batch and what both models take them for, without the pictures."""
+    dense, sparse = (log_probabilities(values, head).exp().flatten(1) for values in (first, second))
+    return [
+        Departure(start + row, apart, _likeliest(dense[row]), _likeliest(sparse[row]), None)
+        for row, apart in enumerate(kl.flatten().tolist())
+    ]
+
+
+def _furthest(compared: Sequence[_Comparison], calibration: Calibration) -> tuple[Departure, ...]:
+    """The samples that are furthest apart, by the first output of classes, with their pictures."""
+    found = next((one.furthest for one in compared if one.furthest), [])
+    return tuple(
+        replace(sample, picture=_encoded(calibration.picture(sample.place))) for sample in found
     )
-
-
-def _furthest(
-    heads: Sequence[Head],
-    outputs: Mapping[str, tuple[Tensor, Tensor]],
-    calibration: Calibration,
-) -> tuple[Departure, ...]:
-    """The samples whose classes are furthest apart, by the first output that is one of classes."""
-    for head in heads:
-        first, second = (as_float(values).float() for values in outputs[head.name])
-        if head.loss != "kl" or head.axis != 1 or class_scores(first) is None:
-            continue
-        kl = kl_divergences(first, second, head).flatten()
-        dense, sparse = (
-            log_probabilities(values, head).exp().flatten(1) for values in (first, second)
-        )
-        return tuple(
-            Departure(
-                place,
-                float(kl[place]),
-                _likeliest(dense[place]),
-                _likeliest(sparse[place]),
-                _encoded(calibration.picture(place)),
-            )
-            for place in kl.topk(min(_FURTHEST, len(kl))).indices.tolist()
-        )
-    return ()
 
 
 def _likeliest(probabilities: Tensor) -> tuple[tuple[int, float], ...]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
+from fcpts_onnx.calibration import load_calibration
 from fcpts_onnx.errors import OutputError
 from fcpts_onnx.model import Model, load
-from fcpts_onnx.runtime import Runtime
+from fcpts_onnx.preprocess import PRESETS
+from fcpts_onnx.runtime import Array, Arrays, Runtime
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.validate import recount, validate_models
 from fcpts_onnx.weights import Weight, find_weights
@@ -76,6 +79,33 @@ def test_a_model_against_itself_and_against_another(tmp_path: Path) -> None:
     assert output.kl > 0.1
     assert output.cosine < 0.9
     assert output.agreement < 0.9
+
+
+def test_outputs_are_held_a_batch_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of a segmentation network's on 1,000 images are beyond any memory."""
+    model = loaded(networks.cnn(), tmp_path / "a.onnx")
+    results, alive, run = [], [], Runtime.run
+
+    def watched(runtime: Runtime, inputs: Arrays) -> dict[str, Array]:
+        alive.append(sum(result() is not None for result in results))
+        found = run(runtime, inputs)
+        results.extend(map(weakref.ref, found.values()))
+        return found
+
+    monkeypatch.setattr(Runtime, "run", watched)
+    assert validate_models(model, model, random_images(model, 160), []).samples == 160
+    assert len(alive) == 20
+    assert max(alive) < 4
+
+
+def test_what_has_its_inputs_shape_is_no_class_scores(tmp_path: Path) -> None:
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    proto = networks.make([node], {"w": values(6, 6)}, {"x": ["N", 6]}, {"y": ["N", 6]})
+    model = loaded(proto, tmp_path / "a.onnx")
+    data = load_calibration([values(100, 6)], model, PRESETS["raw"])
+    assert validate_models(model, model, data, []).outputs[0].kl is None
 
 
 def test_the_twin_is_held_against_the_saved_file(tmp_path: Path) -> None:
