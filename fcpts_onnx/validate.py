@@ -130,7 +130,8 @@ class _Comparison:
     def add(self, first: Tensor, second: Tensor) -> None:
         """Take in the rows of a few samples more."""
         head, rows = self._head, (len(first), -1)
-        self._cosine.add(torch.cosine_similarity(first.reshape(rows), second.reshape(rows)))
+        one, two = (values.double().reshape(rows) for values in (first, second))
+        self._cosine.add(torch.cosine_similarity(one, two))  # squares are beyond float32
         if head.loss == "kl":
             kl = kl_divergences(first, second, head)
             self._kl.add(kl)

@@ -108,6 +108,13 @@ def test_what_has_its_inputs_shape_is_no_class_scores(tmp_path: Path) -> None:
     assert validate_models(model, model, data, []).outputs[0].kl is None
 
 
+def test_outputs_whose_squares_are_beyond_their_type(tmp_path: Path) -> None:
+    model = loaded(networks.cnn(), tmp_path / "a.onnx")
+    large = changed_copy(tmp_path / "b.onnx", "fc.b", np.full(4, 1e30, np.float32))
+    found = validate_models(large, large, random_images(model), [])
+    assert found.outputs[0].cosine == pytest.approx(1.0)
+
+
 def test_the_twin_is_held_against_the_saved_file(tmp_path: Path) -> None:
     dense = loaded(networks.cnn(), tmp_path / "a.onnx")
     sparse = changed_copy(tmp_path / "b.onnx", "fc.b", np.zeros(4, np.float32))
