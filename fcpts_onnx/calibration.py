@@ -298,7 +298,20 @@ def _samples(array: np.ndarray[Any, Any], spec: InputSpec, origin: str) -> np.nd
             raise CalibrationError(
                 f"{origin}: holds {array.dtype}, input {spec.name!r} takes {spec.dtype}."
             )
+        _check_range(array, spec, origin)
         array = array.astype(spec.dtype)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise CalibrationError(f"{origin}: has NaN or Inf among its values.")
     return array
+
+
+def _check_range(array: np.ndarray[Any, Any], spec: InputSpec, origin: str) -> None:
+    """See that an input of whole numbers holds all values; others would come to stand for them."""
+    if spec.dtype.kind not in "iu" or not array.size:
+        return
+    limits, least, most = np.iinfo(spec.dtype), int(array.min()), int(array.max())
+    if least < limits.min or most > limits.max:
+        raise CalibrationError(
+            f"{origin}: has values from {least} to {most}, input {spec.name!r} takes {spec.dtype} "
+            f"({limits.min} to {limits.max}). Give the values that the model takes."
+        )

@@ -20,6 +20,7 @@ from fcpts_onnx.model import InputSpec, image_axes
 __all__ = ["IMAGE_FORMATS", "PRESETS", "ImagePlan", "Preprocess"]
 
 _MOST_PIXELS = 2**27
+_LEAST_LEVELS = 64  # of whole numbers that pixels of 0..255 may come to
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")
 """What a file of images may hold, whatever it is called: Pillow starts programs for some others."""
 
@@ -206,6 +207,8 @@ class ImagePlan:
                 f"Input {spec.name!r} has one channel, the preprocessing has three means or "
                 "deviations. Give one of each, or --preprocess unit, tf or raw."
             )
+        if spec.dtype.kind in "iu":
+            _check_levels(spec, preprocess)
         height, width = _sides(spec, preprocess, height, width)
         if (height or 1) * (width or 1) > _MOST_PIXELS:
             raise CalibrationError(
@@ -284,6 +287,21 @@ def _sides(
                 f"--size asks for a {side} of {asked}; input {spec.name!r} has {found}."
             )
     return preprocess.size
+
+
+def _check_levels(spec: InputSpec, preprocess: Preprocess) -> None:
+    """See that an input of whole numbers tells apart what the preprocessing makes of pixels."""
+    pixels, limits = np.array([[0.0], [255.0]]), np.iinfo(spec.dtype)
+    ends = (pixels * preprocess.scale - np.array(preprocess.mean)) / np.array(preprocess.std)
+    least, most = ends.min(), ends.max()
+    within = limits.min - 0.5 <= least and most <= limits.max + 0.5
+    if not within or np.abs(ends[1] - ends[0]).min() < _LEAST_LEVELS - 1:
+        asked = "raw --mean 128" if spec.dtype.name == "int8" else "raw"
+        raise CalibrationError(
+            f"Input {spec.name!r} takes {spec.dtype}; the preprocessing makes {least:.3g} to "
+            f"{most:.3g} of pixels of 0 to 255, which is cut off or rounded away there. Give "
+            f"--preprocess {asked}, or what the input was made with."
+        )
 
 
 def _torch_type(dtype: np.dtype[Any]) -> torch.dtype:

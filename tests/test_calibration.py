@@ -102,6 +102,15 @@ def test_folder_of_npy_with_and_without_batch_axis(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[1:], values(3, 6, seed=2))
 
 
+def test_whole_numbers_that_the_input_does_not_hold() -> None:
+    proto = networks.perceptron(input_type=onnx.TensorProto.UINT8)
+    for low, high in ((-1, 20), (200, 300)):
+        with pytest.raises(CalibrationError, match=f"values from {low} to {high}, input 'x' takes"):
+            read([np.array([[low, high, 9, 9, 9, 9]]).clip(low)], proto)
+    found = next(read([np.array([[0, 255, 9, 9, 9, 9]])], proto).batches(1))["x"]
+    assert found.tolist() == [[0, 255, 9, 9, 9, 9]]
+
+
 def test_npz_for_several_inputs(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=values(4, 3, seed=1), b=values(4, 3, seed=2))
     batch = next(read(tmp_path / "x.npz", two_inputs()).batches(9))

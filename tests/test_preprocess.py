@@ -65,6 +65,24 @@ def test_integer_inputs_get_whole_numbers() -> None:
     assert values[0, 0, 0].tolist() == [-128, -28, 127]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "preprocess", "message"),
+    [
+        ("uint8", PRESETS["imagenet"], r"makes -2\.12 to 2\.64 of pixels .*--preprocess raw, or"),
+        ("int32", PRESETS["unit"], "rounded away there. Give --preprocess raw, or"),
+        ("int8", PRESETS["raw"], r"makes 0 to 255 .*--preprocess raw --mean 128, or"),
+        ("uint8", PRESETS["raw"].overridden(mean=(128.0,)), "makes -128 to 127 of pixels"),
+    ],
+)
+def test_integer_inputs_that_would_not_tell_pixels_apart(
+    dtype: str, preprocess: Preprocess, message: str
+) -> None:
+    with pytest.raises(CalibrationError, match=message):
+        ImagePlan.of(InputSpec("x", np.dtype(dtype), (1, 2, 2, 3)), preprocess)
+    halved = PRESETS["raw"].overridden(std=(2.0,))
+    assert ImagePlan.of(InputSpec("x", np.dtype(dtype), (1, 2, 2, 3)), halved).channels == 3
+
+
 def test_an_image_of_the_size_is_left_as_it_is(tmp_path: Path) -> None:
     path = picture(tmp_path / "a.png", 8, 8)
     plan = ImagePlan.of(NCHW, Preprocess(resize=16))
