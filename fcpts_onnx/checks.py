@@ -12,7 +12,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from fcpts_onnx.branches import bodies
 from fcpts_onnx.errors import ModelError
 
-__all__ = ["OLDEST_OPSET", "check"]
+__all__ = ["OLDEST_OPSET", "check", "follow_links"]
 
 OLDEST_OPSET = 7
 
@@ -39,6 +39,31 @@ def check(path: Path, proto: ModelProto) -> None:
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:_LONGEST_REASON]
         raise ModelError(f"{path}: not a valid ONNX model: {reason}") from error
+
+
+def follow_links(path: Path, proto: ModelProto) -> None:
+    """Name external data by where it is, where the model's folder has a link to it.
+
+    So it is in the cache of the Hugging Face hub, as the model itself is: onnx reads no links, and
+    links out of the folder that the model's file is really in are not followed here either.
+    """
+    folder = path.resolve().parent
+    for tensor in filter(uses_external_data, _tensors(proto.graph)):
+        for entry in (entry for entry in tensor.external_data if entry.key == "location"):
+            target = _link(path.parent, entry.value)
+            if target is not None and target.is_relative_to(folder):
+                entry.value = str(target.relative_to(folder))
+
+
+def _link(folder: Path, location: str) -> Path | None:
+    """Where a link inside a folder leads, if it is one."""
+    place = Path(location)
+    if place.is_absolute() or ".." in place.parts:
+        return None
+    try:
+        return (folder / place).resolve() if (folder / place).is_symlink() else None
+    except (OSError, ValueError):  # no name of a file, which `check` says
+        return None
 
 
 def _check_opset(path: Path, proto: ModelProto) -> None:
@@ -130,16 +155,18 @@ def _check_functions(path: Path, proto: ModelProto) -> None:
 def _checkable(path: Path, proto: ModelProto) -> str | ModelProto:
     """What to give to the checker: the file, or a copy with all that it insists on.
 
-    That is a shape for inputs and outputs, which no runtime needs.
+    That is a shape for inputs and outputs, which no runtime needs, and data that is not external:
+    it is checked already, and would be looked for beside a link to the model.
     """
-    if all(value.type.tensor_type.HasField("shape") for value in _interface(proto.graph)):
+    has_shapes = all(v.type.tensor_type.HasField("shape") for v in _interface(proto.graph))
+    if has_shapes and not any(map(uses_external_data, _tensors(proto.graph))):
         return str(path)
     copy = ModelProto()
     copy.CopyFrom(proto)
     for value in _interface(copy.graph):
         value.type.tensor_type.shape.SetInParent()
     for tensor in _tensors(copy.graph):
-        if uses_external_data(tensor):  # looked for in the working folder; it is checked already
+        if uses_external_data(tensor):
             tensor.ClearField("data_location")
             tensor.ClearField("external_data")
             del tensor.dims[:]

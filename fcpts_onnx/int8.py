@@ -13,15 +13,15 @@ import onnx
 import onnx.version_converter
 import onnxruntime as ort
 from onnx import TensorProto, numpy_helper
+from onnx.external_data_helper import uses_external_data
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from fcpts_onnx.calibration import Calibration, Data, load_calibration, paths_of
 from fcpts_onnx.errors import ModelError, OutputError
-from fcpts_onnx.model import Model, PathLike, load
+from fcpts_onnx.model import Model, PathLike, load, stored_tensors, take_in
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.results import Quantization, Sparsity
 from fcpts_onnx.runtime import as_arrays, reason
-from fcpts_onnx.sparse_initializers import densified
 from fcpts_onnx.validate import validate_models
 from fcpts_onnx.weights import Weight, count_zeros, find_weights
 from fcpts_onnx.write import check_target, staged
@@ -107,7 +107,11 @@ def _prepared(model: Model) -> onnx.ModelProto:
     if kinds := {tensor.data_type for tensor in model.tensors.values()} & _HALVES:
         names = ", ".join(sorted(TensorProto.DataType.Name(kind).lower() for kind in kinds))
         raise ModelError(f"{model.path}: has weights in {names}; the quantizer takes float32 only.")
-    proto = densified(model.path, onnx.load(str(model.path)))
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for _, tensor in list(stored_tensors(proto.graph)):
+        if uses_external_data(tensor):
+            take_in(tensor, model.folder)
     for node in [node for node in proto.graph.node if node.op_type == "Constant"]:
         if node.output[0] in model.tensors:
             tensor = numpy_helper.from_array(model.array(node.output[0]), node.output[0])

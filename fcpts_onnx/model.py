@@ -21,7 +21,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from fcpts_onnx.branches import bodies, branches_taken, with_branches_inlined
-from fcpts_onnx.checks import check
+from fcpts_onnx.checks import check, follow_links
 from fcpts_onnx.errors import ModelError
 from fcpts_onnx.sparse_initializers import densified
 
@@ -77,8 +77,8 @@ class Model:
 
     Attributes:
         path: the file it came from.
-        proto: the model as stored, but for sparse initializers, which are dense here; nothing in
-            the package changes it.
+        proto: the model as stored, but for sparse initializers, which are dense here, and links to
+            external data, which are followed; nothing in the package changes it.
     """
 
     path: Path
@@ -205,6 +205,7 @@ def load(path: str | os.PathLike[str]) -> Model:
             f"{path}: not an ONNX model, or cut short ({path.stat().st_size} bytes), or with "
             "graphs inside graphs more than 30 deep. Export or copy it again."
         ) from error
+    follow_links(path, proto)
     check(path, proto)
     model = Model(path, densified(path, proto))
     logger.info("read %s: %d nodes, opsets %s", path, len(proto.graph.node), model.opsets)

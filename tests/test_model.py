@@ -9,18 +9,18 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+import fcpts_onnx
+from fcpts_onnx import Recipe
 from fcpts_onnx.errors import ModelError
 from fcpts_onnx.model import load
 from tests import networks
 from tests.shared import model_files, needs_shared
 
 
-def external(folder: Path, name: str = "model.onnx", data: str = "weights.bin") -> Path:
+def external(folder: Path, size_threshold: int = 0) -> Path:
     """A model with its tensors in a file beside it."""
-    path = folder / name
-    onnx.save(
-        networks.cnn(), str(path), save_as_external_data=True, location=data, size_threshold=0
-    )
+    path, stored = folder / "model.onnx", {"location": "weights.bin", "save_as_external_data": True}
+    onnx.save(networks.cnn(), str(path), size_threshold=size_threshold, **stored)
     return path
 
 
@@ -82,6 +82,44 @@ def test_external_data_outside(tmp_path: Path, location: str) -> None:
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(ModelError, match="outside the model's folder"):
         load(path)
+
+
+def linked(folder: Path) -> Path:
+    """A model with external data as the cache of the Hugging Face hub has it: links to blobs."""
+    snapshot, blobs = folder / "snapshots" / "1", folder / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    path = external(snapshot, size_threshold=64)  # onnxruntime reads no shapes from beside
+    for place, file in enumerate((path, snapshot / "weights.bin")):
+        file.rename(blobs / f"{place}")
+        file.symlink_to(f"../../blobs/{place}")
+    return path
+
+
+def test_links_to_external_data(tmp_path: Path) -> None:
+    path, calib = linked(tmp_path), [networks.values(24, 3, 8, 8)]
+    model = load(path)
+    assert model.files == (path, tmp_path / "blobs" / "1")
+    np.testing.assert_array_equal(model.array("conv.w"), networks.values(8, 3, 3, 3, seed=1))
+    fcpts_onnx.quantize(path, tmp_path / "int8.onnx", calib=calib)
+    recipe = Recipe(epochs=0, min_steps=2, batch_size=4)
+    for output in (tmp_path / "out.onnx", path):
+        fcpts_onnx.prune(path, output, target=0.5, calib=calib, recipe=recipe, overwrite=True)
+        assert load(output).array("conv.w").shape == (8, 3, 3, 3)
+    assert sorted(file.name for file in (tmp_path / "blobs").iterdir()) == ["0", "1"]
+
+
+def test_links_out_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    path = external(tmp_path / "in")
+    (tmp_path / "in" / "weights.bin").rename(tmp_path / "weights.bin")
+    (tmp_path / "in" / "weights.bin").symlink_to("../weights.bin")
+    with pytest.raises(ModelError, match="outside the model's folder"):
+        load(path)
+    (tmp_path / "in" / "weights.bin").unlink()
+    (tmp_path / "weights.bin").rename(tmp_path / "in" / "moved.bin")
+    (tmp_path / "in" / "weights.bin").symlink_to("moved.bin")
+    np.testing.assert_array_equal(load(path).array("fc.b"), networks.values(4, seed=5))
 
 
 def test_external_data_cut_short(tmp_path: Path) -> None:
