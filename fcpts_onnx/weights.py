@@ -306,13 +306,17 @@ def _describe(
     constant = _constant(source)
     shape = tuple(constant.shape)
     axis = _counted(axis, shape)
-    dtype = np.dtype(constant.dtype).name if not isinstance(constant.dtype, int) else "bfloat16"
+    # graphsurgeon keeps ONNX's number of a type that numpy itself does not have.
+    is_number = isinstance(constant.dtype, int)
+    kind = helper.tensor_dtype_to_np_dtype(constant.dtype) if is_number else constant.dtype
+    dtype = np.dtype(kind).name
     weight = Weight(source.name, shape, dtype, node.op, (node_label(node),), axis, 0)
     if scope is None and source.name in model.tensors:
         weight = replace(weight, grid=grid_behind(model, source, dtype))
         weight = replace(weight, zeros=count_zeros(model, weight))
     if dtype not in _LEARNED_TYPES and weight.grid is None:
-        return replace(weight, excluded=f"stored as {dtype}, not behind one DequantizeLinear")
+        reason = f"stored as {dtype}, not as int8 or uint8 behind one DequantizeLinear"
+        return replace(weight, excluded=reason)
     if scope is not None:
         return replace(weight, excluded=f"inside the {scope}")
     if source.name not in model.tensors:

@@ -33,6 +33,16 @@ def one(op: str, shape: tuple[int, ...], *, first: bool = False, **attributes: o
     return find(networks.make([node], {"w": values(*shape)}, {"x": [1, 4]}, {"y": []}))["w"]
 
 
+@pytest.mark.parametrize("kind", ["bfloat16", "float8_e4m3fn", "float8_e5m2", "int4"])
+def test_types_that_numpy_lacks(kind: str) -> None:
+    nodes = [helper.make_node("Cast", ["w"], ["v"], to=1), helper.make_node("MatMul", "xv", ["y"])]
+    stored = values(4, 6, scale=3.0).astype(kind)
+    weight = find(networks.make(nodes, {"w": stored}, {"x": [1, 4]}, {"y": []}, opset=21))["w"]
+    assert weight.dtype == kind
+    assert (weight.excluded is None) == (kind == "bfloat16")
+    assert weight.excluded is None or f"stored as {kind}, not" in weight.excluded
+
+
 @pytest.mark.parametrize(
     ("op", "shape", "attributes", "axis"),
     [
