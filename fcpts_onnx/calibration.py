@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fcpts_onnx.errors import CalibrationError
 from fcpts_onnx.model import InputSpec, Model
-from fcpts_onnx.preprocess import ImagePlan, Preprocess
+from fcpts_onnx.preprocess import ImagePlan, Preprocess, check_type
 from fcpts_onnx.sources import IMAGE_SUFFIXES, Arrays, Images, Source, find_images
 from fcpts_onnx.views import random_view
 
@@ -278,6 +278,7 @@ def _samples(array: np.ndarray[Any, Any], spec: InputSpec, origin: str) -> np.nd
     Raises:
         CalibrationError: its shape, type or values do not fit.
     """
+    check_type(spec)
     if not array.ndim and spec.shape != ():
         raise CalibrationError(f"{origin}: is a single number, not samples of {spec.name!r}.")
     if spec.shape is not None:

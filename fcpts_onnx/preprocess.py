@@ -17,7 +17,7 @@ from torch import Tensor
 from fcpts_onnx.errors import CalibrationError, RecipeError
 from fcpts_onnx.model import InputSpec, image_axes
 
-__all__ = ["IMAGE_FORMATS", "PRESETS", "ImagePlan", "Preprocess"]
+__all__ = ["IMAGE_FORMATS", "PRESETS", "ImagePlan", "Preprocess", "check_type"]
 
 _MOST_PIXELS = 2**27
 _LEAST_LEVELS = 64  # of whole numbers that pixels of 0..255 may come to
@@ -184,6 +184,7 @@ class ImagePlan:
         Raises:
             CalibrationError: images do not fit the input.
         """
+        check_type(spec)
         shape = (None,) * 4 if spec.shape is None else spec.shape
         if len(shape) != 4:
             raise CalibrationError(
@@ -261,8 +262,21 @@ class ImagePlan:
         if self.spec.dtype.kind in "iu":
             limits = np.iinfo(self.spec.dtype)
             values = values.round().clamp(int(limits.min), int(limits.max))
-        values = values.to(_torch_type(self.spec.dtype))
+        values = values.to(torch.from_numpy(np.empty(0, self.spec.dtype)).dtype)
         return values if self.nhwc else values.permute(0, 3, 1, 2)
+
+
+def check_type(spec: InputSpec) -> None:
+    """See that arrays of an input's type exist in numpy, from which onnxruntime takes them.
+
+    Raises:
+        CalibrationError: it is bfloat16 or the like.
+    """
+    if spec.dtype.isbuiltin != 1:
+        raise CalibrationError(
+            f"Input {spec.name!r} is of type {spec.dtype}, which cannot be fed; expected float32, "
+            "float16, double or whole numbers. Export the model with one of these, and a Cast."
+        )
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:
@@ -302,12 +316,6 @@ def _check_levels(spec: InputSpec, preprocess: Preprocess) -> None:
             f"{most:.3g} of pixels of 0 to 255, which is cut off or rounded away there. Give "
             f"--preprocess {asked}, or what the input was made with."
         )
-
-
-def _torch_type(dtype: np.dtype[Any]) -> torch.dtype:
-    if dtype.name == "bfloat16":
-        return torch.bfloat16
-    return torch.from_numpy(np.empty(0, dtype)).dtype
 
 
 def _plain(key: str, value: Any) -> Any:

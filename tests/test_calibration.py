@@ -111,6 +111,15 @@ def test_whole_numbers_that_the_input_does_not_hold() -> None:
     assert found.tolist() == [[0, 255, 9, 9, 9, 9]]
 
 
+def test_types_of_inputs_that_numpy_lacks(tmp_path: Path) -> None:
+    kind, message = onnx.TensorProto.BFLOAT16, "is of type bfloat16, which cannot be fed"
+    with pytest.raises(CalibrationError, match=message):
+        read([values(5, 6)], networks.perceptron(input_type=kind))
+    save_images(tmp_path, 2)
+    with pytest.raises(CalibrationError, match=message):
+        read(tmp_path, networks.cnn(input_type=kind))
+
+
 def test_npz_for_several_inputs(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=values(4, 3, seed=1), b=values(4, 3, seed=2))
     batch = next(read(tmp_path / "x.npz", two_inputs()).batches(9))
