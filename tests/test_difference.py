@@ -88,6 +88,11 @@ def test_any_values(
     assert '"more"' in to_json(found)
 
 
+def test_texts_that_are_the_same(tmp_path: Path) -> None:
+    one, two = (with_constant(tmp_path / f"{n}.onnx", np.array(["cat", "dog"])) for n in "ab")
+    assert difference(one, two).tensors == ()
+
+
 def test_a_tensor_that_the_other_lacks(first: Model, tmp_path: Path) -> None:
     proto = networks.cnn()
     proto.graph.initializer.append(numpy_helper.from_array(np.zeros(2, np.float32), "more"))
