@@ -13,6 +13,7 @@ from onnx.external_data_helper import uses_external_data
 
 from fcpts_onnx.model import STAMP, Model, stored_tensors, take_in
 from fcpts_onnx.results import Difference, TensorDifference
+from fcpts_onnx.weights import find_weights
 
 Array = np.ndarray[Any, Any]
 
@@ -25,7 +26,7 @@ def difference(first: Model, second: Model) -> Difference:
     return Difference(
         str(first.path),
         str(second.path),
-        tuple(_tensor(name, first, second) for name in differing_tensors(first, second)),
+        tuple(_tensors(first, second)),
         tuple(name for name in first.tensors if name not in two),
         tuple(name for name in second.tensors if name not in one),
         differing_parts(first, second),
@@ -60,18 +61,29 @@ def differing_parts(first: Model, second: Model) -> tuple[str, ...]:
     return found or (() if one == two else ("fields of a newer ONNX",))
 
 
-def _tensor(name: str, first: Model, second: Model) -> TensorDifference:
-    here, there = first.array(name), second.array(name)
-    same_shape = here.shape == there.shape
-    changed, largest = _values_apart(here, there) if same_shape else (None, None)
-    return TensorDifference(
-        name,
-        (f"{here.dtype}{list(here.shape)}", f"{there.dtype}{list(there.shape)}"),
-        (here.size, there.size),
-        (here.size - int(np.count_nonzero(here)), there.size - int(np.count_nonzero(there))),
-        changed,
-        largest,
-    )
+def _tensors(first: Model, second: Model) -> Iterator[TensorDifference]:
+    points = [_zero_points(model) for model in (first, second)]
+    for name in differing_tensors(first, second):
+        here, there = first.array(name), second.array(name)
+        same_shape = here.shape == there.shape
+        changed, largest = _values_apart(here, there) if same_shape else (None, None)
+        yield TensorDifference(
+            name,
+            (f"{here.dtype}{list(here.shape)}", f"{there.dtype}{list(there.shape)}"),
+            (here.size, there.size),
+            (_zeros(here, points[0].get(name)), _zeros(there, points[1].get(name))),
+            changed,
+            largest,
+        )
+
+
+def _zero_points(model: Model) -> dict[str, Array]:
+    """What is stored for a zero, by weight that is stored as whole numbers."""
+    return {w.name: w.grid.zero_point for w in find_weights(model) if w.grid is not None}
+
+
+def _zeros(values: Array, point: Array | None) -> int:
+    return int(np.sum(values == (0 if point is None else point)))
 
 
 def _values_apart(here: Array, there: Array) -> tuple[int, float | None]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from fcpts_onnx.difference import difference
 from fcpts_onnx.model import STAMP, Model, load
@@ -91,6 +91,23 @@ def test_any_values(
 def test_texts_that_are_the_same(tmp_path: Path) -> None:
     one, two = (with_constant(tmp_path / f"{n}.onnx", np.array(["cat", "dog"])) for n in "ab")
     assert difference(one, two).tensors == ()
+
+
+def test_zeros_of_whole_numbers_are_zero_points(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "scale", "point"], ["v"]),
+        helper.make_node("MatMul", ["x", "v"], ["y"]),
+    ]
+    shapes = {"x": ["N", 3]}, {"y": ["N", 2]}
+    settings = {"scale": np.float32(0.1), "point": np.uint8(128)}
+    first, second = (
+        loaded(
+            networks.make(nodes, {"w": np.array(w, np.uint8), **settings}, *shapes),
+            tmp_path / f"{place}.onnx",
+        )
+        for place, w in enumerate(([[0, 128], [7, 9], [9, 9]], [[0, 128], [128, 128], [9, 9]]))
+    )
+    assert [tensor.zeros for tensor in difference(first, second).tensors] == [(1, 3)]
 
 
 def test_a_tensor_that_the_other_lacks(first: Model, tmp_path: Path) -> None:

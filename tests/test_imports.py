@@ -56,7 +56,7 @@ ALLOWED = {
     "engine": {"ops", "twin", "gradient_graph"},
     "write": {"model", "sparse_initializers"},
     "parity": {"model", "weights", "runtime", "twin", "calibration", "ops"},
-    "difference": {"model"},
+    "difference": {"model", "weights"},
     "validate": {
         "difference", "weights", "model", "runtime", "twin", "calibration", "sparsity", "parity",
     },
