@@ -122,10 +122,8 @@ def check_text(target: Path, kind: Literal["JSON", "HTML"]) -> None:
         OutputError: it cannot.
     """
     check_target(target)
-    if target.exists():
-        with target.open("rb") as file:
-            if file.read(1) not in (b"", _FIRST[kind]):
-                raise OutputError(f"{target}: exists and is not {kind}. Name another file.")
+    if target.exists() and _first_byte(target) not in (b"", _FIRST[kind]):
+        raise OutputError(f"{target}: exists and is not {kind}. Name another file.")
 
 
 def write_text(target: Path, text: str) -> None:
@@ -245,6 +243,16 @@ def _data_of(path: Path) -> set[str]:
         for _, tensor in stored_tensors(proto.graph)
         if uses_external_data(tensor)
     }
+
+
+def _first_byte(target: Path) -> bytes:
+    try:
+        with target.open("rb") as file:
+            return file.read(1)
+    except OSError as error:
+        raise OutputError(
+            f"{target}: exists and cannot be read: {error.strerror}. Name another file."
+        ) from error
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -256,3 +257,16 @@ def test_targets_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is a device or a pipe"):
         check_text(tmp_path / "pipe", "JSON")
     assert sorted(os.listdir(tmp_path)) == ["in.onnx", "link.onnx", "pipe", "to_pipe"]
+
+
+def test_a_file_of_results_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run.json").write_text("{}")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(OutputError, match="exists and cannot be read: Permission denied"):
+        check_text(tmp_path / "run.json", "JSON")
