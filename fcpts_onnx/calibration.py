@@ -170,6 +170,11 @@ def _from_folder(
         raise CalibrationError(
             f"{folder}: no images ({', '.join(sorted(IMAGE_SUFFIXES))}) and no .npy files in it."
         )
+    if images and arrays:
+        raise CalibrationError(
+            f"{folder}: holds {len(images)} images ({images[0].name} ...) and {len(arrays)} .npy "
+            f"files ({arrays[0].name} ...). Give a folder of one kind."
+        )
     spec = _only_input(model, folder)
     if images:
         chosen = [images[index] for index in _draw(len(images), samples, seed)]

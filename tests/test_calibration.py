@@ -120,6 +120,13 @@ def test_types_of_inputs_that_numpy_lacks(tmp_path: Path) -> None:
         read(tmp_path, networks.cnn(input_type=kind))
 
 
+def test_a_folder_of_images_and_arrays(tmp_path: Path) -> None:
+    save_images(tmp_path, 2)
+    np.save(tmp_path / "samples.npy", values(9, 3, 8, 8))
+    with pytest.raises(CalibrationError, match=r"2 images \(000\.png \.\.\.\) and 1 \.npy files"):
+        read(tmp_path, networks.cnn())
+
+
 def test_npz_for_several_inputs(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=values(4, 3, seed=1), b=values(4, 3, seed=2))
     batch = next(read(tmp_path / "x.npz", two_inputs()).batches(9))
