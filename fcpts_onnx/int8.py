@@ -117,6 +117,7 @@ def _prepared(model: Model) -> onnx.ModelProto:
             tensor = numpy_helper.from_array(model.array(node.output[0]), node.output[0])
             proto.graph.initializer.append(tensor)
             proto.graph.node.remove(node)
+    proto.ir_version = max(4, proto.ir_version)  # below, initializers have to be inputs too
     if model.opsets[""] >= _OPSET:
         return proto
     try:

@@ -150,12 +150,12 @@ def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("kind", ["old opset", "constant nodes"])
+@pytest.mark.parametrize("kind", ["old opset", "constant nodes", "old, constant nodes"])
 def test_models_that_are_prepared(kind: str, place: Path) -> None:
     proto = networks.cnn()
-    if kind == "old opset":
-        proto = networks.cnn(opset=11)
-    else:
+    if kind.startswith("old"):
+        proto = networks.cnn(opset=11, ir_version=3 if "nodes" in kind else 8)
+    if "nodes" in kind:
         for tensor in list(proto.graph.initializer):
             proto.graph.initializer.remove(tensor)
             node = onnx.helper.make_node("Constant", [], [tensor.name], value=tensor)
