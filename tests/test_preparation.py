@@ -13,11 +13,13 @@ from click.testing import CliRunner
 from onnx import helper
 
 import fcpts_onnx
+from fcpts_onnx.calibration import load_calibration
 from fcpts_onnx.cli import main
 from fcpts_onnx.errors import ModelError
 from fcpts_onnx.model import load
 from fcpts_onnx.pipeline import prune
 from fcpts_onnx.preparation import features_of, heads_of, learning_twin, weights_to_prune
+from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.runtime import Runtime, as_arrays
 from fcpts_onnx.sparsity.losses import Loss
@@ -41,6 +43,18 @@ def test_features_of_class_scores(loss: Loss, expected: list[str], tmp_path: Pat
         assert (feature.loss, feature.weight) == ("mse", 2.0)
         assert feature.spread == pytest.approx(seen.var(), rel=1e-4)
         np.testing.assert_allclose(found[feature.name].detach(), seen, atol=1e-5)
+
+
+def test_outputs_are_judged_by_samples_of_all_kinds(tmp_path: Path) -> None:
+    """The first ones alone have length 1, as embeddings do; all of them do not."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], "layer")]
+    proto = networks.make(nodes, {"w": np.eye(4, 5, dtype="f4")}, {"x": ["N", 4]}, {"y": ["N", 5]})
+    model = loaded(proto, tmp_path / "m.onnx")
+    samples = networks.values(64, 4, scale=3.0)
+    samples[:16] /= np.linalg.norm(samples[:16], axis=1, keepdims=True)
+    calibration = load_calibration([samples], model, PRESETS["raw"])
+    twin = learning_twin(model, weights_to_prune(model, (), (), ()), ())
+    assert [head.loss for head in heads_of(twin, calibration, {})] == ["kl"]
 
 
 def test_features_are_met(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ from onnx import helper
 from PIL import Image
 
 from fcpts_onnx.calibration import load_calibration
-from fcpts_onnx.model import Model
+from fcpts_onnx.model import Model, load
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.sparsity.augment import misleading_views
 from fcpts_onnx.twin import Twin
 from tests import networks
+
+DIGITS = Path(__file__).parents[2] / "models"
 
 
 def side_classifier() -> onnx.ModelProto:
@@ -71,3 +73,24 @@ def test_a_flip_that_moves_the_values_of_a_map_is_seen(
     )
     calibration = load_calibration(tmp_path, model, PRESETS["unit"])
     assert misleading_views(Twin(model), calibration, ["flip", "mix"]).keys() == left_out
+
+
+def test_folders_by_class_show_all_classes() -> None:
+    """A 0, an 8 and most of 1 stay what they are in a mirror; the first folders say little."""
+    model = load(DIGITS / "digits.onnx")
+    calibration = load_calibration(DIGITS / "labelled", model, PRESETS["unit"])
+    assert "flip" in misleading_views(Twin(model), calibration, ["flip"])
+
+
+def test_the_largest_value_of_an_embedding_is_no_class(tmp_path: Path) -> None:
+    """A flip swaps its two values; all together they stay the same."""
+    for index in range(64):
+        pixels = np.full((16, 16, 3), 60, np.uint8)
+        pixels[:, (slice(8), slice(8, None))[index % 2]] = 255
+        Image.fromarray(pixels).save(tmp_path / f"{index:02}.png")
+    proto = side_classifier()
+    proto.graph.node.append(helper.make_node("LpNormalization", ["scores"], ["unit"], axis=1))
+    proto.graph.output[0].name = "unit"
+    model = Model(Path("m.onnx"), proto)
+    calibration = load_calibration(tmp_path, model, PRESETS["unit"])
+    assert misleading_views(Twin(model), calibration, ["flip"]) == {}
