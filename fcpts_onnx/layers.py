@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 
 import torch
 from torch import Tensor
@@ -105,6 +106,8 @@ def layers(
 ) -> dict[str, Layer]:
     """The layers whose weights are read as they are stored, and once, by weight, in graph order.
 
+    Left out are stacks of matrices, as of the experts of a mixture: each is a product of its own.
+
     Args:
         biases: the lengths of what may change, where it is a bias.
     """
@@ -121,7 +124,7 @@ def layers(
         data, name = product.inputs[_DATA], product.inputs[_WEIGHT]
         if name is None or name not in known or data is None or len(readers[name]) > 1:
             continue
-        if known[name].channel_axis is None:
+        if known[name].channel_axis is None or _is_stack(known[name]):
             continue
         bias = step.inputs[_BIAS] if len(step.inputs) > _BIAS else None
         # One that several layers share, or that is scaled, stays as it is.
@@ -132,3 +135,8 @@ def layers(
         plain = replace(product, inputs=product.inputs[: _WEIGHT + 1])
         found[known[name].name] = Layer(place, known[name], data, bias, plain)
     return found
+
+
+def _is_stack(weight: Weight) -> bool:
+    """Whether a weight of MatMul is more than one matrix."""
+    return weight.op == "MatMul" and prod(weight.shape[:-2]) > 1

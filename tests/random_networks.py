@@ -129,7 +129,8 @@ class _Maker:
     def vectors(self, value: str, features: int, stages: int) -> tuple[str, list[int]]:
         """Stages on vectors."""
         kinds = [self._gemm, self._matmul]
-        kinds += [] if self._plain else [self._gemm_from_the_left, self._twice, self._tied]
+        if not self._plain:
+            kinds += [self._gemm_from_the_left, self._stack, self._twice, self._tied]
         for stage in range(stages):
             value, features = self._draw(st.sampled_from(kinds))(value, features)
             value = self._activated(value) if stage < stages - 1 else value
@@ -273,6 +274,11 @@ class _Maker:
         result = self.node("MatMul", value, self._weight(features, outputs))
         bias = self._bias(outputs)
         return self.node("Add", *bias, result) if bias else result, outputs
+
+    def _stack(self, value: str, features: int) -> tuple[str, int]:
+        count, outputs = self._draw(st.integers(1, 3)), self._draw(st.integers(2, 4))
+        result = self.node("MatMul", value, self._weight(count, features, outputs))
+        return self.node("Flatten", self.node("Transpose", result, perm=[1, 0, 2])), count * outputs
 
     def _twice(self, value: str, features: int) -> tuple[str, int]:
         weight = self._weight(features, features)

@@ -9,6 +9,9 @@ import pytest
 import torch
 from onnx import helper
 
+import fcpts_onnx
+from fcpts_onnx import Recipe
+from fcpts_onnx.errors import UnsupportedError
 from fcpts_onnx.layers import layers
 from fcpts_onnx.model import Model
 from fcpts_onnx.twin import Twin
@@ -30,6 +33,7 @@ CASES: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]]] =
     "gemm, transposed and scaled": ("Gemm", (5, 4), (6, 4), {"transB": 1, "alpha": 0.5}),
     "matmul": ("MatMul", (5, 4), (4, 6), {}),
     "matmul of tokens": ("MatMul", (2, 3, 4), (4, 6), {}),
+    "matmul by a stack of one": ("MatMul", (5, 4), (1, 4, 6), {}),
 }
 
 
@@ -81,6 +85,28 @@ def test_what_is_no_plain_layer_is_left_out() -> None:
     weights = find_weights(model)
     assert {weight.name for weight in weights} == set(constants)
     assert layers(Twin(model, list(constants)).steps, weights, {}) == {}
+
+
+def test_a_stack_of_matrices_learns_as_it_is(tmp_path: Path) -> None:
+    """Nothing makes up for its zeros, and layer by layer it cannot be taken."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["p"]),
+        helper.make_node("Add", ["p", "b"], ["q"]),
+        helper.make_node("Transpose", ["q"], ["y"], perm=[1, 0, 2]),
+    ]
+    constants = {"w": values(3, 4, 6), "b": values(6)}
+    proto = networks.make(nodes, constants, {"x": ["N", 4]}, {"y": ["N", 3, 6]})
+    source, samples = networks.save(proto, tmp_path / "in.onnx"), [values(70, 4, scale=1.0)]
+    recipe = Recipe(epochs=0, min_steps=8, interval=1)
+    result = fcpts_onnx.prune(
+        source, tmp_path / "out.onnx", target=0.5, calib=samples, recipe=recipe
+    )
+    assert result.zeros == 36
+    with pytest.raises(UnsupportedError, match="cannot take w: used by several"):
+        fcpts_onnx.prune(
+            source, tmp_path / "other.onnx", target=0.5, calib=samples, allocate="uniform",
+            reconstruct="sparsegpt",
+        )  # fmt: skip
 
 
 BIASES = {

@@ -102,7 +102,7 @@ def layer_by_layer(
 
     Raises:
         UnsupportedError: the network runs elsewhere than in torch, or sample by sample, or a
-            weight is read by more than one layer or not as it is stored.
+            weight is read by more than one layer, not as it is stored or a stack of matrices.
     """
     twin, counts = _twin(task), task.zeros
     assert counts is not None, "layer by layer, zeros have to be shared out before"
@@ -163,7 +163,8 @@ def _see_that_all_are_there(task: Task, found: Mapping[str, Layer]) -> None:
     if bad:
         raise UnsupportedError(
             f"Layer by layer cannot take {', '.join(bad)}: used by several nodes, stored as whole "
-            "numbers, or changed before use. Exclude them, or reconstruct netwise."
+            "numbers, changed before use, or a stack of matrices. Exclude them, or reconstruct "
+            "netwise."
         )
 
 
