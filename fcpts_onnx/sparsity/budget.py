@@ -135,10 +135,7 @@ class Budget:
         unit = self.unit
         zeros = self.zeros if zeros is None else max(zeros, sum(self.least.values()))
         zeros = round(zeros / unit)
-        # What is useful is filled first, and only then what is not.
-        is_enough = zeros * unit <= sum(self.useful.values())
-        least = self._least(zeros * unit)
-        bounds = (least, self.useful) if is_enough else (self.useful, self.most)
+        bounds = self.bounds(zeros * unit)
         low, high = ({name: value // unit for name, value in one.items()} for one in bounds)
         found = {
             name: min(max(round(value / unit), low[name]), high[name])
@@ -156,6 +153,15 @@ class Budget:
             for name, share in shares.items():
                 found[name] += sign * share
         return {name: value * unit for name, value in found.items()}
+
+    def bounds(self, zeros: int) -> tuple[Mapping[str, int], Mapping[str, int]]:
+        """The least and the most zeros of each layer when there are so many in all.
+
+        What is useful is filled first, and only then what is not.
+        """
+        if zeros <= sum(self.useful.values()):
+            return self._least(zeros), self.useful
+        return self.useful, self.most
 
     def _least(self, zeros: int) -> Mapping[str, int]:
         """What each layer is to have when there are so many zeros in all."""

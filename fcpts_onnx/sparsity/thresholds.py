@@ -273,23 +273,25 @@ class CostThresholds(_Ramped):
     def _set_masks(self, values: Values, share: float) -> None:
         """Exactly a share of the budget's zeros, by one factor on all thresholds."""
         zeros = max(round(share * self._budget.zeros), sum(self._budget.least.values()))
-        counts = [value.numel() for value in values.values()]
-        scaled = torch.empty(sum(counts), device=next(iter(values.values())).device)
         ranks = {name: self._ranked(name, value) for name, value in values.items()}
-        for part, (name, rank) in zip(scaled.split(counts), ranks.items(), strict=True):
-            torch.div(rank.flatten(), math.exp(self._logs[name]), out=part)
-        factor = float(kth_smallest(scaled, max(1, zeros)))
-        del scaled  # as large as all weights together
-        wanted = {
-            name: float((rank <= factor * math.exp(self._logs[name])).sum())
-            for name, rank in ranks.items()
-        }
-        counted = self._budget.counts(wanted, zeros)
+        counted = self._budget.counts(self._wanted(ranks, zeros), zeros)
         self.masks = {name: self._mask(name, values[name], counted[name]) for name in counted}
         self._thresholds = {
             name: torch.where(mask == 0, ranks[name], 0.0).amax()
             for name, mask in self.masks.items()
         }
+
+    def _wanted(self, ranks: Values, zeros: int) -> dict[str, float]:
+        """How many of so many zeros are in each layer, by its threshold and within its bounds."""
+        low, high = self._budget.bounds(zeros)
+        counts = [rank.numel() for rank in ranks.values()]
+        scaled = torch.empty(sum(counts), device=next(iter(ranks.values())).device)
+        parts = dict(zip(ranks, scaled.split(counts), strict=True))
+        for name, part in parts.items():
+            torch.div(ranks[name].flatten(), math.exp(self._logs[name]), out=part)
+            _hold(part, low[name], high[name])
+        factor = kth_smallest(scaled, max(1, zeros))
+        return {name: float((part <= factor).sum()) for name, part in parts.items()}
 
 
 class FixedThresholds(_Ramped):
@@ -315,6 +317,16 @@ def along(progress: float, ramp: float) -> float:
 def rise(ramp: float) -> float:
     """The share of the zeros that is there by then: fast at first (Zhu and Gupta 2017)."""
     return 1 - (1 - ramp) ** 3
+
+
+def _hold(sizes: Tensor, low: int, high: int) -> None:
+    """Let a layer's smallest come before those of others, and its largest behind them.
+
+    Else they would take places among all layers that they cannot have, or have anyway, and what
+    is left over would go to layers that have a higher cost.
+    """
+    first, last = mask_of_smallest(sizes, low) == 0, mask_of_smallest(sizes, high) != 0
+    sizes.masked_fill_(first, 0.0).masked_fill_(last, math.inf)
 
 
 def _score(value: Tensor, name: str, task: Task) -> Tensor:

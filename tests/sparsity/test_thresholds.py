@@ -34,15 +34,21 @@ def layers(**scales: float) -> dict[str, Tensor]:
 
 def weights_of(values: dict[str, Tensor]) -> list[Weight]:
     return [
-        Weight(name, tuple(value.shape), "float32", "Gemm", ("n",), 0, 0)
+        Weight(name, tuple(value.shape), "float32", "Gemm", ("n",), 0, int((value == 0).sum()))
         for name, value in values.items()
     ]
 
 
-def task(values: dict[str, Tensor], target: float, recipe: Recipe, **options: object) -> Task:
+def task(
+    values: dict[str, Tensor],
+    target: float,
+    recipe: Recipe,
+    densities: dict[str, float] | None = None,
+    **options: object,
+) -> Task:
     """What thresholds ask of a task: no network, no samples."""
     weights = weights_of(values)
-    return Task(None, None, weights, Budget.of(weights, target), recipe, (), **options)
+    return Task(None, None, weights, Budget.of(weights, target, densities), recipe, (), **options)
 
 
 def parameters(thresholds: Thresholds) -> list[nn.Parameter]:
@@ -54,9 +60,14 @@ def zeros(masked: dict[str, Tensor]) -> dict[str, int]:
     return {name: int((value == 0).sum()) for name, value in masked.items()}
 
 
-def learn(values: dict[str, Tensor], importance: dict[str, float], target: float) -> dict[str, int]:
+def learn(
+    values: dict[str, Tensor],
+    importance: dict[str, float],
+    target: float,
+    densities: dict[str, float] | None = None,
+) -> dict[str, int]:
     """Run the loop on L = sum of importance (w - m w)^2, whose best thresholds are known."""
-    thresholds = CostThresholds(values, task(values, target, RECIPE))
+    thresholds = CostThresholds(values, task(values, target, RECIPE, densities))
     for step in range(STEPS):
         thresholds.begin_step(values, step / STEPS)
         masked = thresholds.masked(values)
@@ -106,6 +117,15 @@ def test_a_layer_without_worth_is_not_emptied() -> None:
     found = learn(layers(a=1.0, b=1.0), {"a": 1.0, "b": 0.0}, 0.6)
     assert found["b"] == 1000 - 20
     assert sum(found.values()) == 1200
+
+
+def test_what_a_bound_leaves_over_goes_by_thresholds() -> None:
+    """The others share it as they do without the layer that has all it may have."""
+    importance = {"a": 0.01, "b": 9.0, "c": 1.0}
+    found = learn(layers(a=1.0, b=1.0, c=1.0), importance, 0.5, {"a": 0.7})
+    others = layers(a=1.0, b=1.0, c=1.0)
+    del others["a"]
+    assert found == {"a": 300, **learn(others, importance, 1200 / 2000)}
 
 
 def test_without_a_ramp_the_budget_is_met_at_once() -> None:
