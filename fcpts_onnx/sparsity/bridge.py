@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "DEAD",
     "Density",
     "bandwidth",
     "density_at",
@@ -27,6 +28,9 @@ __all__ = [
 
 Density = Callable[[Tensor, Tensor], Tensor]
 """(weights, threshold) -> p(t) + p(-t)."""
+
+DEAD = torch.finfo(torch.float32).eps
+"""How small a weight is, relative to others, that makes no difference beside them."""
 
 
 def sample(weights: Tensor, points: int) -> Tensor:
@@ -101,7 +105,8 @@ def marginal_cost(
     Only those already zero are counted: what they would gain by coming back. Weights that are
     kept move with every step; around a minimum of curvature h their gradient and their motion
     d go together, E[g w] = h E[d^2], which has nothing to do with what pruning them would cost
-    and hides it at high learning rates.
+    and hides it at high learning rates. Those that were dead before cost nothing, and say nothing
+    of the next one.
 
     Args:
         weights: before the mask.
@@ -110,6 +115,7 @@ def marginal_cost(
         threshold: t, as a scalar tensor.
         width: h relative to t.
     """
-    distance = (weights.abs() - threshold) / (width * threshold).clamp_min(1e-12)
-    kernel = torch.exp(-0.5 * distance.square()) * (1 - mask)
+    sizes = weights.abs()
+    distance = (sizes - threshold) / (width * threshold).clamp_min(1e-12)
+    kernel = torch.exp(-0.5 * distance.square()) * (1 - mask) * (sizes > DEAD * threshold)
     return -(kernel * gradient * weights).sum(), kernel.sum()

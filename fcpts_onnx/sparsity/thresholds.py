@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.bridge import (
+    DEAD,
     Density,
     bandwidth,
     histogram_density,
@@ -338,10 +339,17 @@ def _score(value: Tensor, name: str, task: Task) -> Tensor:
 
 
 def _log_quantile(sizes: Tensor, share: float, most: int) -> float:
-    """The logarithm of the threshold that takes a share of a layer's weights, as far as it may."""
-    if not most:
+    """The logarithm of the threshold that takes a share of a layer's weights, as far as it may.
+
+    It is a share of those that are alive: a layer that begins at the size of its dead ones never
+    comes to zeros of its own.
+    """
+    finite = sizes[sizes.isfinite()]
+    if not finite.any():
         return 0.0
-    threshold = float(kth_smallest(sizes, max(1, min(most, round(share * sizes.numel())))))
+    alive = sizes[sizes > DEAD * finite.amax()]
+    count = min(most - (sizes.numel() - len(alive)), round(share * len(alive)))
+    threshold = float(kth_smallest(alive, max(1, count)))
     return math.log(max(threshold, 1e-12)) if math.isfinite(threshold) else 0.0
 
 

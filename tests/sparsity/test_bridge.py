@@ -103,6 +103,13 @@ def test_weights_that_are_kept_do_not_count() -> None:
     assert float(cost / mass) == pytest.approx(1.8)
 
 
+def test_weights_that_were_dead_do_not_count() -> None:
+    weights = torch.cat([torch.tensor([0.9]), torch.zeros(1000)])
+    gradient = torch.full_like(weights, -2.0)
+    cost, mass = marginal_cost(weights, weights * 0, gradient, torch.tensor(1.0), 0.3)
+    assert float(cost / mass) == pytest.approx(1.8)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_bandwidth_of_a_few_weights(count: int) -> None:
     """Silverman's rule needs quartiles, which any number of values has."""

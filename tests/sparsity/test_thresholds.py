@@ -128,6 +128,17 @@ def test_what_a_bound_leaves_over_goes_by_thresholds() -> None:
     assert found == {"a": 300, **learn(others, importance, 1200 / 2000)}
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-13])
+def test_a_layer_with_more_dead_weights_than_the_target_gets_zeros(size: float) -> None:
+    """What is left of it is worth little, and goes before all others."""
+    values = layers(a=1.0, b=1.0)
+    with torch.no_grad():
+        sizes = values["a"].abs()
+        values["a"][sizes < sizes.flatten().kthvalue(801).values] = size
+    found = learn(values, {"a": 1e-3, "b": 1.0}, 0.7)
+    assert found == {"a": 1000 - 20, "b": 420}
+
+
 def test_without_a_ramp_the_budget_is_met_at_once() -> None:
     values = layers(a=1.0, b=3.0)
     thresholds = CostThresholds(values, task(values, 0.5, replace(RECIPE, ramp=0.0)))
