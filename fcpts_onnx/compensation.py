@@ -20,7 +20,8 @@ __all__ = ["Compensation", "compensations_of"]
 _SAMPLES = 256
 _PLACES = 2**15  # of a layer, as far as there are so many
 _MOST_INPUTS = 2**13  # a square of so many takes 256 MiB
-_DAMPING = 0.03  # of the mean square of an input
+_DAMPING = 0.03  # of the mean square of a group's inputs
+_LEAST_SPREAD = 1e-5  # of the mean square: less is rounding
 _ITERATIONS = 10
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -30,8 +31,8 @@ class Compensation:
     """How the inputs of a layer go together, so that one weight can stand in for another.
 
     Attributes:
-        gram: mean of X^T X over samples and places, of a mean of 1 along the diagonal:
-            (groups, inputs, inputs).
+        gram: mean of X^T X over samples and places, of a mean of 1 along each group's diagonal, or
+            zeros where a group reads nothing that varies: (groups, inputs, inputs).
     """
 
     layer: Layer
@@ -92,12 +93,20 @@ def compensations_of(
         means[name] = means.get(name, 0.0) + share * x.mean(1)
     result = {}
     for name, gram in grams.items():
+        squares = _mean_squares(gram)
         if name in centred:
             gram = gram - means[name][:, :, None] * means[name][:, None]
-        scale = float(gram.diagonal(dim1=-2, dim2=-1).mean())
-        if 0 < scale < math.inf:
-            result[name] = Compensation(found[name], gram / scale)
+        scales = _mean_squares(gram)
+        # Of what does not vary only rounding is left.
+        scales = torch.where(scales > _LEAST_SPREAD * squares, scales, math.inf)
+        if gram.isfinite().all() and scales.isfinite().any():
+            result[name] = Compensation(found[name], gram / scales)
     return result
+
+
+def _mean_squares(gram: Tensor) -> Tensor:
+    """Of the inputs of each group, so that damping is the same for those that read small values."""
+    return gram.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
 
 
 def _some_places(layer: Layer, data: Tensor, most: int) -> Tensor:

@@ -46,14 +46,31 @@ def test_it_is_the_least_squares_solution(name: str, centred: bool) -> None:
     x = layer.matrix(torch.from_numpy(samples)).double()
     if centred:
         x = x - x.mean(1, keepdim=True)
-    pull = DAMPING * x.square().mean()
     for group, (by_row, kept) in enumerate(zip(layer.rows(lost), layer.rows(mask), strict=True)):
-        gram = x[group].mT @ x[group] / x.shape[1]
+        gram, pull = x[group].mT @ x[group] / x.shape[1], DAMPING * x[group].square().mean()
         for row, (gone, left) in enumerate(zip(by_row.double(), kept.bool(), strict=True)):
             inner = gram[left][:, left] + pull * torch.eye(int(left.sum()), dtype=torch.float64)
             expected = torch.linalg.solve(inner, gram[left] @ gone)
             given = layer.rows(change)[group, row][left].double()
             torch.testing.assert_close(given, expected, rtol=0.02, atol=0.002)
+
+
+def test_each_group_counts_by_its_own_size() -> None:
+    """Channels that read small values are made up for as others are; a constant one is left."""
+    model = network("Conv", (2, 4, 7, 6), (4, 1, 3, 3), group=4)
+    twin, weights = Twin(model, ["w", "b"]), find_weights(model)
+    samples = np.repeat(np.abs(values(20, 1, 7, 6, scale=1.0)), 4, axis=1)
+    samples[:, 2] *= 0.01
+    samples[:, 3] = 5.3
+    calibration = load_calibration([samples], model, PRESETS["raw"])
+    found = compensations_of(twin, calibration, weights, {"w"})["w"]
+    mask = torch.ones(4, 1, 3, 3)
+    mask[:, :, 1] = 0
+    first, same, small, constant = found.change(1 - mask, mask)
+    assert first.abs().max() > 0.01
+    torch.testing.assert_close(same, first)
+    torch.testing.assert_close(small, first, rtol=1e-3, atol=1e-4)
+    assert not constant.any()
 
 
 def test_what_comes_back_is_made_up_for_as_well() -> None:
