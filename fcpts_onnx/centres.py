@@ -44,7 +44,7 @@ class Centre:
 
     def outputs(self, weight: Tensor) -> Tensor:
         """What each output channel has on average of a weight."""
-        return (weight * self.inputs).movedim(self.axis, 0).flatten(1).sum(1)
+        return (weight * self.inputs).sum([a for a in range(weight.ndim) if a != self.axis])
 
 
 def centres_of(

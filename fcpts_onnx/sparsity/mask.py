@@ -23,7 +23,10 @@ def apply_threshold(weights: Tensor, threshold: Tensor) -> Tensor:
 
 
 def mask_of_smallest(sizes: Tensor, zeros: int) -> Tensor:
-    """A mask with exactly `zeros` zeros, where `sizes` are smallest; of ties the first ones."""
+    """A mask with exactly `zeros` zeros, where `sizes` are smallest; of ties the first ones.
+
+    It lies in memory as `sizes` do: at every step it multiplies what does too.
+    """
     flat = sizes.flatten()
     if zeros == 0:
         return torch.ones_like(sizes)
@@ -33,7 +36,7 @@ def mask_of_smallest(sizes: Tensor, zeros: int) -> Tensor:
     if surplus:
         ties = (flat == threshold).nonzero().flatten()
         mask[ties[-surplus:]] = True
-    return mask.to(sizes.dtype).reshape(sizes.shape)
+    return torch.empty_like(sizes).copy_(mask.view(sizes.shape))
 
 
 def behind(mask: Tensor, values: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import torch
 
-from fcpts_onnx.sparsity.mask import apply_threshold
+from fcpts_onnx.sparsity.mask import apply_threshold, mask_of_smallest
 
 
 def test_forward_is_a_hard_mask() -> None:
@@ -26,3 +26,11 @@ def test_far_from_the_threshold_no_gradient_passes() -> None:
     threshold = torch.tensor(0.2, requires_grad=True)
     apply_threshold(torch.tensor([1.5]), threshold).sum().backward()
     assert float(threshold.grad) == 0.0
+
+
+def test_masks_lie_in_memory_as_weights_do() -> None:
+    sizes = torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    expected = mask_of_smallest(sizes, 20)
+    found = mask_of_smallest(sizes.contiguous(memory_format=torch.channels_last), 20)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(found, expected)
