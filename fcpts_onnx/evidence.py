@@ -16,7 +16,7 @@ from torch import Tensor
 from fcpts_onnx.hardware import sizes, zipped
 from fcpts_onnx.model import Model
 from fcpts_onnx.results import Distribution, Sizes, WeightValues
-from fcpts_onnx.sparsity.bridge import bandwidth, density_at, sample
+from fcpts_onnx.sparsity.bridge import bandwidth, density_at, in_order, sample
 from fcpts_onnx.weights import Weight
 
 __all__ = ["values_before_and_after", "versions", "ways_to_store"]
@@ -72,8 +72,8 @@ def _flat(model: Model, weight: Weight) -> Tensor:
 
 
 def _distribution(name: str, dense: Tensor, sparse: Tensor) -> Distribution:
-    ordered = dense.abs().sort().values
-    reach = float(ordered[int(_WITHIN * (len(ordered) - 1))]) or 1.0
+    ordered, sizes = in_order(dense), in_order(dense.abs())
+    reach = float(sizes[int(_WITHIN * (len(sizes) - 1))]) or 1.0
     below = len(sparse) - int(sparse.count_nonzero())
     width = 2 * reach / _BINS
     centres = torch.linspace(-reach + width / 2, reach - width / 2, _BINS)
@@ -83,8 +83,8 @@ def _distribution(name: str, dense: Tensor, sparse: Tensor) -> Distribution:
         counts = torch.histc(values, _BINS, -reach, reach)
         return _rounded(counts / (len(dense) * width))
 
-    curve = density_at(centres, sample(dense, _POINTS), bandwidth(dense))
-    threshold = float(ordered[below - 1]) if below else 0.0
+    curve = density_at(centres, sample(ordered, _POINTS), bandwidth(ordered))
+    threshold = float(sizes[below - 1]) if below else 0.0
     return Distribution(name, reach, density(dense), density(kept), _rounded(curve), threshold)
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "bandwidth",
     "density_at",
     "histogram_density",
+    "in_order",
     "kde_density",
     "marginal_cost",
     "rate",
@@ -33,16 +34,20 @@ DEAD = torch.finfo(torch.float32).eps
 """How small a weight is, relative to others, that makes no difference beside them."""
 
 
-def sample(weights: Tensor, points: int) -> Tensor:
+def in_order(weights: Tensor) -> Tensor:
+    """All weights in order of size, which takes longest of what a density needs."""
+    return weights.detach().flatten().sort().values
+
+
+def sample(ordered: Tensor, points: int) -> Tensor:
     """Every so-many-th weight in order of size: `points` of them, the same each time."""
-    ordered = weights.detach().flatten().sort().values
     places = torch.linspace(0, len(ordered) - 1, min(points, len(ordered)))
     return ordered[places.round().long().to(ordered.device)]
 
 
-def bandwidth(weights: Tensor) -> Tensor:
+def bandwidth(ordered: Tensor) -> Tensor:
     """Silverman's rule of thumb: h = 0.9 min(std, IQR / 1.34) n^(-1/5), in units of the weights."""
-    values = weights.detach().flatten().float().sort().values
+    values = ordered.float()
     low, high = (values[round(share * (len(values) - 1))] for share in (0.25, 0.75))
     spread = torch.minimum(values.std(correction=0), (high - low) / 1.34)
     spread = torch.where(spread > 0, spread, values.std(correction=0))

@@ -18,6 +18,7 @@ from fcpts_onnx.sparsity.bridge import (
     Density,
     bandwidth,
     histogram_density,
+    in_order,
     kde_density,
     marginal_cost,
     rate,
@@ -360,4 +361,5 @@ def _density(recipe: Recipe) -> Density:
 
 
 def _kde(weights: Tensor, threshold: Tensor, *, points: int, h: float) -> Tensor:
-    return kde_density(sample(weights, points), threshold, h or bandwidth(weights))
+    ordered = in_order(weights)
+    return kde_density(sample(ordered, points), threshold, h or bandwidth(ordered))

@@ -161,6 +161,14 @@ def test_scores_move_by_the_gradient_of_the_control_loss(density: str) -> None:
     assert sum(zeros(thresholds.settle(values)).values()) == 1400
 
 
+def test_each_layer_is_sorted_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, sorts = layers(a=0.05, b=0.05), []
+    thresholds = ScoreThresholds(values, task(values, 0.7, Recipe(thresholds="score")))
+    monkeypatch.setattr(Tensor, "sort", lambda x: sorts.append(x) or torch.sort(x))
+    thresholds.control_loss(values)
+    assert len(sorts) == 2
+
+
 def test_scores_start_without_zeros_and_settle_on_the_budget_all_the_same() -> None:
     values = layers(a=0.05, b=0.5)
     recipe = Recipe(thresholds="score")
