@@ -22,7 +22,8 @@ def frontier(
 
     An output that they reach is one itself. Detectors end in NonMaxSuppression, TopK, ArgMax or
     casts to whole numbers: what follows belongs to other places for other weights, so that dense
-    and sparse cannot be compared there, and what went into it takes the output's place.
+    and sparse cannot be compared there, and what went into it takes the output's place. What is
+    learned behind a choice is nothing to compare.
 
     Args:
         steps: in the order of the graph.
@@ -42,7 +43,7 @@ def frontier(
     open_names = list(reversed(outputs))
     while open_names:
         name = open_names.pop()
-        if name in seen:
+        if name in seen or name in learned:
             continue
         seen.add(name)
         is_rounded = name in producer and producer[name].op in _ROUNDING

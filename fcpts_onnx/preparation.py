@@ -68,7 +68,11 @@ def weights_to_prune(
 
 
 def learning_twin(model: Model, weights: Sequence[Weight], exclude: Sequence[str]) -> Twin:
-    """The twin that learns the weights, and the biases and norms along with them."""
+    """The twin that learns the weights, and the biases and norms along with them.
+
+    Raises:
+        ModelError: values are no numbers, or no gradient reaches a weight.
+    """
     along = learned_along(model, weights, exclude)
     stored = [*(weight.name for weight in weights), *along]
     bad = [name for name in stored if not np.isfinite(model.array(name)).all()]
@@ -77,7 +81,13 @@ def learning_twin(model: Model, weights: Sequence[Weight], exclude: Sequence[str
             f"{model.path}: NaN or Inf in the weights {', '.join(bad[:10])}. "
             "Repair the model first."
         )
-    return Twin(model, [*(weight.value for weight in weights), *along])
+    twin = Twin(model, [*(weight.value for weight in weights), *along])
+    if unreached := [weight.name for weight in weights if weight.value not in twin.learned]:
+        raise ModelError(
+            f"{model.path}: no gradient reaches the weights {', '.join(unreached[:10])}: they lie "
+            "behind a choice, as ArgMax, TopK or a cast to whole numbers makes it. Exclude them."
+        )
+    return twin
 
 
 def network_of(

@@ -9,7 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from fcpts_onnx.errors import UnsupportedError
+import fcpts_onnx
+from fcpts_onnx import Recipe
+from fcpts_onnx.errors import ModelError, UnsupportedError
 from fcpts_onnx.model import Model, load
 from fcpts_onnx.twin import Twin
 from tests import networks
@@ -65,6 +67,38 @@ def test_what_lies_beyond_need_not_be_supported() -> None:
     assert targets(nodes, ["y"]) == ["a"]
     with pytest.raises(UnsupportedError, match="TfIdfVectorizer"):
         targets([node("TfIdfVectorizer", ["a"], ["y"])], ["y"])
+
+
+@pytest.fixture
+def router(tmp_path: Path) -> Path:
+    """Two layers behind the choice of a class."""
+    nodes = [
+        MATMUL,
+        node("ArgMax", ["a"], ["i"], axis=1),
+        node("Cast", ["i"], ["c"], to=TensorProto.FLOAT),
+        node("MatMul", ["c", "second"], ["h"]),
+        node("Relu", ["h"], ["r"]),
+        node("MatMul", ["r", "third"], ["y"]),
+    ]
+    constants = W | {"second": networks.values(1, 8), "third": networks.values(8, 5)}
+    proto = networks.make(nodes, constants, {"x": ["N", 4]}, {"y": ["N", 5]})
+    return networks.save(proto, tmp_path / "in.onnx")
+
+
+def test_weights_behind_a_choice_are_nothing_to_compare(router: Path) -> None:
+    assert Twin(load(router), ["w", "second", "third"]).output_names == ("a",)
+
+
+def test_weights_behind_a_choice_are_to_be_excluded(router: Path) -> None:
+    def prune(exclude: tuple[str, ...]) -> fcpts_onnx.PruneResult:
+        return fcpts_onnx.prune(
+            router, router.with_name("out.onnx"), target=0.5, exclude=exclude,
+            calib=[networks.values(70, 4, scale=1.0)], recipe=Recipe(epochs=0, min_steps=4),
+        )  # fmt: skip
+
+    with pytest.raises(ModelError, match="no gradient reaches the weights second, third: they"):
+        prune(())
+    assert prune(("second", "third")).zeros == 8
 
 
 @needs_shared
