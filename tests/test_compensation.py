@@ -16,7 +16,10 @@ from fcpts_onnx.compensation import compensations_of
 from fcpts_onnx.layers import layers
 from fcpts_onnx.model import Model
 from fcpts_onnx.preprocess import PRESETS
+from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.student import Student
+from fcpts_onnx.sparsity.task import Task
+from fcpts_onnx.sparsity.thresholds import FixedThresholds
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import find_weights
 from tests import networks
@@ -123,6 +126,24 @@ def test_the_student_keeps_what_its_layers_give(norm: bool, scaled: bool) -> Non
     for name, value in student.values().items():
         expected = compensations[name].change(dense[name] * (1 - masks[name]), masks[name])
         torch.testing.assert_close(value - dense[name], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_masks_are_made_up_for_as_well() -> None:
+    """Where the ramp was cut short, they come when learning is over."""
+    _, twin, weights, calibration = prepared(cnn())
+    compensations = compensations_of(twin, calibration, weights, {})
+    recipe = Recipe(channel_scales=False)
+    student = Student(twin, weights, recipe, {}, compensations)
+    dense, zeros = student.values(), {weight.name: weight.count // 2 for weight in weights}
+    budget = Budget.of(weights, 0.5)
+    task = Task(None, calibration, weights, budget, recipe, (), zeros=zeros)
+    thresholds = FixedThresholds(dense, task)
+    found = student.finish(thresholds)
+    for name, value in dense.items():
+        mask = thresholds.masks[name]
+        assert int((mask == 0).sum()) == int((found[name] == 0).sum()) == zeros[name]
+        expected = value * mask + compensations[name].change(value * (1 - mask), mask)
+        torch.testing.assert_close(found[name], expected)
 
 
 def test_without_a_step_of_learning_it_is_nearer(place: Path) -> None:

@@ -155,8 +155,15 @@ class Student:
 
     @torch.no_grad()
     def finish(self, thresholds: Thresholds) -> dict[str, Tensor]:
-        """All learned tensors as the graph has them, the weights sparse."""
-        result = self.tensors(thresholds.settle(self.values()))
+        """All learned tensors as the graph has them, the weights sparse.
+
+        What the last masks take away is made up for too, if they come only now.
+        """
+        values, masks = self.values(), thresholds.masks
+        sparse = thresholds.settle(values)
+        if self.make_up(values, masks, thresholds.masks):
+            sparse = thresholds.settle(self.values())
+        result = self.tensors(sparse)
         learned = {*self._along, *self._names.values()}
         return {name: result[name].cpu() for name in self.dense if name in learned}
 

@@ -194,6 +194,7 @@ class _Ramped(Thresholds):
     def settle(self, values: Values) -> dict[str, Tensor]:
         if not self._settled:
             self._set_masks(values, 1.0)
+            self._settled = True
         return {name: behind(self.masks[name], value) for name, value in values.items()}
 
     def _advance(self, values: Values, ramp: float) -> None:
