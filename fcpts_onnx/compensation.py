@@ -87,8 +87,11 @@ def compensations_of(
     }
     grams: dict[str, Tensor] = {}
     means: dict[str, Tensor] = {}
+    first: dict[str, Tensor] = {}
     for name, data, share in inputs_of(twin, calibration, found, _SAMPLES):
         x = _some_places(found[name], data, max(1, round(share * _PLACES)))
+        if name in centred:  # about any point near the mean, lest rounding outweighs what is left
+            x = x - first.setdefault(name, x.mean(1, keepdim=True))
         grams[name] = grams.get(name, 0.0) + share * (x.mT @ x) / x.shape[1]
         means[name] = means.get(name, 0.0) + share * x.mean(1)
     result = {}

@@ -76,6 +76,22 @@ def test_each_group_counts_by_its_own_size() -> None:
     assert not constant.any()
 
 
+def test_rounding_of_large_means_does_not_count() -> None:
+    """What is centred on is the same far from zero, but for the rounding of the samples."""
+    model = network("MatMul", (5, 4), (4, 6))
+    twin, weights = Twin(model, ["w", "b"]), find_weights(model)
+    near = values(400, 4, scale=0.01)
+    far = (near + 50).astype(np.float32)
+    mask = torch.from_numpy((values(4, 6, seed=7) > 0).astype(np.float32))
+    changes = []
+    for samples in (near, far):
+        calibration = load_calibration([samples], model, PRESETS["raw"])
+        found = compensations_of(twin, calibration, weights, {"w"})["w"]
+        changes.append(found.change(1 - mask, mask))
+    assert changes[0].abs().max() > 0.01
+    torch.testing.assert_close(changes[1], changes[0], rtol=0.01, atol=0.001)
+
+
 def test_what_comes_back_is_made_up_for_as_well() -> None:
     _, twin, weights, calibration = prepared(cnn())
     found = compensations_of(twin, calibration, weights, {})["w"]
