@@ -21,6 +21,7 @@ __all__ = ["IMAGE_FORMATS", "PRESETS", "ImagePlan", "Preprocess", "check_type"]
 
 _MOST_PIXELS = 2**27
 _LEAST_LEVELS = 64  # of whole numbers that pixels of 0..255 may come to
+_BEYOND = 2  # levels that may be cut off at either end, as rounded deviations have it
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")
 """What a file of images may hold, whatever it is called: Pillow starts programs for some others."""
 
@@ -308,7 +309,7 @@ def _check_levels(spec: InputSpec, preprocess: Preprocess) -> None:
     pixels, limits = np.array([[0.0], [255.0]]), np.iinfo(spec.dtype)
     ends = (pixels * preprocess.scale - np.array(preprocess.mean)) / np.array(preprocess.std)
     least, most = ends.min(), ends.max()
-    within = limits.min - 0.5 <= least and most <= limits.max + 0.5
+    within = limits.min - _BEYOND <= least and most <= limits.max + _BEYOND
     if not within or np.abs(ends[1] - ends[0]).min() < _LEAST_LEVELS - 1:
         asked = "raw --mean 128" if spec.dtype.name == "int8" else "raw"
         raise CalibrationError(

@@ -79,8 +79,8 @@ def test_integer_inputs_that_would_not_tell_pixels_apart(
 ) -> None:
     with pytest.raises(CalibrationError, match=message):
         ImagePlan.of(InputSpec("x", np.dtype(dtype), (1, 2, 2, 3)), preprocess)
-    halved = PRESETS["raw"].overridden(std=(2.0,))
-    assert ImagePlan.of(InputSpec("x", np.dtype(dtype), (1, 2, 2, 3)), halved).channels == 3
+    for held in (PRESETS["raw"].overridden(std=(2.0,)), Preprocess(mean=(0.4,), std=(2.004,))):
+        assert ImagePlan.of(InputSpec("x", np.dtype(dtype), (1, 2, 2, 3)), held).channels == 3
 
 
 def test_an_image_of_the_size_is_left_as_it_is(tmp_path: Path) -> None:
