@@ -86,14 +86,17 @@ def evaluate_classifier(
 
 
 def _scores(model: Model, runtime: Runtime, batch: Tensor) -> Tensor:
-    """The first output on a batch, as class scores (images, classes)."""
+    """The first output of numbers on a batch, as class scores (images, classes)."""
     outputs = runtime.run({model.inputs[0].name: np.ascontiguousarray(batch.numpy())})
     check_finite(model.path, outputs)
-    found = torch.from_numpy(outputs[model.outputs[0]])
+    name = next((name for name in model.outputs if name in outputs), None)
+    if name is None:
+        raise CalibrationError(f"{model.path}: gives no numbers. Give a classifier.")
+    found = torch.from_numpy(outputs[name])
     scores = class_scores(found)
     if scores is None:
         raise CalibrationError(
-            f"{model.path}: output {model.outputs[0]!r} has shape {list(found.shape[1:])} a "
+            f"{model.path}: output {name!r} has shape {list(found.shape[1:])} a "
             "sample, which is not a score for each class. Give a classifier."
         )
     return scores

@@ -67,6 +67,30 @@ def test_scores_in_whole_numbers(tmp_path: Path) -> None:
     assert evaluate_classifier(model, data, PRESETS["raw"]).scores["top-1"] == 3 / 4
 
 
+def test_names_of_classes_before_the_scores(tmp_path: Path) -> None:
+    """As scikit-learn's converter has them: a text for each image, and only then the scores."""
+    proto = brightness_classifier(4)
+    proto.graph.node.extend(
+        [
+            helper.make_node("ArgMax", ["scores"], ["best"], axis=1, keepdims=0),
+            helper.make_node(
+                "LabelEncoder", ["best"], ["names"], domain="ai.onnx.ml", keys_int64s=range(4),
+                values_strings=list("abcd"),
+            ),
+        ]
+    )  # fmt: skip
+    proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 2))
+    names = helper.make_tensor_value_info("names", onnx.TensorProto.STRING, ["N"])
+    proto.graph.output.insert(0, names)
+    data = labelled(tmp_path / "data", list("abcd"), [0, 20, 40, 0])
+    model = load(networks.save(proto, tmp_path / "m.onnx"))
+    assert evaluate_classifier(model, data, PRESETS["raw"]).scores["top-1"] == 3 / 4
+    del proto.graph.output[1]
+    model = load(networks.save(proto, tmp_path / "names.onnx"))
+    with pytest.raises(CalibrationError, match="gives no numbers"):
+        evaluate_classifier(model, data, PRESETS["raw"])
+
+
 def test_labels_from_a_file(tmp_path: Path) -> None:
     model = load(networks.save(brightness_classifier(4), tmp_path / "m.onnx"))
     data = labelled(tmp_path / "data", ["x", "y"], [60, 20])
