@@ -51,8 +51,8 @@ class Moments:
         """`gram` and `cross` as they are to the weights where the bias is free."""
         if not self.has_bias:
             return self.gram, self.cross
-        gram = self.gram - self.inputs[:, :, None] * self.inputs[:, None]
-        return gram, self.cross - self.inputs[:, :, None] * self.outputs[:, None]
+        gram = self.gram - _outer(self.inputs, self.inputs)
+        return gram, self.cross - _outer(self.inputs, self.outputs)
 
     def best_shift(self, rows: Tensor) -> Tensor | None:
         """What is best added to the bias with some rows, if it may move."""
@@ -208,16 +208,33 @@ def _bytes(*made: Mapping[str, Any]) -> int:
 def _moments(
     passes: _Passes, layer: Layer, dense: Tensor, changed: Mapping[str, Tensor]
 ) -> Moments:
-    """Over the samples."""
+    """Over the samples, summed about means of the first batch: less is rounded away so."""
     sums: list[Tensor] = []
+    points: list[Tensor] = []
     places = 0
     for before, after in passes.until(layer, changed):
         x, y = layer.matrix(after), layer.times(before, dense)
+        points = points or [x.mean(1, keepdim=True), y.mean(1, keepdim=True)]
+        x, y = x - points[0], y - points[1]
         parts = [x.mT @ x, x.mT @ y, x.sum(1), y.sum(1), y.square().sum()]
         sums = [
             part.double() if not sums else total + part
             for part, total in zip(parts, sums or parts, strict=True)
         ]
         places += x.shape[1]
-    gram, cross, inputs, outputs, energy = (total / places for total in sums)
-    return Moments(gram, cross, inputs, outputs, float(energy), layer.bias is not None)
+    gram, cross, x, y, energy = (total / places for total in sums)
+    inputs, outputs = (
+        mean + point.squeeze(1).double() for mean, point in zip((x, y), points, strict=True)
+    )
+    return Moments(
+        gram + _outer(inputs, inputs) - _outer(x, x),
+        cross + _outer(inputs, outputs) - _outer(x, y),
+        inputs,
+        outputs,
+        float(energy + outputs.square().sum() - y.square().sum()),
+        layer.bias is not None,
+    )
+
+
+def _outer(left: Tensor, right: Tensor) -> Tensor:
+    return left[:, :, None] * right[:, None]

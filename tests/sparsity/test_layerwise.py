@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from onnx import helper
@@ -66,3 +67,25 @@ def test_what_does_not_fit_into_memory_is_made_anew(
     errors = [entry.loss for entry in kept.history]
     assert errors == [entry.loss for entry in anew.history]
     assert all(0 <= error < 0.7 for error in errors)
+
+
+def test_rounding_of_large_means_does_not_count() -> None:
+    """With a bias that may move, weights are those for the same samples around zero."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["p"]),
+        helper.make_node("Add", ["p", "b"], ["y"]),
+    ]
+    constants = {"w": values(8, 6), "b": values(6)}
+    proto = networks.make(nodes, constants, {"x": ["N", 8]}, {"y": ["N", 6]})
+    model = Model(Path("m.onnx"), proto)
+    weights = find_weights(model)
+    near = values(400, 8, scale=0.01)
+    found = []
+    for samples in (near, (near + 50).astype(np.float32)):
+        calibration = load_calibration([samples], model, PRESETS["raw"])
+        task = Task(
+            Twin(model, ["w", "b"]), calibration, weights, Budget.of(weights, 0.5), Recipe(), (),
+            zeros={"w": 24},
+        )  # fmt: skip
+        found.append(recovered(task, "layerwise").tensors["w"])
+    torch.testing.assert_close(found[1], found[0], rtol=0.01, atol=0.001)
