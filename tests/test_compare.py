@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -201,7 +200,7 @@ def test_a_run_goes_on_where_it_was_stopped(place: Path, monkeypatch: pytest.Mon
 
     def interrupted() -> Result:
         with monkeypatch.context() as patch:
-            patch.setattr(trials, "prune", partial(prune, report=stopping))
+            patch.setattr(trials, "prune", lambda *a, **k: prune(*a, **{**k, "report": stopping}))
             return compare(place, *options)
 
     result = interrupted()
