@@ -208,7 +208,9 @@ def prune(
                 recipe = replace(recipe, augment=tuple(decided["augment"]))
             else:
                 seconds = clock.left(time_budget, parity, len(calibration), team)
-                recipe = with_usable_views(recipe, twin, calibration, seconds, team, say)
+                recipe = with_usable_views(
+                    recipe, twin, calibration, task.heads, seconds, team, say
+                )
             network = network_of(engine, twin, calibration, recipe, threads)
         with clock("learn"):
             task = replace(task, network=network, recipe=recipe)

@@ -230,6 +230,7 @@ def with_usable_views(
     recipe: Recipe,
     twin: Twin,
     calibration: Calibration,
+    heads: Sequence[Head],
     seconds: float | None,
     team: Team,
     say: Callable[[str], None],
@@ -241,7 +242,7 @@ def with_usable_views(
     """
     if not calibration.has_images:
         return replace(recipe, augment=())
-    left_out = misleading_views(twin, calibration, recipe.augment)
+    left_out = misleading_views(twin, calibration, recipe.augment, heads)
     if "mix" in recipe.augment and (least := recipe.epochs_to_mix):
         epochs = epochs_of(len(calibration), recipe)
         if seconds is not None:

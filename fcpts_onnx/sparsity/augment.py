@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration
-from fcpts_onnx.sparsity.losses import class_scores, find_heads
+from fcpts_onnx.sparsity.losses import Head, class_scores
 from fcpts_onnx.twin import Twin
 
 __all__ = ["misleading_views"]
@@ -30,7 +30,9 @@ _MOST_VALUES = 2**20
 
 
 @torch.no_grad()
-def misleading_views(twin: Twin, calibration: Calibration, kinds: Sequence[str]) -> dict[str, str]:
+def misleading_views(
+    twin: Twin, calibration: Calibration, kinds: Sequence[str], heads: Sequence[Head]
+) -> dict[str, str]:
     """The kinds of view that show the network what images do not, each with the reason.
 
     With class scores, those that often get another class than their image. Other outputs, also
@@ -38,22 +40,24 @@ def misleading_views(twin: Twin, calibration: Calibration, kinds: Sequence[str])
     together, are distributed in another way. Nothing speaks against a view where there is
     nothing to compare. A mixture of two images shows neither of them; whatever the dense network
     sees there is right.
+
+    Args:
+        heads: how the outputs are to be met: by squared error they are no class scores.
     """
     generator = torch.Generator().manual_seed(0)
     same: dict[str, list[Tensor]] = {}
     apart: dict[str, float] = {}
     for chosen in _drawn(len(calibration)).split(_BATCH):
-        batch = calibration.take(chosen)
-        plain = twin(batch)
-        loose = {head.name for head in find_heads(plain, batch) if head.loss == "mse"}
+        plain = twin(calibration.take(chosen))
         for kind in (kind for kind in kinds if kind != "mix"):
             viewed = twin(calibration.views(chosen, [kind], generator))
-            for name in twin.output_names:
-                before, after = class_scores(plain[name]), class_scores(viewed[name])
-                if before is not None and after is not None and name not in loose:
+            for head in heads:
+                one, other = plain[head.name], viewed[head.name]
+                before, after = class_scores(one), class_scores(other)
+                if before is not None and after is not None and head.loss != "mse":
                     same.setdefault(kind, []).append(before.argmax(1) == after.argmax(1))
                 else:
-                    apart[kind] = max(apart.get(kind, 0.0), _moved(plain[name], viewed[name]))
+                    apart[kind] = max(apart.get(kind, 0.0), _moved(one, other))
         if not same:
             break  # one batch has values enough
     if same:
