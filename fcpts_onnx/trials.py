@@ -124,8 +124,12 @@ def all_run(
     try:
         while waiting or pending:
             while waiting and len(pending) < jobs:  # what is queued beyond cannot be called back
-                run = waiting.popleft()
-                pending[pool.submit(_timed, setting, folder, run)] = run, pool
+                try:
+                    future = pool.submit(_timed, setting, folder, waiting[0])
+                except BrokenProcessPool:  # whose run that was is still to be told
+                    pool = _pool(jobs)
+                    continue
+                pending[future] = waiting.popleft(), pool
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
                 run, used = pending.pop(future)
                 if isinstance(future.exception(), BrokenProcessPool):
