@@ -75,38 +75,77 @@ class Detector(ABC):
 
 
 @dataclass(frozen=True)
-class Finished(Detector):
-    """A model that ends with boxes, its own choice among them made: no more are dropped.
+class _Chosen(Detector):
+    """A model that makes its own choice among its boxes: no more are dropped.
 
     Attributes:
-        boxes, labels, scores: its outputs, (batch, n, 4), (batch, n) and (batch, n), or those of
-            one image without the first axis.
-        first_label: the number of the first class.
+        boxes, scores: its outputs.
+        first_label: the number of the first class; 1 where the background has one too.
         order: of the corners, "xyxy" or "yxyx".
         size: (width, height) that corners are measured in; 1 for shares of the image's sides.
     """
 
     overlap: float = 1.0
     boxes: str = "boxes"
-    labels: str = "labels"
     scores: str = "scores"
     first_label: int = 0
     order: str = "xyxy"
     size: tuple[float, ...] = (1.0, 1.0)
 
+    def corners(self, outputs: Outputs) -> Array:
+        """Of all boxes, as shares of the image's sides, left and top first: (batch, n, 4)."""
+        found: Array = outputs[self.boxes][..., _ORDERS[self.order]]
+        return found / np.array([*self.size, *self.size])
+
+    def places(self, numbers: Array) -> tuple[Array, Array]:
+        """Classes by their numbers, and whether there are such."""
+        labels = numbers - self.first_label
+        return labels, (labels >= 0) & (labels < len(self.classes))
+
+
+@dataclass(frozen=True)
+class Finished(_Chosen):
+    """A model that ends with boxes: (batch, n, 4), and scores: (batch, n).
+
+    Without the first axis they are those of one image.
+
+    Attributes:
+        labels: its output of classes, (batch, n).
+    """
+
+    labels: str = "labels"
+
     def decoded(self, outputs: Outputs) -> list[Boxes]:
         if outputs[self.boxes].ndim == 2:
             outputs = {name: value[None] for name, value in outputs.items()}
-        corners = outputs[self.boxes][..., _ORDERS[self.order]]
-        corners = corners / np.array([*self.size, *self.size])
-        labels = outputs[self.labels].astype(np.int64) - self.first_label
-        known = (labels >= 0) & (labels < len(self.classes))
+        labels, known = self.places(outputs[self.labels].astype(np.int64))
         return [
             Boxes.of(box, label, score)[fits]
             for box, label, score, fits in zip(
-                corners, labels, outputs[self.scores], known, strict=True
+                self.corners(outputs), labels, outputs[self.scores], known, strict=True
             )
         ]
+
+
+@dataclass(frozen=True)
+class Selected(_Chosen):
+    """A model that ends with NonMaxSuppression: boxes (batch, n, 4), scores (batch, classes, n).
+
+    Attributes:
+        selected: what that gives, rows of image, class and box.
+    """
+
+    selected: str = "selected"
+
+    def decoded(self, outputs: Outputs) -> list[Boxes]:
+        images, numbers, places = outputs[self.selected].T
+        labels, known = self.places(numbers)
+        found = []
+        pairs = zip(self.corners(outputs), outputs[self.scores], strict=True)
+        for image, (box, score) in enumerate(pairs):
+            own = known & (images == image)
+            found.append(Boxes.of(box[places[own]], labels[own], score[numbers[own], places[own]]))
+        return found
 
 
 @dataclass(frozen=True)
@@ -147,39 +186,6 @@ class Ssd(Detector):
         """Middle and size of all priors as shares of the image's sides, (n, 4)."""
         priors = np.concatenate([_priors(**found) for found in self.priors]) / self.size
         return priors.clip(0, 1) if self.clip else priors
-
-
-@dataclass(frozen=True)
-class Selected(Detector):
-    """A model that ends with NonMaxSuppression: no more boxes are dropped.
-
-    Attributes:
-        boxes, scores: what that reads, (batch, n, 4) and (batch, classes, n).
-        selected: what it gives, rows of image, class and box.
-        first_label: the number of the first class; 1 where the background is one of the scores.
-        order: of the corners, "xyxy" or "yxyx".
-        size: (width, height) that corners are measured in; 1 for shares of the image's sides.
-    """
-
-    overlap: float = 1.0
-    boxes: str = "boxes"
-    scores: str = "scores"
-    selected: str = "selected"
-    first_label: int = 0
-    order: str = "xyxy"
-    size: tuple[float, ...] = (1.0, 1.0)
-
-    def decoded(self, outputs: Outputs) -> list[Boxes]:
-        corners = outputs[self.boxes][..., _ORDERS[self.order]]
-        corners = corners / np.array([*self.size, *self.size])
-        images, numbers, places = outputs[self.selected].T
-        labels = numbers - self.first_label
-        known = (labels >= 0) & (labels < len(self.classes))
-        found = []
-        for image, (box, score) in enumerate(zip(corners, outputs[self.scores], strict=True)):
-            own = known & (images == image)
-            found.append(Boxes.of(box[places[own]], labels[own], score[numbers[own], places[own]]))
-        return found
 
 
 @dataclass(frozen=True)
