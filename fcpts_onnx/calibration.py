@@ -61,6 +61,14 @@ class Calibration:
         """Whether an input is fed with images, of which random views can be made."""
         return any(isinstance(source, Images) for source in self.sources.values())
 
+    def some(self, count: int) -> Tensor:
+        """The places of so many samples at most, drawn at random, the same ones at each call.
+
+        The first ones may all be of one class, where folders are.
+        """
+        generator = torch.Generator().manual_seed(0)
+        return torch.randperm(len(self), generator=generator)[:count]
+
     def take(self, indices: Tensor) -> dict[str, Tensor]:
         """The values of every input for these samples (int64 tensor)."""
         return {name: source.take(indices) for name, source in self.sources.items()}

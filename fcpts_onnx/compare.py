@@ -109,7 +109,7 @@ def compare(
 
 
 def _ends_as_any(run: Run, others: Sequence[Run]) -> bool:
-    return any(run.ends_as(other.method, other.target, other.seed) for other in others)
+    return any(run.ends_as(*other.name) for other in others)
 
 
 def _path(file: PathLike | None) -> Path | None:
@@ -160,8 +160,7 @@ class _Book:
 
     def add(self, run: Run, trial: Trial) -> None:
         """Note a run and write all that is known."""
-        name = run.method, run.target, run.seed
-        self._entries = [entry for entry in self._entries if _name(Trial(**entry["trial"])) != name]
+        self._entries = [e for e in self._entries if _name(Trial(**e["trial"])) != run.name]
         self._entries.append({"settings": run.settings, "trial": asdict(trial)})
         stored = {"setting": self._same, "runs": self._entries}
         write_text(self._path, json.dumps(stored, indent=2) + "\n")
@@ -179,7 +178,7 @@ class _Book:
         """A result of this run, or else of one that comes to the same."""
         trials = [Trial(**e["trial"]) for e in self._entries if e["settings"] == run.settings]
         trials = [trial for trial in trials if self._is_there(trial)]
-        own = [trial for trial in trials if _name(trial) == (run.method, run.target, run.seed)]
+        own = [trial for trial in trials if _name(trial) == run.name]
         alike = [trial for trial in trials if not trial.error and run.ends_as(*_name(trial))]
         return next(iter(own + alike), None)
 

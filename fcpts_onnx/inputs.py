@@ -25,8 +25,7 @@ def inputs_of(
     Args:
         samples: how many to draw, the same at each call.
     """
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randperm(len(calibration), generator=generator)[:samples]
+    drawn = calibration.some(samples)
     # A batch size that is written into a graph is one.
     for part in drawn.split(1 if twin.per_sample else _BATCH):
         values, place = twin.begun(calibration.take(part)), 0

@@ -140,7 +140,7 @@ def heads_of(twin: Twin, calibration: Calibration, losses: Mapping[str, Loss]) -
         ModelError: no output has values.
         TargetError: a loss is unknown, or is for what is not learned against.
     """
-    batch = calibration.take(_drawn(calibration, _HEAD_SAMPLES))
+    batch = calibration.take(calibration.some(_HEAD_SAMPLES))
     with torch.no_grad():
         outputs = twin(batch)
     if unknown := sorted(losses.keys() - outputs.keys()):
@@ -212,18 +212,12 @@ def _spreads(twin: Twin, calibration: Calibration, names: Sequence[str]) -> dict
     """The variance of each value that is of float type, over some samples."""
     if not names:
         return {}
-    found = twin(calibration.take(_drawn(calibration, _SPREAD_SAMPLES)), fetch=names)
+    found = twin(calibration.take(calibration.some(_SPREAD_SAMPLES)), fetch=names)
     return {
         name: float(found[name].float().var(correction=0))
         for name in names
         if found[name].is_floating_point()
     }
-
-
-def _drawn(calibration: Calibration, count: int) -> Tensor:
-    """The places of some samples, the same at each call; the first ones may be of one class."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randperm(len(calibration), generator=generator)[:count]
 
 
 def with_usable_views(

@@ -62,7 +62,7 @@ class Runtime:
         inner = set(self.outputs) - set(model.outputs)
         is_newer = model.opsets[""] > _OLD_OPSET or model.proto.ir_version > _OLD_IR
         # A file that is a link says where its data lies beside the link, not where that leads.
-        if inner or (_IS_OLD and is_newer) or model.path.is_symlink():
+        if inner or (_IS_OLD and is_newer) or (model.files[1:] and model.path.is_symlink()):
             source: str | bytes = _with_outputs(model, sorted(inner))
         else:
             source = str(model.path)

@@ -19,7 +19,7 @@ from torch import Tensor
 from fcpts_onnx.errors import CalibrationError
 from fcpts_onnx.preprocess import IMAGE_FORMATS, ImagePlan
 
-__all__ = ["IMAGE_SUFFIXES", "Arrays", "Images", "Source", "find_images"]
+__all__ = ["IMAGE_SUFFIXES", "Arrays", "Images", "Source", "files_in", "find_images"]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 _IN_MEMORY_BYTES = 2**31
@@ -159,14 +159,14 @@ def find_images(folder: Path) -> list[Path]:
         raise CalibrationError(f"{folder}: cannot be read: {error.strerror}.") from error
     return sorted(
         path
-        for path in _files(folder)
+        for path in files_in(folder)
         if path.suffix.lower() in IMAGE_SUFFIXES
         and not (path.exists() and not path.is_file())  # a pipe would be waited for without end
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_in(folder: Path) -> Iterator[Path]:
     """All files in a folder and below; links are followed, but for those to where they lie in."""
     for root, folders, names in os.walk(folder, followlinks=True):
         place = Path(root)

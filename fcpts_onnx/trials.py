@@ -23,6 +23,7 @@ from fcpts_onnx.pipeline import prune
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Evaluation, Progress, Trial, silent
+from fcpts_onnx.sources import files_in
 
 __all__ = ["Run", "Setting", "all_run", "evaluated"]
 
@@ -75,6 +76,11 @@ class Run:
         chosen = {"allocate": method.allocate, "reconstruct": method.reconstruct}
         return {**chosen, "recipe": _as_stored(self.recipe)}
 
+    @property
+    def name(self) -> tuple[str, float, int]:
+        """What it is told from the others of a comparison by."""
+        return self.method, self.target, self.seed
+
     def ends_as(self, method: str, target: float, seed: int) -> bool:
         """Whether it comes to the same as a run of that name; without a target, it does at each."""
         if (self.method, self.seed) != (method, seed):
@@ -98,7 +104,7 @@ def _listed(place: Path) -> str:
     """A file by what it holds; a folder by the names and sizes of what lies in it."""
     if place.is_file():
         return _hash(place)
-    files = sorted(path for path in place.rglob("*") if path.is_file())
+    files = sorted(path for path in files_in(place) if path.is_file())
     entries = [(path.relative_to(place).as_posix(), path.stat().st_size) for path in files]
     return hashlib.sha256(repr(entries).encode("utf-8", "surrogateescape")).hexdigest()
 

@@ -93,7 +93,7 @@ ALLOWED = {
         "model", "weights", "ops", "twin", "calibration", "sparsity", "write",
         "evidence", "parity", "validate",
     },
-    "trials": {"examine", "methods", "model", "pipeline", "preprocess"},
+    "trials": {"examine", "methods", "model", "pipeline", "preprocess", "sources"},
     "compare": {"calibration", "methods", "model", "preprocess", "report", "trials", "write"},
     "demo": {"examine", "pipeline", "team"},
     "cli": {

@@ -174,25 +174,34 @@ def main(
         lines: list[str] = []
         for network in networks:
             if methods := asked(name, item, network, rows):
-                # Times count against each other if they are of one machine, one after another.
-                place = "-timed" if item.shows == MINUTES else ""
-                folder = out / f"{network.dataset}-{network.name}{place}"
-                jobs = 1 if item.shows == MINUTES else options["jobs"]
-                try:
-                    found = fcpts_onnx.compare(
-                        network.file, methods=[name for name in methods if name != "dense"],
-                        targets=[target / 100 for target in item.targets],
-                        preprocess=network.preprocess, out=folder, say=click.echo,
-                        **network.data, **{**options, "jobs": jobs},
-                    )  # fmt: skip
-                except FcptsError as error:
-                    raise click.ClickException(f"{network.name}: {error}") from error
-                lines += section(item, network, found, folder)
+                lines += measured(item, network, methods, out, options)
         lines += left_out(name, item, networks, rows)
         if lines:
             text += [f"## {name.capitalize()}: {item.shows}", "", *lines]
             (out / "reproduce.md").write_text("\n".join(text) + "\n", encoding="utf-8")
     click.echo("\n".join(text))
+
+
+def measured(
+    item: Item, network: Network, methods: Sequence[str], out: Path, options: dict[str, Any]
+) -> Iterator[str]:
+    """What a network has in a table or figure, run as far as it was not yet.
+
+    Raises:
+        ClickException: the network or its data cannot be used.
+    """
+    folder = out / f"{network.dataset}-{network.name}"
+    if item.shows == MINUTES:  # times of one machine, one after another
+        folder, options = folder.with_name(f"{folder.name}-timed"), {**options, "jobs": 1}
+    try:
+        found = fcpts_onnx.compare(
+            network.file, methods=[method for method in methods if method != "dense"],
+            targets=[target / 100 for target in item.targets], preprocess=network.preprocess,
+            out=folder, say=click.echo, **network.data, **options,
+        )  # fmt: skip
+    except FcptsError as error:
+        raise click.ClickException(f"{network.name}: {error}") from error
+    yield from section(item, network, found, folder)
 
 
 def named(item: str, row: Row) -> str:

@@ -47,7 +47,7 @@ def misleading_views(
     generator = torch.Generator().manual_seed(0)
     same: dict[str, list[Tensor]] = {}
     apart: dict[str, float] = {}
-    for chosen in _drawn(len(calibration)).split(_BATCH):
+    for chosen in calibration.some(_SAMPLES).split(_BATCH):
         plain = twin(calibration.take(chosen))
         for kind in (kind for kind in kinds if kind != "mix"):
             viewed = twin(calibration.views(chosen, [kind], generator))
@@ -72,11 +72,6 @@ def misleading_views(
         for kind, far in apart.items()
         if far > _MOST_APART
     }
-
-
-def _drawn(count: int) -> Tensor:
-    """Some of so many samples, at random: in order, folders by class show a few classes only."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:_SAMPLES]
 
 
 def _moved(before: Tensor, after: Tensor) -> float:
