@@ -16,7 +16,7 @@ from torch import Tensor
 from fcpts_onnx.hardware import sizes, zipped
 from fcpts_onnx.model import Model
 from fcpts_onnx.results import Distribution, Sizes, WeightValues
-from fcpts_onnx.sparsity.bridge import bandwidth, density_at, in_order, sample
+from fcpts_onnx.sparsity.bridge import density_at, in_order, sample
 from fcpts_onnx.weights import Weight
 
 __all__ = ["values_before_and_after", "versions", "ways_to_store"]
@@ -83,7 +83,7 @@ def _distribution(name: str, dense: Tensor, sparse: Tensor) -> Distribution:
         counts = torch.histc(values, _BINS, -reach, reach)
         return _rounded(counts / (len(dense) * width))
 
-    curve = density_at(centres, sample(ordered, _POINTS), bandwidth(ordered))
+    curve = density_at(centres, sample(ordered, _POINTS))
     threshold = float(sizes[below - 1]) if below else 0.0
     return Distribution(name, reach, density(dense), density(kept), _rounded(curve), threshold)
 

@@ -2,7 +2,7 @@
 
 The paper takes n = 100 points and a bandwidth of h = 0.5. Trained weights spread over some 0.05,
 so at h = 0.5 the kernel is far wider than they are and the density is nearly flat; the bandwidth
-here follows the data unless a number is asked for.
+here follows the points unless a number is asked for.
 """
 
 from __future__ import annotations
@@ -45,24 +45,35 @@ def sample(ordered: Tensor, points: int) -> Tensor:
     return ordered[places.round().long().to(ordered.device)]
 
 
-def bandwidth(ordered: Tensor) -> Tensor:
-    """Silverman's rule of thumb: h = 0.9 min(std, IQR / 1.34) n^(-1/5), in units of the weights."""
-    values = ordered.float()
+def bandwidth(points: Tensor) -> Tensor:
+    """Silverman's rule of thumb: h = 0.9 min(std, IQR / 1.34) n^(-1/5), in units of the weights.
+
+    It is for the n points that a kernel lies on, in order of size, not for all weights that these
+    stand for: between so few, kernels as narrow as for a million leave gaps in the tails.
+    """
+    values = points.float()
     low, high = (values[round(share * (len(values) - 1))] for share in (0.25, 0.75))
     spread = torch.minimum(values.std(correction=0), (high - low) / 1.34)
     spread = torch.where(spread > 0, spread, values.std(correction=0))
     return (0.9 * spread * len(values) ** -0.2).clamp_min(torch.finfo(torch.float32).tiny)
 
 
-def kde_density(points: Tensor, threshold: Tensor, h: Tensor | float) -> Tensor:
+def kde_density(points: Tensor, threshold: Tensor, h: float = 0.0) -> Tensor:
     """dr/dt = p(t) + p(-t) by Eq. 11, with the normal kernel of Eq. 12."""
     return density_at(torch.stack([threshold, -threshold]), points, h).sum()
 
 
-def density_at(places: Tensor, points: Tensor, h: Tensor | float) -> Tensor:
-    """p of Eq. 11 at some places: the mean of a normal kernel around each point."""
-    z = (places[:, None] - points) / h
-    return (torch.exp(-0.5 * z**2) / (h * math.sqrt(2 * math.pi))).mean(1)
+def density_at(places: Tensor, points: Tensor, h: float = 0.0) -> Tensor:
+    """p of Eq. 11 at some places: the mean of a normal kernel around each point.
+
+    Args:
+        places: values of a weight, of shape (places,).
+        points: of a layer's weights, in order of size, of shape (points,).
+        h: the kernel's bandwidth in units of the weights; 0 follows the points.
+    """
+    width = h or bandwidth(points)
+    z = (places[:, None] - points) / width
+    return (torch.exp(-0.5 * z**2) / (width * math.sqrt(2 * math.pi))).mean(1)
 
 
 def histogram_density(weights: Tensor, threshold: Tensor, bins: int = 100) -> Tensor:

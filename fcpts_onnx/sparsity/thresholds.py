@@ -16,7 +16,6 @@ from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.bridge import (
     DEAD,
     Density,
-    bandwidth,
     histogram_density,
     in_order,
     kde_density,
@@ -362,5 +361,4 @@ def _density(recipe: Recipe) -> Density:
 
 
 def _kde(weights: Tensor, threshold: Tensor, *, points: int, h: float) -> Tensor:
-    ordered = in_order(weights)
-    return kde_density(sample(ordered, points), threshold, h or bandwidth(ordered))
+    return kde_density(sample(in_order(weights), points), threshold, h)

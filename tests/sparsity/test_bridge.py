@@ -29,10 +29,19 @@ def normal_density(t: float) -> float:
 @pytest.mark.parametrize("t", THRESHOLDS)
 def test_density_of_known_weights(t: float) -> None:
     points = sample(ORDERED, 100)
-    found = kde_density(points, torch.tensor(t), bandwidth(in_order(WEIGHTS[:100])))
+    found = kde_density(points, torch.tensor(t))
     assert float(found) == pytest.approx(normal_density(t), rel=0.15)
     counted = histogram_density(WEIGHTS, torch.tensor(t))
     assert float(counted) == pytest.approx(normal_density(t), rel=0.25)
+
+
+@pytest.mark.parametrize("share", [0.7, 0.9, 0.95, 0.97])
+def test_density_in_the_tails_of_a_large_layer(share: float) -> None:
+    """The kernel is as wide as 100 points need, however many weights they stand for."""
+    weights = torch.from_numpy(np.random.default_rng(0).normal(size=1_000_000) * 0.05).float()
+    t = weights.abs().kthvalue(round(share * len(weights))).values
+    found = kde_density(sample(in_order(weights), 100), t)
+    assert float(found) == pytest.approx(normal_density(float(t)), rel=0.2)
 
 
 def smooth_rate(points: torch.Tensor, t: float, h: float) -> float:
@@ -79,7 +88,7 @@ def test_sample_keeps_the_distribution() -> None:
 def test_degenerate_weights_have_finite_densities(weights: torch.Tensor) -> None:
     t = torch.tensor(0.5)
     assert bandwidth(weights) > 0
-    assert torch.isfinite(kde_density(weights, t, bandwidth(weights)))
+    assert torch.isfinite(kde_density(weights, t))
     assert torch.isfinite(histogram_density(weights, t))
 
 
