@@ -5,15 +5,16 @@
     python tools/reproduce.py table2 figure5 --cifar10 DIR \\
         --model cifar-10/ResNet-32=resnet32.onnx --out results/
 
-ROWS are named table/dataset/network/method, or any part of that from the left. A data set is a
-folder with calib or train, unlabelled images, and val or test, a folder a class or a table
-val_labels.csv beside it; for detection, Annotations or val_labels with a file for each image.
---labels, or names.txt beside annotations, says how classes are called, in order: where there is no
-folder for each, and where annotations have other numbers than the detector. tools/detectors has
-that of COCO, and what the outputs of some detectors mean. A network that the paper does not have
-runs too, without its values. Runs lie in a folder a network, as `fcpts-onnx compare` keeps them,
-and go on where they were stopped; reproduce.md, the tables and figures of a call, is written after
-each of these.
+ROWS are named table/dataset/network/method, or any part of that from the left. A data set is what
+its publisher packs (CIFAR's Python version, VOCdevkit, COCO 2017, ImageNet from Kaggle; what has to
+be unpacked is, once, to the folder data in --out), or a folder with calib or train, unlabelled
+images, and val or test, a folder a class or a table val_labels.csv beside it; for detection,
+Annotations or val_labels with a file for each image. --labels, or names.txt beside annotations,
+says how classes are called, in order: where there is no folder for each, and where annotations have
+other numbers than the detector. tools/detectors has that of COCO, and what the outputs of some
+detectors mean. A network that the paper does not have runs too, without its values. Runs lie in a
+folder a network, as `fcpts-onnx compare` keeps them, and go on where they were stopped;
+reproduce.md, the tables and figures of a call, is written after each of these.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import click
 
 import fcpts_onnx
 from fcpts_onnx import FcptsError, inspect
 from fcpts_onnx.results import Comparison, Evaluation, Trial
+from tools.datasets import DataSet, find
 
 PAPER = Path(__file__).with_name("paper.csv")
 NAMES = {
@@ -167,8 +170,8 @@ def main(
     folders = {
         "cifar-10": cifar10, "cifar-100": cifar100, "imagenet": imagenet, "voc": voc, "coco": coco,
     }  # fmt: skip
-    networks = [*given(models, presets, detectors, labels, folders)]
     out.mkdir(parents=True, exist_ok=True)
+    networks = [*given(models, presets, detectors, labels, folders, out / "data")]
     text: list[str] = []
     for name, item in known.items():
         lines: list[str] = []
@@ -253,6 +256,7 @@ def given(
     detectors: Sequence[str],
     labels: Sequence[str],
     folders: Mapping[str, Path | None],
+    unpacked: Path,
 ) -> Iterator[Network]:
     """The networks that the user has, each with its data.
 
@@ -274,9 +278,11 @@ def given(
             raise click.UsageError(f"{text}: no folder for {dataset!r}; give one of {choices}.")
         if not Path(file).is_file():
             raise click.UsageError(f"{text}: no such file.")
-        data = data_of(folder, meanings.get(key), names.get(dataset))
-        if dataset in DETECTION and data["detector"] is None:
+        if dataset in DETECTION and key not in meanings:
             raise click.UsageError(f"{text}: say with --detector {key}=FILE.toml what it says.")
+        place = unpacked / f"{dataset}-{crc32(str(folder.resolve()).encode()):08x}"
+        found = find(folder, place)
+        data = as_compared(found, meanings.get(key), names.get(dataset))
         network = spelt.get(name, name)
         yield Network(dataset, network, Path(file), data, preprocess.get(key, "imagenet"))
 
@@ -295,28 +301,16 @@ def _named_file(text: str) -> tuple[str, Path]:
     return dataset.lower(), Path(file)
 
 
-def data_of(folder: Path, detector: str | None, labels: Path | None) -> dict[str, Path | None]:
-    """Where a data set keeps what, as `compare` takes it.
-
-    Raises:
-        UsageError: there is nothing to calibrate with or to measure on.
-    """
-    calib, data = _first(folder, "calib", "train"), _first(folder, "val", "test")
-    if calib is None or data is None:
-        raise click.UsageError(f"{folder}: expected calib or train, and val or test, in it.")
-    boxes = None
+def as_compared(
+    found: DataSet, detector: str | None, labels: Path | None
+) -> dict[str, Path | None]:
+    """A data set as `compare` takes it, for a classifier or a detector."""
+    images = {"calib": found.calib, "data": found.data}
     if detector is None:
-        labels = labels or _first(folder, "val_labels.csv")
-    else:
-        labels = labels or _first(folder, "names.txt")
-        boxes = _first(folder, "Annotations", "val_labels")
-    meaning = None if detector is None else Path(detector)
-    return {"calib": calib, "data": data, "labels": labels, "boxes": boxes, "detector": meaning}
-
-
-def _first(folder: Path, *names: str) -> Path | None:
-    """What there is first of these."""
-    return next((folder / name for name in names if (folder / name).exists()), None)
+        return {**images, "labels": labels or found.classes}
+    return {
+        **images, "labels": labels or found.names, "boxes": found.boxes, "detector": Path(detector)
+    }  # fmt: skip
 
 
 def section(item: Item, network: Network, found: Comparison, folder: Path) -> Iterator[str]:
