@@ -310,8 +310,11 @@ def _promoted(key: str, value: Any) -> Any:
 
 
 def _gradient(node: gs.Node, found: Op | None) -> Gradient:
-    if found is None or node.op != "Cast":
-        return "through" if found is None else found.gradient
+    if found is None:
+        # ZipMap and its kin make texts and maps of the scores before them.
+        return "ends" if node.domain == "ai.onnx.ml" else "through"
+    if node.op != "Cast":
+        return found.gradient
     to = TORCH_TYPES.get(node.attrs["to"], torch.float32)
     if to.is_floating_point:
         return "through"

@@ -85,8 +85,8 @@ def named(proto: onnx.ModelProto, outputs: list[str]) -> onnx.ModelProto:
     return proto
 
 
-@pytest.mark.parametrize("outputs", [["y", "names"], ["names"]])
-def test_texts_as_outputs(outputs: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("outputs", [["y", "names"], ["names"], ["y", "shares"]])
+def test_texts_and_maps_as_outputs(outputs: list[str], tmp_path: Path) -> None:
     path = networks.save(named(networks.perceptron(), outputs), tmp_path / "in.onnx")
     result = fcpts_onnx.prune(
         path, tmp_path / "out.onnx", target=0.5, calib=[values(30, 6)], recipe=QUICK
