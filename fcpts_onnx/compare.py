@@ -84,8 +84,8 @@ def compare(
     )  # fmt: skip
     load_calibration(calib, load(model), settings, samples=1)  # what no method could read
     recipes = {name: _recipe(METHODS[name], recipe) for name in methods}
-    dense = evaluated(setting, setting.model)
-    book = _Book(folder, setting, dense)
+    book = _Book(folder, setting)
+    book.dense = book.dense or evaluated(setting, setting.model)
     wanted = [
         Run(name, recipes[name], target, seed)
         for target in targets
@@ -126,11 +126,16 @@ def _recipe(method: Method, choice: Recipe | str | None) -> Recipe:
 
 
 class _Book:
-    """The results of a folder, written anew after each run."""
+    """The results of a folder, written anew after each run.
 
-    def __init__(self, folder: Path, setting: Setting, dense: Evaluation | None) -> None:
-        self._folder, self._setting, self._dense = folder, setting, dense
+    Attributes:
+        dense: what the dense model was measured to have, None as long as it was not.
+    """
+
+    def __init__(self, folder: Path, setting: Setting) -> None:
+        self._folder, self._setting = folder, setting
         self._path = folder / _RESULTS
+        self.dense: Evaluation | None = None
         self._same = setting.fingerprint()
         self._entries: list[dict[str, Any]] = []
         try:
@@ -147,6 +152,8 @@ class _Book:
                 "another folder with --out."
             )
         self._entries = stored["runs"]
+        if dense := stored.get("dense"):
+            self.dense = Evaluation(**{**dense, "skipped": tuple(dense["skipped"])})
 
     def has(self, run: Run) -> bool:
         """Whether a run was done with just these settings, and its file is there.
@@ -162,17 +169,18 @@ class _Book:
         """Note a run and write all that is known."""
         self._entries = [e for e in self._entries if _name(Trial(**e["trial"])) != run.name]
         self._entries.append({"settings": run.settings, "trial": asdict(trial)})
-        stored = {"setting": self._same, "runs": self._entries}
+        dense = None if self.dense is None else asdict(self.dense)
+        stored = {"setting": self._same, "dense": dense, "runs": self._entries}
         write_text(self._path, json.dumps(stored, indent=2) + "\n")
         trials = tuple(Trial(**entry["trial"]) for entry in self._entries)
-        found = Comparison(str(self._setting.model), self._dense, trials)
+        found = Comparison(str(self._setting.model), self.dense, trials)
         write_text(self._folder / _TABLE, markdown(found))
         write_text(self._folder / _PAGE, page(found))
 
     def comparison(self, wanted: Sequence[Run]) -> Comparison:
         """What the runs gave, in the order they were asked for."""
         trials = tuple(found for run in wanted if (found := self._find(run)) is not None)
-        return Comparison(str(self._setting.model), self._dense, trials)
+        return Comparison(str(self._setting.model), self.dense, trials)
 
     def _find(self, run: Run) -> Trial | None:
         """A result of this run, or else of one that comes to the same."""

@@ -147,6 +147,17 @@ def test_changed_images_are_other_data(place: Path) -> None:
     assert "holds results of another model, data" in compare(place, *options).output
 
 
+def test_the_dense_model_is_measured_once(place: Path) -> None:
+    options = ("--methods", "magnitude", "--targets", "0.5")
+    compare(place, *options)
+    results = place / "out" / "results.json"
+    stored = json.loads(results.read_text())
+    assert stored["dense"]["samples"] == 12
+    stored["dense"]["scores"]["top-1"] = 0.4567
+    results.write_text(json.dumps(stored))
+    assert "dense: top-1 45.67%" in compare(place, *options).output
+
+
 def test_a_recipe_makes_no_other_method_of_one(place: Path) -> None:
     (place / "quick.toml").write_text(QUICK + 'base = "probmask"\n')
     compare(place, "--methods", "fcpts-paper,probmask", "--targets", "0.7")
