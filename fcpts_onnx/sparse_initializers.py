@@ -60,7 +60,7 @@ def store_sparse(graph: onnx.GraphProto) -> None:
     """Store those initializers sparse that take fewer bytes so.
 
     Each value takes 8 bytes more for its place (ONNX has them as int64). Left dense is what has
-    external data, or is an input too.
+    external data, is an input too, or lies in a Constant node.
     """
     inputs = {value.name for value in graph.input}
     kept = []
