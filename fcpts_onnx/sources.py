@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -224,11 +226,24 @@ def _store(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
         return np.empty(shape, np.uint8)
     with tempfile.TemporaryFile() as file:
         try:
-            # A file with holes would end the process when the disk is full, without a message.
-            os.posix_fallocate(file.fileno(), 0, size)
+            _reserve(file.fileno(), size)
         except OSError as error:
             raise CalibrationError(
                 f"No room for {size / 2**30:.1f} GiB of images in {tempfile.gettempdir()}: "
                 f"{error.strerror}. Set TMPDIR to a larger disk, or take fewer --samples."
             ) from error
         return np.memmap(file, np.uint8, "r+", shape=shape)
+
+
+def _reserve(file: int, size: int) -> None:
+    """Take room on the disk: without it, writing to memory would end the process, unexplained.
+
+    Raises:
+        OSError: there is none.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+    elif shutil.disk_usage(tempfile.gettempdir()).free < size:  # all that other systems tell
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    else:
+        os.ftruncate(file, size)

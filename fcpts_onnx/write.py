@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -270,7 +271,10 @@ def _free_name(folder: Path, name: str) -> str:
 
 def _flush(path: Path) -> None:
     """Have the operating system put a file, or a folder's entries, on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    on_windows = sys.platform == "win32"
+    if on_windows and path.is_dir():
+        return  # it opens no folders, and keeps their entries itself
+    handle = os.open(path, os.O_RDWR if on_windows else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
