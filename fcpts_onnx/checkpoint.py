@@ -193,7 +193,7 @@ def opened(
     if team.size > 1:
         if resume:
             raise OutputError("--resume is for one process. Start it without torchrun.")
-        yield NO_CHECKPOINT
+        yield Checkpoint(None, None, False, say)  # what is decided is this run's alone
         return
     folder = output.with_name(output.name + _SUFFIX)
     file = folder / "state.safetensors"

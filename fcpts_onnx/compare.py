@@ -17,6 +17,7 @@ from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.report.comparison import markdown, page
 from fcpts_onnx.results import Comparison, Evaluation, Progress, Trial, silent
+from fcpts_onnx.team import started_processes
 from fcpts_onnx.texts import in_words
 from fcpts_onnx.trials import Run, Setting, all_run, evaluated
 from fcpts_onnx.write import check_text, write_text
@@ -69,6 +70,10 @@ def compare(
     """
     if unknown := sorted(set(methods) - METHODS.keys()):
         raise TargetError(f"Unknown: {', '.join(unknown)}; methods are {', '.join(METHODS)}.")
+    if started_processes() > 1:
+        raise FcptsError(
+            "A comparison is started by one process; --jobs makes others. No torchrun."
+        )
     if jobs < 1:
         raise FcptsError(f"{jobs} jobs; expected at least 1.")
     folder = Path(out)

@@ -11,7 +11,7 @@ import torch
 
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.results import Parity
-from fcpts_onnx.team import Team, local_place
+from fcpts_onnx.team import Team, local_place, local_size
 from fcpts_onnx.validate import COMPARED
 
 __all__ = ["Clock", "device_of", "limited_threads"]
@@ -93,9 +93,9 @@ def device_of(name: str, engine: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu":
         return torch.device(name)
-    if local_place() >= torch.cuda.device_count():
+    if local_size() > torch.cuda.device_count():
         raise FcptsError(
-            f"{torch.cuda.device_count()} CUDA device(s) for more processes. Start as many "
-            "processes, or use --device cpu."
+            f"{torch.cuda.device_count()} CUDA device(s) for {local_size()} processes. Start as "
+            "many processes as there are, or use --device cpu."
         )
     return torch.device(name, local_place())

@@ -18,7 +18,7 @@ from fcpts_onnx.sparsity.fallback import LARGEST_COPIED
 from fcpts_onnx.sparsity.losses import reconstruction_loss
 from fcpts_onnx.sparsity.reconstruct import precision_of
 from fcpts_onnx.sparsity.task import Task
-from fcpts_onnx.team import Team
+from fcpts_onnx.team import Team, local_size
 from fcpts_onnx.texts import in_bytes
 from fcpts_onnx.twin import Twin
 
@@ -46,7 +46,8 @@ def pieces_that_fit(task: Task, limit: int | None, team: Team, say: Callable[[st
     pieces do: the system clears every page of the next one.
 
     Args:
-        limit: bytes that the process may take in all; what there is if None.
+        limit: bytes that the processes on a machine, or one on its GPU, may take in all; what there
+            is if None.
 
     Raises:
         FcptsError: not even one sample at a time fits into the limit.
@@ -59,9 +60,8 @@ def pieces_that_fit(task: Task, limit: int | None, team: Team, say: Callable[[st
     fixed = taken + _of_weights(task)
     each, largest = _of_a_sample(task, network)
     each *= _MARGIN
-    room = available(task.device) if limit is None else limit - taken
-    if room is not None and limit is None and task.device.type == "cpu":
-        room //= team.size
+    sharing = local_size() if task.device.type == "cpu" else 1
+    room = _room(task.device, taken, limit, sharing)
     pieces = 1
     if task.device.type == "cpu":
         pieces = max(1, math.ceil(-(-size // team.size) * largest / _LARGEST_REUSED))
@@ -69,8 +69,9 @@ def pieces_that_fit(task: Task, limit: int | None, team: Team, say: Callable[[st
         fits = math.floor((room - _of_weights(task)) / each) if each else size
         pieces = max(pieces, math.ceil(-(-size // team.size) / max(1, fits)))
         if fits < 1 and limit is not None:
+            least = in_bytes(round(fixed + each) * sharing)
             raise FcptsError(
-                f"Learning takes about {in_bytes(round(fixed + each))} with one sample at a time; "
+                f"Learning takes about {least} with one sample at a time; "
                 f"--memory allows {in_bytes(limit)}. Allow more, or --exclude large weights."
             )
     pieces = min(team.from_first(pieces), size)
@@ -80,6 +81,14 @@ def pieces_that_fit(task: Task, limit: int | None, team: Team, say: Callable[[st
         + (f", with each batch in {pieces} pieces" if pieces > 1 else "")
     )
     return pieces
+
+
+def _room(device: torch.device, taken: int, limit: int | None, sharing: int) -> int | None:
+    """Bytes for this process, one of some that share what there is, or what they are limited to."""
+    if limit is not None:
+        return limit // sharing - taken
+    found = available(device)
+    return None if found is None else found // sharing
 
 
 def check_room(device: torch.device) -> None:

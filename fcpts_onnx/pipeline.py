@@ -129,7 +129,8 @@ def prune(
             share of zeros on gets that many, as far as they go.
         samples: how much of the calibration data to take at most.
         seed: of every random choice; with the same seed and machine the same file results, but
-            for `time_budget` and `hardware` "mnn", which go by what is timed.
+            for `time_budget` and `hardware` "mnn", which go by what is timed, and for a GPU, which
+            adds in any order.
         memory: bytes that learning may take in all, of the machine or the device; batches are
             passed in pieces where they would take more. What there is if None.
         device: "auto", "cpu" or "cuda".
@@ -137,7 +138,8 @@ def prune(
             processor only).
         threads: for torch and onnxruntime, 0 for their own choice.
         resume: go on from the checkpoint of an interrupted run with the same options, if there is
-            one; on the same machine the same file results as without the interruption.
+            one; on the same processor, with the same `memory`, the same file results as without
+            the interruption.
         checkpoint_every: seconds between two checkpoints, in the folder OUTPUT.fcpts; None keeps
             none. One process keeps them, several do not.
         keep_checkpoint: leave the last one there when all is done.
@@ -191,6 +193,7 @@ def prune(
                 "pattern": pattern, "allocate": allocate, "reconstruct": reconstruct,
                 "rates": rates_given(allocate), "losses": dict(losses or {}), "engine": engine,
                 "preprocess": asdict(preprocess), "seed": seed, "learned": [*twin.learned],
+                "by_time": time_budget is not None,
             }  # fmt: skip
             checkpoint.belongs_to(partial(_origin, digest, calibration, recipe, given))
             if decided:
@@ -217,7 +220,7 @@ def prune(
             task = _settled(task, decided, rule, reconstruct, memory, say)
             checkpoint.decided = {
                 "budget": asdict(budget), "zeros": task.zeros, "pieces": task.pieces,
-                "augment": recipe.augment,
+                "augment": recipe.augment, "device": torch_device.type,
             }  # fmt: skip
             seconds = clock.left(time_budget, parity, len(calibration), team)
             with checkpoint.listening():
@@ -301,11 +304,11 @@ def _settled(
     say: Callable[[str], None],
 ) -> Task:
     """The task with the zeros of its layers, if a rule says them, and pieces that fit memory."""
-    if decided:
-        return replace(task, zeros=decided["zeros"], pieces=decided["pieces"])
-    task = allocated(task, rule)
+    task = replace(task, zeros=decided["zeros"]) if decided else allocated(task, rule)
     if reconstruct != NETWISE:
         return task
+    if decided and memory is None and decided.get("device") == task.device.type:
+        return replace(task, pieces=decided["pieces"])
     return replace(task, pieces=pieces_that_fit(task, memory, task.team, say))
 
 

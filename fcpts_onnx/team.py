@@ -6,15 +6,28 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from itertools import count
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["ALONE", "Team", "is_first", "joined", "local_place", "started_processes"]
+__all__ = [
+    "ALONE",
+    "Team",
+    "is_first",
+    "joined",
+    "local_place",
+    "local_size",
+    "started_processes",
+]
 
 T = TypeVar("T")
+# The first process checks and measures alone, as long as that takes; one that ends ends the others.
+_LONGEST_WAIT = timedelta(days=7)
+_RUNS = count()
 
 
 @dataclass(frozen=True)
@@ -77,9 +90,15 @@ def joined() -> Iterator[Team]:
     if started_processes() == 1:
         yield ALONE
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    backends = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    store, rank, size = next(dist.rendezvous("env://"))
+    # What one run left in torchrun's store would have the next one wait for who is gone.
+    store = dist.PrefixStore(f"run {next(_RUNS)}", store)
+    dist.init_process_group(
+        backends, store=store, rank=rank, world_size=size, timeout=_LONGEST_WAIT
+    )
     try:
-        yield Team(dist.get_rank(), dist.get_world_size())
+        yield Team(rank, size)
         dist.barrier()  # none leaves while another still talks to it
     finally:
         dist.destroy_process_group()
@@ -93,6 +112,11 @@ def started_processes() -> int:
 def is_first() -> bool:
     """Whether this process is the one that prints and writes."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def local_size() -> int:
+    """How many of them run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", str(started_processes())))
 
 
 def local_place() -> int:

@@ -162,9 +162,19 @@ def test_another_run_is_refused_by_name(place: Path) -> None:
     assert "options.allocate" in refused(allocate="erk")
     assert "recipe.min_steps" in refused(recipe=Recipe(epochs=0, min_steps=9, batch_size=4))
     assert "options.target" in refused(target=0.7)
+    assert "options.by_time" in refused(time_budget=5.0)
     assert "data" in refused(samples=9)
     networks.save(networks.cnn(opset=16), place / "in.onnx")
     assert "model" in refused()
+
+
+def test_other_memory_is_no_other_run(place: Path) -> None:
+    """Who ran out of it may go on with less."""
+    options = {"recipe": Recipe(epochs=0, min_steps=8, batch_size=4)}
+    crashed(place, "out.onnx", **options)
+    lines: list[str] = []
+    prune(place, "out.onnx", resume=True, say=lines.append, memory=2**34, **options)
+    assert any(line.startswith("Memory: about") for line in lines)
 
 
 def test_other_rates_in_the_same_file_are_another_run(place: Path) -> None:

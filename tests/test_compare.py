@@ -147,6 +147,13 @@ def test_changed_images_are_other_data(place: Path) -> None:
     assert "holds results of another model, data" in compare(place, *options).output
 
 
+def test_a_team_does_not_compare(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = compare(place, "--methods", "magnitude", "--targets", "0.5")
+    assert "A comparison is started by one process" in result.output
+    assert not (place / "out").exists()
+
+
 def test_the_dense_model_is_measured_once(place: Path) -> None:
     options = ("--methods", "magnitude", "--targets", "0.5")
     compare(place, *options)

@@ -94,7 +94,9 @@ ALLOWED = {
         "evidence", "parity", "validate",
     },
     "trials": {"examine", "methods", "model", "pipeline", "preprocess", "sources"},
-    "compare": {"calibration", "methods", "model", "preprocess", "report", "trials", "write"},
+    "compare": {
+        "calibration", "methods", "model", "preprocess", "report", "team", "trials", "write",
+    },
     "demo": {"examine", "pipeline", "team"},
     "cli": {
         "aim", "compare", "demo", "evidence", "hardware", "methods", "preprocess", "report",

@@ -22,17 +22,20 @@ RECIPE = (
 )
 
 
-def prune(place: Path, output: str, processes: int, *options: str) -> subprocess.CompletedProcess:
-    """Run prune in so many processes, on one thread each."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+def run(place: Path, processes: int, *arguments: str) -> subprocess.CompletedProcess:
+    """Run Python in so many processes, on one thread each."""
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
     return subprocess.run(
-        [
-            *(launcher if processes > 1 else [sys.executable]), "-m", "fcpts_onnx", "prune",
-            "in.onnx", output, "--target", "0.5", "--calib", "images", "--recipe", "quick.toml",
-            *options,
-        ],
+        [sys.executable, *(launcher if processes > 1 else []), *arguments],
         cwd=place, capture_output=True, text=True, check=False, timeout=120,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())},
+    )  # fmt: skip
+
+
+def prune(place: Path, output: str, processes: int, *options: str) -> subprocess.CompletedProcess:
+    return run(
+        place, processes, "-m", "fcpts_onnx", "prune", "in.onnx", output, "--target", "0.5",
+        "--calib", "images", "--recipe", "quick.toml", *options,
     )  # fmt: skip
 
 
@@ -68,12 +71,26 @@ def test_two_processes_keep_to_one_time(place: Path) -> None:
     assert sum(int((saved[name] == 0).sum()) for name in saved if name.endswith(".w")) == 160
 
 
+TWO_RUNS = """
+import fcpts_onnx
+for target in (0.3, 0.6):
+    fcpts_onnx.prune(
+        "in.onnx", f"{target}.onnx", target=target, calib="images", recipe="quick.toml"
+    )
+"""
+
+
+def test_a_run_keeps_nothing_of_the_one_before(place: Path) -> None:
+    (place / "two.py").write_text(TWO_RUNS)
+    found = run(place, 2, "two.py")
+    assert found.returncode == 0, found.stderr
+    for target, zeros in (("0.3", 96), ("0.6", 192)):
+        saved = arrays(place / f"{target}.onnx")
+        assert sum(int((saved[n] == 0).sum()) for n in saved if n.endswith(".w")) == zeros
+
+
 def test_the_demo_wants_one_process(place: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    found = subprocess.run(
-        [*command, "-m", "fcpts_onnx", "demo"], cwd=place, capture_output=True, text=True,
-        check=False, timeout=120, env={**os.environ, "PYTHONPATH": str(Path.cwd())},
-    )  # fmt: skip
+    found = run(place, 2, "-m", "fcpts_onnx", "demo")
     assert "The demo runs in one process" in found.stderr
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fcpts_onnx.errors import CheckpointError
 from fcpts_onnx.sparsity.budget import counts_by_rank
 from fcpts_onnx.sparsity.mask import behind, mask_of_smallest
 from fcpts_onnx.sparsity.task import Task
@@ -43,7 +44,13 @@ class ProbabilisticMasks(Thresholds):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         rest = dict(state)
-        self._random.set_state(rest.pop("random").cpu())
+        random = rest.pop("random").cpu()
+        if random.shape != self._random.get_state().shape:
+            raise CheckpointError(
+                "It began on another kind of device, whose random numbers are others. Go on there "
+                "with --device, or start anew without --resume."
+            )
+        self._random.set_state(random)
         super().restore(rest)
 
     def parameters(self) -> list[nn.Parameter]:

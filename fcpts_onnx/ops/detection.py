@@ -227,6 +227,8 @@ def deform_conv(
     n, channels, height, width = x.shape
     kernel, size = w.shape[2:], offset.shape[2:]
     strides, dilations = spread(strides, 2), spread(dilations, 2)
+    # As places in an image, which have more digits than bfloat16.
+    offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
     # Where the windows read: [n * offset groups, kernel rows, kernel columns, 2, rows, columns].
     offset = offset.reshape(n * offset_group, *kernel, 2, *size)
     regular = [

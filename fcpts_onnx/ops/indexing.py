@@ -50,6 +50,7 @@ def scatter_elements(
     x: Tensor, indices: Tensor, updates: Tensor, *, axis: int = 0, reduction: str = "none"
 ) -> Tensor:
     places = _places(indices, x.shape[axis], x.device)
+    x, updates = _of_one_type(x, updates)
     if reduction == "none":
         return x.scatter(axis, places, updates)
     return x.scatter_reduce(axis, places, updates, _REDUCTIONS[reduction])
@@ -206,7 +207,14 @@ def tensor_scatter(
     places = places % past.shape[axis] if mode == "circular" else places
     shape = [1] * past.ndim
     shape[0], shape[axis] = places.shape
+    past, update = _of_one_type(past, update)
     return past.scatter(axis, places.reshape(shape).expand(update.shape), update)
+
+
+def _of_one_type(x: Tensor, updates: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the wider type: in bfloat16, only what convolutions and products give is narrow."""
+    wider = torch.promote_types(x.dtype, updates.dtype)
+    return x.to(wider), updates.to(wider)
 
 
 def _places(indices: Tensor, size: int, device: torch.device) -> Tensor:

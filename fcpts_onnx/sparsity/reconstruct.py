@@ -207,8 +207,14 @@ def precision_of(
     half = recipe.precision == "bfloat16"
     if recipe.precision == "auto":
         half = (
-            torch.cuda.is_bf16_supported()
+            _is_fast_in_half(device)
             if device.type == "cuda"
             else bool(torch.cpu.get_capabilities().get("amx_bf16", False))
         )
     return partial(torch.autocast, device.type, torch.bfloat16) if half else nullcontext
+
+
+def _is_fast_in_half(device: torch.device) -> bool:
+    """Whether a GPU computes in bfloat16; older ones imitate it, which is slow."""
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -108,6 +108,14 @@ def test_roi_align_is_differentiable() -> None:
     assert torch.autograd.gradcheck(align, (x, rois))
 
 
+def test_deform_conv_reads_the_right_pixels_in_bfloat16() -> None:
+    """Whose 8 digits tell apart no two pixels far from the first."""
+    x, w = map(torch.from_numpy, (normal(1, 1, 300, 300), normal(1, 1, 1, 1, seed=1)))
+    offset = torch.zeros(1, 2, 300, 300, dtype=torch.bfloat16)
+    expected = w.squeeze() * x
+    torch.testing.assert_close(deform_conv(x, w, offset), expected, rtol=0.01, atol=0.01)
+
+
 def test_deform_conv_is_differentiable() -> None:
     torch.manual_seed(0)
     shapes = ((1, 2, 4, 4), (2, 2, 2, 2), (1, 8, 3, 3), (2,), (1, 4, 3, 3))

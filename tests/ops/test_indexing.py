@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from fcpts_onnx.ops.indexing import scatter_elements, scatter_nd, tensor_scatter
 from tests.ops.harness import Case, check, expand, ints, name_of, normal
 
 X = normal(2, 3, 4)
@@ -69,3 +71,14 @@ CASES = [
 @pytest.mark.parametrize(("case", "opset"), expand(CASES), ids=name_of)
 def test_parity(case: Case, opset: int) -> None:
     check(case, opset)
+
+
+@pytest.mark.parametrize("half", ["x", "updates"])
+def test_scattering_beside_what_came_in_bfloat16(half: str) -> None:
+    """Autocast leaves one of the two in float32."""
+    place, types = torch.tensor([[0, 1]]), {half: torch.bfloat16}
+    x = torch.zeros(2, 2, dtype=types.get("x"))
+    updates = torch.tensor([[2.0, 3.0]], dtype=types.get("updates"))
+    assert scatter_elements(x, place, updates).tolist() == [[2, 0], [0, 3]]
+    assert scatter_nd(x, place, updates[0, :1]).tolist() == [[0, 2], [0, 0]]
+    assert tensor_scatter(x[None], updates[None]).tolist() == [[[2, 3], [0, 0]]]
