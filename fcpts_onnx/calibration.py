@@ -20,7 +20,7 @@ from torch import Tensor
 from fcpts_onnx.errors import CalibrationError
 from fcpts_onnx.model import InputSpec, Model
 from fcpts_onnx.preprocess import ImagePlan, Preprocess, check_type
-from fcpts_onnx.sources import IMAGE_SUFFIXES, Arrays, Images, Source, find_images
+from fcpts_onnx.sources import IMAGE_SUFFIXES, Arrays, Images, Source, find_images, visible_files
 from fcpts_onnx.views import random_view
 
 __all__ = ["Calibration", "Data", "load_calibration", "paths_of"]
@@ -173,7 +173,8 @@ def _brought(values: Tensor, device: torch.device) -> Tensor:
 def _from_folder(
     folder: Path, model: Model, preprocess: Preprocess, samples: int, seed: int
 ) -> Calibration:
-    images, arrays = find_images(folder), sorted(folder.rglob("*.npy"))
+    images = find_images(folder)
+    arrays = sorted(file for file in visible_files(folder) if file.suffix == ".npy")
     if not images and not arrays:
         raise CalibrationError(
             f"{folder}: no images ({', '.join(sorted(IMAGE_SUFFIXES))}) and no .npy files in it."

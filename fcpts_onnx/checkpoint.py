@@ -9,14 +9,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from fcpts_onnx.errors import CheckpointError, Interrupted, OutputError
@@ -73,7 +73,7 @@ class Checkpoint:
             with safe_open(self._file, "pt") as stored:
                 texts = {name: json.loads(text) for name, text in stored.metadata().items()}
             self._origin, self.decided = texts["origin"], texts["decided"]
-            self.found = unpacked(texts["state"], load_file(self._file))
+            self.found = unpacked(texts["state"], load(self._file.read_bytes()))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"{self._file}: cannot be read as a checkpoint: {error}. Start without --resume."
@@ -235,3 +235,5 @@ def _locked(folder: Path, output: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        with suppress(OSError):  # what is kept is in it
+            folder.rmdir()

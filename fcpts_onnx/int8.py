@@ -17,22 +17,35 @@ from onnx.external_data_helper import uses_external_data
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from fcpts_onnx.calibration import Calibration, Data, load_calibration, paths_of
-from fcpts_onnx.errors import ModelError, OutputError
+from fcpts_onnx.errors import FcptsError, ModelError, OutputError
 from fcpts_onnx.model import Model, PathLike, load, stored_tensors, take_in
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.results import Quantization, Sparsity
-from fcpts_onnx.runtime import as_arrays, reason
+from fcpts_onnx.runtime import IS_OLD, as_arrays, reason
 from fcpts_onnx.validate import validate_models
 from fcpts_onnx.weights import Weight, count_zeros, find_weights
 from fcpts_onnx.write import check_target, staged
 
-__all__ = ["quantize"]
+__all__ = ["check_quantizer", "quantize"]
 
 _SUFFIX = "_quantized"  # of the names that onnxruntime gives
 _OPSET = 13
 _LARGEST_FILE = 2**30
 _WARNINGS, _ERRORS = 2, 3  # levels of onnxruntime's own log
 _HALVES = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
+
+
+def check_quantizer() -> None:
+    """See that the installed onnxruntime can quantize.
+
+    Raises:
+        FcptsError: it is that for training.
+    """
+    if IS_OLD:
+        raise FcptsError(
+            f"onnxruntime {ort.__version__}, which --engine ort takes, cannot quantize the sparse "
+            "model. Quantize it where the usual onnxruntime, 1.21 or newer, is installed."
+        )
 
 
 def quantize(
@@ -58,6 +71,7 @@ def quantize(
     Raises:
         FcptsError: a file cannot be read or written, or onnxruntime cannot quantize the model.
     """
+    check_quantizer()
     loaded, target = load(model), Path(output)
     origin = loaded if against is None else load(against)
     reads = [*loaded.files, *origin.files, *paths_of(calib)]

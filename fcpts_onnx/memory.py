@@ -170,7 +170,9 @@ def _taken(device: torch.device) -> int:
 
 def _of_process(entry: str) -> int | None:
     with suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        for line in (
+            Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        ):
             if line.startswith(f"{entry}:"):
                 return 1024 * int(line.split()[1])
     return None

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fcpts_onnx.errors import CalibrationError, RecipeError
 from fcpts_onnx.model import InputSpec, image_axes
+from fcpts_onnx.texts import read_text
 
 __all__ = ["IMAGE_FORMATS", "PRESETS", "ImagePlan", "Preprocess", "check_type"]
 
@@ -116,7 +117,7 @@ class Preprocess:
                 f"Preprocessing {name!r} is unknown; expected {', '.join(PRESETS)} or a .toml file."
             )
         try:
-            entries = tomllib.loads(path.read_text(encoding="utf-8"))
+            entries = tomllib.loads(read_text(path))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise RecipeError(f"{path}: cannot be read as preprocessing: {error}") from error
         return cls.read(entries, str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def publish(
         _accept(found, zeros, tolerance(dense))
         values = values_before_and_after(dense, saved, weights)
     for file in stale:
-        file.unlink(missing_ok=True)
+        with suppress(OSError):  # others may still read it
+            file.unlink()
     return replace(found, model=str(target)), values
 
 

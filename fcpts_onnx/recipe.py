@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fcpts_onnx.errors import RecipeError
+from fcpts_onnx.texts import read_text
 
 __all__ = ["AUGMENTATIONS", "Recipe", "recipe_names", "recipe_text"]
 
@@ -197,7 +198,7 @@ class Recipe:
             text = recipe_text(str(name))
         elif path.suffix == ".toml":
             try:
-                text = path.read_text(encoding="utf-8")
+                text = read_text(path)
             except (OSError, UnicodeDecodeError) as error:
                 raise RecipeError(f"{path}: cannot be read: {error}") from error
         else:

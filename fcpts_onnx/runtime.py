@@ -11,12 +11,22 @@ import numpy as np
 import onnx
 import onnx.version_converter
 import onnxruntime as ort
+from onnx.external_data_helper import uses_external_data
 from torch import Tensor
 
 from fcpts_onnx.errors import ModelError
-from fcpts_onnx.model import Model
+from fcpts_onnx.model import Model, stored_tensors, take_in
 
-__all__ = ["Array", "Arrays", "Runtime", "as_arrays", "check_finite", "converted", "reason"]
+__all__ = [
+    "IS_OLD",
+    "Array",
+    "Arrays",
+    "Runtime",
+    "as_arrays",
+    "check_finite",
+    "converted",
+    "reason",
+]
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
@@ -24,7 +34,7 @@ Arrays = Mapping[str, Array]
 # Without this, onnxruntime refuses opsets that the installed onnx knows but has not released.
 os.environ.setdefault("ALLOW_RELEASED_ONNX_OPSET_ONLY", "0")
 # onnxruntime for training ended with 1.19; newer models are converted for it.
-_IS_OLD = tuple(map(int, ort.__version__.split(".")[:2])) < (1, 20)
+IS_OLD = tuple(map(int, ort.__version__.split(".")[:2])) < (1, 20)
 _OLD_OPSET, _OLD_IR = 21, 10
 # What it logs is in its exceptions too; there, names of the model are shown with care.
 _FATAL_ONLY = 4
@@ -62,7 +72,7 @@ class Runtime:
         inner = set(self.outputs) - set(model.outputs)
         is_newer = model.opsets[""] > _OLD_OPSET or model.proto.ir_version > _OLD_IR
         # A file that is a link says where its data lies beside the link, not where that leads.
-        if inner or (_IS_OLD and is_newer) or (model.files[1:] and model.path.is_symlink()):
+        if inner or (IS_OLD and is_newer) or (model.files[1:] and model.path.is_symlink()):
             source: str | bytes = _with_outputs(model, sorted(inner))
         else:
             source = str(model.path)
@@ -180,8 +190,12 @@ def _with_outputs(model: Model, names: Sequence[str]) -> bytes:
     """The model with more of its values as outputs."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
+    if IS_OLD:  # it looks for data beside files alone
+        for _, tensor in stored_tensors(proto.graph):
+            if uses_external_data(tensor):
+                take_in(tensor, model.folder)
     known = {value.name for value in proto.graph.output}
     for name in names:
         if name not in known:
             proto.graph.output.add(name=name)
-    return (converted(model, proto) if _IS_OLD else proto).SerializeToString()
+    return (converted(model, proto) if IS_OLD else proto).SerializeToString()

@@ -21,7 +21,15 @@ from torch import Tensor
 from fcpts_onnx.errors import CalibrationError
 from fcpts_onnx.preprocess import IMAGE_FORMATS, ImagePlan
 
-__all__ = ["IMAGE_SUFFIXES", "Arrays", "Images", "Source", "files_in", "find_images"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Arrays",
+    "Images",
+    "Source",
+    "files_in",
+    "find_images",
+    "visible_files",
+]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 _IN_MEMORY_BYTES = 2**31
@@ -161,11 +169,17 @@ def find_images(folder: Path) -> list[Path]:
         raise CalibrationError(f"{folder}: cannot be read: {error.strerror}.") from error
     return sorted(
         path
-        for path in files_in(folder)
+        for path in visible_files(folder)
         if path.suffix.lower() in IMAGE_SUFFIXES
         and not (path.exists() and not path.is_file())  # a pipe would be waited for without end
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+
+
+def visible_files(folder: Path) -> Iterator[Path]:
+    """All files in a folder and below but hidden ones, as macOS leaves beside others."""
+    for path in files_in(folder):
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
 
 
 def files_in(folder: Path) -> Iterator[Path]:

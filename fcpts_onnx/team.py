@@ -13,6 +13,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 __all__ = [
     "ALONE",
@@ -91,9 +93,9 @@ def joined() -> Iterator[Team]:
         yield ALONE
         return
     backends = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    store, rank, size = next(dist.rendezvous("env://"))
+    store, rank, size = next(rendezvous("env://"))
     # What one run left in torchrun's store would have the next one wait for who is gone.
-    store = dist.PrefixStore(f"run {next(_RUNS)}", store)
+    store = PrefixStore(f"run {next(_RUNS)}", store)
     dist.init_process_group(
         backends, store=store, rank=rank, world_size=size, timeout=_LONGEST_WAIT
     )

@@ -27,6 +27,7 @@ from fcpts_onnx.sources import files_in
 
 __all__ = ["Run", "Setting", "all_run", "evaluated"]
 
+_MOST_WORKERS = 61  # that Windows can wait for
 _KILLED = "its process was killed, perhaps for memory; fewer --jobs take less"
 
 
@@ -150,7 +151,7 @@ def all_run(
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    return ProcessPoolExecutor(min(jobs, _MOST_WORKERS), mp_context=get_context("spawn"))
 
 
 def _timed(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -77,9 +77,10 @@ def staged(target: Path) -> Iterator[Path]:
     Raises:
         OutputError: the operating system refuses (read-only, out of disk, ...).
     """
-    folder = None
+    # One by mkdtemp is for its owner alone; on Windows, so is what is moved out of it.
+    folder = target.parent / f".{target.name}.{secrets.token_hex(4)}"
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        folder.mkdir()
         stage = folder / target.name
         yield stage
         files = sorted(folder.iterdir(), key=lambda file: file == stage)
@@ -87,13 +88,13 @@ def staged(target: Path) -> Iterator[Path]:
             _flush(file)
         for file in files:
             file.replace(target.parent / file.name)
-        _flush(target.parent)
+        with suppress(OSError):  # some file systems flush no folders; all is in place
+            _flush(target.parent)
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(f"{target}: cannot be written: {reason}. Nothing was written.") from error
     finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def stale_data(target: Path, source: Model) -> list[Path]:

@@ -184,6 +184,13 @@ def test_a_half_open_size_must_be_that_of_the_images(tmp_path: Path) -> None:
         read(save_images(tmp_path / "other", 3, size=(20, 16)), proto)
 
 
+def test_hidden_arrays_are_left_out(tmp_path: Path) -> None:
+    """As macOS leaves one beside each file on disks of others."""
+    np.save(tmp_path / "a.npy", values(5, 6))
+    (tmp_path / "._a.npy").write_bytes(b"Mac OS X")
+    assert len(read(tmp_path, networks.perceptron())) == 5
+
+
 @pytest.mark.parametrize("reserves", [True, False])
 def test_many_pixels_lie_in_a_file(
     reserves: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -168,6 +168,21 @@ def test_another_run_is_refused_by_name(place: Path) -> None:
     assert "model" in refused()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_state_that_was_read_is_not_held_open(place: Path) -> None:
+    """Windows would not let another take its place."""
+    options = {"recipe": Recipe(epochs=0, min_steps=8, batch_size=4)}
+    crashed(place, "out.onnx", **options)
+    held: list[bool] = []
+
+    def report(_: Progress) -> None:
+        held.append("state.safetensors" in Path("/proc/self/maps").read_text())
+
+    prune(place, "out.onnx", resume=True, report=report, **options)
+    assert held
+    assert not any(held)
+
+
 def test_other_memory_is_no_other_run(place: Path) -> None:
     """Who ran out of it may go on with less."""
     options = {"recipe": Recipe(epochs=0, min_steps=8, batch_size=4)}

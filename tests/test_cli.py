@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -40,6 +41,41 @@ def prune(place: Path, *options: str, target: str = "0.6") -> Result:
         "prune", place / "in.onnx", place / "out.onnx", "--target", target,
         "--calib", place / "images", "--recipe", place / "quick.toml", *options,
     )  # fmt: skip
+
+
+class OnWindows:
+    """The module `os`, as it is there in name."""
+
+    name = "nt"
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(os, attribute)
+
+
+def test_patterns_are_not_taken_for_files(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What click does on Windows, whose shells expand none."""
+    (place / "fc-old.onnx").touch()
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("click.core.os", OnWindows())
+    line = ["fcpts-onnx", "inspect", "in.onnx", "--exclude", "fc*", "--json", "i.json"]
+    monkeypatch.setattr(sys, "argv", line)
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    weights = {w["name"]: w for w in json.loads((place / "i.json").read_text())["weights"]}
+    assert weights["fc.w"]["excluded"]
+    assert not weights["conv.w"]["excluded"]
+
+
+def test_names_that_the_terminal_cannot_show(place: Path) -> None:
+    (place / "in.onnx").rename(place / "模型.onnx")
+    done = subprocess.run(
+        [sys.executable, "-m", "fcpts_onnx", "inspect", "模型.onnx", "--json", "i.json"],
+        cwd=place, capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONPATH": str(Path.cwd())},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "\\u6a21\\u578b.onnx: opset 17" in done.stdout
+    assert (place / "i.json").exists()
 
 
 def test_prune(place: Path) -> None:

@@ -99,8 +99,8 @@ ALLOWED = {
     },
     "demo": {"examine", "pipeline", "team"},
     "cli": {
-        "aim", "compare", "demo", "evidence", "hardware", "methods", "preprocess", "report",
-        "sparsity", "write", "pipeline", "team",
+        "aim", "compare", "demo", "evidence", "hardware", "int8", "methods", "preprocess",
+        "report", "sparsity", "write", "pipeline", "team",
     },
 }  # fmt: skip
 WITHOUT_TORCH = {

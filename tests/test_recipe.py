@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fcpts_onnx.errors import RecipeError
-from fcpts_onnx.recipe import Recipe, recipe_names
+from fcpts_onnx.recipe import Recipe, recipe_names, recipe_text
 
 
 def test_named_recipes_load() -> None:
@@ -74,6 +74,15 @@ def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
     path.write_text(text)
     with pytest.raises(RecipeError, match=message):
         Recipe.load(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_file_that_windows_wrote(encoding: str, tmp_path: Path) -> None:
+    """PowerShell's `recipe show default > mine.toml` writes UTF-16."""
+    text = recipe_text("fast").replace("\n", "\r\n")
+    (tmp_path / "mine.toml").write_bytes(text.encode(encoding))
+    found = Recipe.load(tmp_path / "mine.toml")
+    assert found == replace(Recipe.load("fast"), name=found.name)
 
 
 def test_unknown_recipe() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -235,6 +236,21 @@ def test_a_failure_leaves_the_target_as_it_was(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out.txt"]
     write_text(target, "new")
     assert target.read_text() == "new"
+
+
+def test_a_file_system_that_flushes_no_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush = os.fsync
+
+    def refuse(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        flush(handle)
+
+    monkeypatch.setattr("os.fsync", refuse)
+    write_text(tmp_path / "a.json", "{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_targets_that_cannot_be_written(tmp_path: Path) -> None:

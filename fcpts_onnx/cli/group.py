@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import shlex
 import signal
@@ -48,6 +49,10 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 class _Group(click.Group):
     """Shows what a user can put right without a traceback, and tells Ctrl-C by its exit code."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        # On Windows click would take the patterns of --include and --exclude for names of files.
+        return super().main(*args, **{"windows_expand_args": False, **extra})
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None,
@@ -164,6 +169,8 @@ def stop_with(context: click.Context, stop: KeyboardInterrupt, left: str | None 
 
 
 def console_of(quiet: bool) -> Console:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may have letters that it cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     return Console(quiet=quiet or not is_first(), file=sys.stdout)
 
 

@@ -39,6 +39,7 @@ from fcpts_onnx.cli.options import (
 )
 from fcpts_onnx.cli.values import new_file
 from fcpts_onnx.errors import FcptsError, Interrupted
+from fcpts_onnx.int8 import check_quantizer
 from fcpts_onnx.recipe import recipe_names, recipe_text
 from fcpts_onnx.report.progress import count_reporter, progress_reporter
 from fcpts_onnx.report.run import page
@@ -131,6 +132,8 @@ def prune(
         raise click.UsageError("Missing option '--target'.")
     if data is None and any(options[name] for name in _LABELLING):
         raise click.UsageError("--labels, --label-offset, --boxes and --detector are for --data.")
+    if quantized is not None:
+        check_quantizer()
     settings = settings_of(preprocess, options)
     console = console_of(quiet)
     measured = {name: options.pop(name) for name in _LABELLING}

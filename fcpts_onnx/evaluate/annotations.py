@@ -11,6 +11,7 @@ import numpy as np
 
 from fcpts_onnx.errors import CalibrationError
 from fcpts_onnx.evaluate.boxes import Boxes
+from fcpts_onnx.texts import read_text
 
 __all__ = ["annotated"]
 
@@ -95,7 +96,7 @@ def _read(image: Path, folder: Path, names: Sequence[str]) -> list[_Named]:
     if xml.is_file():
         boxes = _from_xml(xml)
     elif text.is_file():
-        boxes = [_from_line(line, names) for line in text.read_text("utf-8").splitlines() if line]
+        boxes = [_from_line(line, names) for line in read_text(text).splitlines() if line]
     else:
         raise ValueError(f"there is neither {xml.name} nor {text.name}")
     if not boxes:

@@ -14,6 +14,7 @@ import torch
 
 from fcpts_onnx.errors import RecipeError
 from fcpts_onnx.evaluate.boxes import Array, Boxes, without_repeats
+from fcpts_onnx.texts import read_text
 
 __all__ = ["Detector", "FastestDet", "Finished", "Selected", "Ssd", "Yolo", "read_detector"]
 
@@ -265,7 +266,7 @@ def read_detector(file: Path) -> Detector:
         RecipeError: it cannot be read, or an entry is unknown or of the wrong type.
     """
     try:
-        entries = tomllib.loads(file.read_text(encoding="utf-8"))
+        entries = tomllib.loads(read_text(file))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{file}: cannot be read as a detector: {error}") from error
     kind = KINDS.get(str(entries.pop("kind", None)))

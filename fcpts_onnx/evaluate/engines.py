@@ -131,7 +131,7 @@ class _Mnn:
             sys.executable, "-c", _CONVERT, "-f", "ONNX", "--modelFile", str(path),
             "--MNNModel", str(file), "--bizCode", "fcpts", *flags,
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
         if not file.exists():
             said = " ".join((done.stdout + done.stderr).split())[-_LONGEST_REASON:]
             raise ModelError(f"{path}: MNN cannot convert it: {said}")

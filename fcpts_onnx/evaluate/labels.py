@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from fcpts_onnx.errors import CalibrationError
 from fcpts_onnx.sources import find_images
+from fcpts_onnx.texts import read_text
 
 __all__ = ["Labelled", "class_names", "labelled_images", "listed_names"]
 
@@ -90,7 +92,7 @@ def listed_names(file: Path) -> list[str]:
         CalibrationError: it cannot be read.
     """
     try:
-        lines = file.read_text(encoding="utf-8").rstrip().split("\n")
+        lines = read_text(file).rstrip().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise CalibrationError(f"{file}: cannot be read as a list of classes: {error}") from error
     return [name.strip() for name in lines]
@@ -98,8 +100,8 @@ def listed_names(file: Path) -> list[str]:
 
 def _from_table(folder: Path, labels: Path) -> Labelled:
     try:
-        with labels.open(encoding="utf-8-sig", newline="") as file:
-            header, *rows = [row for row in csv.reader(file) if row] or [[]]
+        lines = io.StringIO(read_text(labels))
+        header, *rows = [row for row in csv.reader(lines) if row] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CalibrationError(f"{labels}: cannot be read as a table: {error}") from error
     if header != _HEADER or not rows:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fcpts_onnx.errors import TargetError
 from fcpts_onnx.sparsity.task import Task
+from fcpts_onnx.texts import read_text
 
 __all__ = ["read_rates", "stored_rates"]
 
@@ -43,7 +44,7 @@ def read_rates(path: Path) -> dict[str, float]:
         TargetError: the file cannot be read, or has a rate that is not between 0 and 1.
     """
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise TargetError(f"{path}: cannot be read as rates: {error}") from error
     rates = _rates_of(stored)

@@ -12,7 +12,7 @@ from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.report.html import rendered
 from fcpts_onnx.report.plots import course, densities, layer_rates, rates_over_steps
 from fcpts_onnx.results import PruneResult
-from fcpts_onnx.texts import dense_time, in_aim, in_bytes
+from fcpts_onnx.texts import dense_time, in_aim, in_bytes, read_text
 
 __all__ = ["page", "read_run"]
 
@@ -26,7 +26,7 @@ def read_run(file: Path) -> PruneResult:
         FcptsError: the file cannot be read, or holds something else.
     """
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
+        entries = json.loads(read_text(file))
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise FcptsError(f"{file}: cannot be read as JSON: {error}") from error
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -209,9 +209,15 @@ def precision_of(
         half = (
             _is_fast_in_half(device)
             if device.type == "cuda"
-            else bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+            else bool(_processor().get("amx_bf16", False))
         )
     return partial(torch.autocast, device.type, torch.bfloat16) if half else nullcontext
+
+
+def _processor() -> Mapping[str, Any]:
+    """What the processor can do, as torch tells from 2.11 on."""
+    tell: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    return tell()
 
 
 def _is_fast_in_half(device: torch.device) -> bool:

@@ -11,14 +11,14 @@ from click.testing import CliRunner
 from tools import versions_matrix
 from tools.versions_matrix import Row, interpreters, pins
 
-DEPENDENCIES = ["click>=8.1", "onnx>=1.19", "onnxruntime>=1.20", "torch>=2.7"]
+DEPENDENCIES = ["click>=8.1", "onnx>=1.19", "onnxruntime>=1.21", "torch>=2.7"]
 
 
 @pytest.mark.parametrize(
     ("end", "torch", "expected"),
     [
-        ("lowest", None, ("onnx==1.19", "onnxruntime==1.20", "torch==2.7")),
-        ("lowest", "2.13.0", ("onnx==1.19", "onnxruntime==1.20", "torch==2.13.0")),
+        ("lowest", None, ("onnx==1.19", "onnxruntime==1.21", "torch==2.7")),
+        ("lowest", "2.13.0", ("onnx==1.19", "onnxruntime==1.21", "torch==2.13.0")),
         ("newest", None, ()),
         ("newest", "2.13.0", ("torch==2.13.0",)),
     ],
