@@ -20,7 +20,7 @@ from fcpts_onnx.model import InputSpec, Model
 from fcpts_onnx.ops.dtypes import to_torch
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.augment import misleading_views
-from fcpts_onnx.sparsity.losses import LOSSES, Head, Loss, find_heads
+from fcpts_onnx.sparsity.losses import LOSSES, Head, Loss, find_heads, variances
 from fcpts_onnx.sparsity.network import Network
 from fcpts_onnx.sparsity.reconstruct import precision_of
 from fcpts_onnx.sparsity.run import epochs_of, steps_of
@@ -154,8 +154,11 @@ def heads_of(twin: Twin, calibration: Calibration, losses: Mapping[str, Loss]) -
             f"{twin.model.path}: what it could be learned against ({', '.join(outputs)}) has no "
             "values. Correct the graph, or export it again."
         )
-    spreads = _spreads(twin, calibration, [head.name for head in heads if head.loss == "mse"])
-    return tuple(replace(head, spread=spreads.get(head.name)) for head in heads)
+    found = _some_values(twin, calibration, [head.name for head in heads if head.loss == "mse"])
+    return tuple(
+        replace(head, spread=variances(found[head.name])) if head.name in found else head
+        for head in heads
+    )
 
 
 def features_of(
@@ -178,9 +181,12 @@ def features_of(
     values = [weight.value for weight in weights]
     names = features(twin.steps, twin.input_names, twin.learned, values, scores)
     inner = [name for name in names if name not in twin.output_names]
-    spreads = _spreads(twin, calibration, inner)
-    twin.watched = tuple(spreads)
-    return tuple(Head(name, "mse", spread=spread, weight=part) for name, spread in spreads.items())
+    found = _some_values(twin, calibration, inner)
+    twin.watched = tuple(found)
+    return tuple(
+        Head(name, "mse", spread=(float(values.var(correction=0)),), weight=part)
+        for name, values in found.items()
+    )
 
 
 def informed(
@@ -198,7 +204,9 @@ def informed(
     features = features_of(twin, calibration, weights, heads, recipe.feature_weight)
     for feature in features:
         say(f"Feature {feature.describe()}")
-    centres = centres_of(twin, calibration, weights) if recipe.centred else {}
+    # A batch norm that is not multiplied into its layer counts in other units.
+    plain = [w for w in weights if w.norm is None or (recipe.channel_scales and w.channels)]
+    centres = centres_of(twin, calibration, plain) if recipe.centred else {}
     compensations = (
         compensations_of(twin, calibration, weights, centres) if recipe.compensated else {}
     )
@@ -208,16 +216,12 @@ def informed(
 
 
 @torch.no_grad()
-def _spreads(twin: Twin, calibration: Calibration, names: Sequence[str]) -> dict[str, float]:
-    """The variance of each value that is of float type, over some samples."""
+def _some_values(twin: Twin, calibration: Calibration, names: Sequence[str]) -> dict[str, Tensor]:
+    """What the dense network gives for some samples, of values that are of float type."""
     if not names:
         return {}
     found = twin(calibration.take(calibration.some(_SPREAD_SAMPLES)), fetch=names)
-    return {
-        name: float(found[name].float().var(correction=0))
-        for name in names
-        if found[name].is_floating_point()
-    }
+    return {name: found[name].float() for name in names if found[name].is_floating_point()}
 
 
 def with_usable_views(

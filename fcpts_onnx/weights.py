@@ -119,7 +119,7 @@ def find_weights(model: Model) -> list[Weight]:
                     reason = weight.excluded or _other_use(source, graph_outputs, live)
                     if reason is None and source.name not in stored:
                         reason = "a constant inside a function"
-                    norm = _norm_after(node, model)
+                    norm = _norm_after(node, model) if position else None
                     found[source.name] = replace(weight, excluded=reason, norm=norm)
     return list(found.values())
 
@@ -263,6 +263,11 @@ def _norm_after(node: gs.Node, model: Model) -> Norm | None:
     output = node.outputs[0]
     after = output.outputs[0] if len(output.outputs) == 1 else None
     if after is None or after.op != "BatchNormalization" or output.name in model.outputs:
+        return None
+    # It norms axis 1, which is not the last one of every product of matrices.
+    if node.op == "MatMul" and (output.shape is None or len(output.shape) != 2):
+        return None
+    if after.attrs.get("training_mode", 0):
         return None
     scale, shift, mean, variance = (tensor.name for tensor in after.inputs[1:5])
     if after.domain or not {scale, shift, mean, variance} <= model.tensors.keys():

@@ -8,16 +8,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from fcpts_onnx.calibration import Calibration, load_calibration
 from fcpts_onnx.centres import Centre, centres_of
 from fcpts_onnx.layers import layers
 from fcpts_onnx.model import Model
+from fcpts_onnx.preparation import informed
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.runtime import Runtime
 from fcpts_onnx.sparsity.student import Student
+from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import Weight, find_weights, learned_along
 from tests import networks
@@ -153,8 +155,20 @@ def test_an_unchanged_network_stays_the_dense_one() -> None:
 
 
 def test_a_batch_norm_whose_gain_is_not_learned_is_left_alone() -> None:
+    """It counts in other units than the weights before it."""
     _, twin, weights, calibration = prepared(cnn(norm=True))
-    centres = centres_of(twin, calibration, weights)
-    student = Student(twin, weights, Recipe(channel_scales=False), centres)
+    for scales, expected in ((True, {"w"}), (False, set())):
+        recipe = Recipe(channel_scales=scales, centred=True)
+        task = Task(twin, calibration, weights, None, recipe, ())
+        assert informed(task, twin, {}, lambda _: None).centres.keys() == expected
+
+
+def test_a_branch_that_is_switched_off_stays_so() -> None:
+    """Its batch norm multiplies with nothing, whatever the weights do."""
+    proto = cnn(norm=True)
+    scale = next(t for t in proto.graph.initializer if t.name == "scale")
+    scale.CopyFrom(numpy_helper.from_array(np.zeros(scale.dims, np.float32), "scale"))
+    _, twin, weights, calibration = prepared(proto)
+    student = Student(twin, weights, Recipe(), centres_of(twin, calibration, weights))
     halves = {name: value / 2 for name, value in student.values().items()}
     torch.testing.assert_close(student.tensors(halves)["shift"], twin.learned["shift"])

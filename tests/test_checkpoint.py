@@ -371,12 +371,12 @@ def test_a_signal(number: signal.Signals, place: Path) -> None:
 
 def test_killed_ten_times(place: Path) -> None:
     """Ten random moments of one run, each time gone on with."""
-    (place / "long.toml").write_text("epochs = 0\nmin_steps = 4000\nbatch_size = 4\n")
+    (place / "long.toml").write_text("epochs = 0\nmin_steps = 1500\nbatch_size = 4\n")
     moments, kills = random.Random(0), 0
     while kills < KILLED:
         process = started(place, "out.onnx", "--resume")
         assert learning(process), process.communicate()
-        time.sleep(moments.uniform(0, 0.3))
+        time.sleep(moments.uniform(0, 0.1))
         process.kill()
         process.communicate()
         kills += 1

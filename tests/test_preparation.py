@@ -41,7 +41,7 @@ def test_features_of_class_scores(loss: Loss, expected: list[str], tmp_path: Pat
     for feature in features:
         seen = Runtime(model, [feature.name]).run(as_arrays(batch))[feature.name]
         assert (feature.loss, feature.weight) == ("mse", 2.0)
-        assert feature.spread == pytest.approx(seen.var(), rel=1e-4)
+        assert feature.spread == pytest.approx((seen.var(),), rel=1e-4)
         np.testing.assert_allclose(found[feature.name].detach(), seen, atol=1e-5)
 
 

@@ -185,6 +185,27 @@ def test_select() -> None:
     assert reasons == ["--keep-dense first", None, "--exclude fc"]
 
 
+@pytest.mark.parametrize("shape", [["N", 5], ["N", 5, 5]])
+def test_a_batch_norm_behind_a_product_norms_axis_1(shape: list[str | int]) -> None:
+    names = ["scale", "shift", "mean", "variance"]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["p"]),
+        helper.make_node("BatchNormalization", ["p", *names], ["y"]),
+    ]
+    constants = {"w": values(6, 5), **{name: values(5) for name in names}}
+    proto = networks.make(nodes, constants, {"x": [*shape[:-1], 6]}, {"y": shape})
+    assert find(proto)["w"].norm is None  # it is not known how many axes there are
+    proto.graph.value_info.add().CopyFrom(helper.make_tensor_value_info("p", 1, shape))
+    assert (find(proto)["w"].norm is None) == (len(shape) > 2)
+
+
+def test_a_batch_norm_by_each_batch_is_left_alone() -> None:
+    proto = networks.batch_norm()
+    norm = next(node for node in proto.graph.node if node.op_type == "BatchNormalization")
+    norm.attribute.append(helper.make_attribute("training_mode", 1))
+    assert find(proto)["conv.w"].norm is None
+
+
 def test_a_batch_norm_right_behind_a_layer_is_seen() -> None:
     found = find(networks.batch_norm())
     assert found["conv.w"].norm == Norm("bn.scale", "bn.shift", "bn.mean", "bn.var", 1e-5)

@@ -27,7 +27,6 @@ KNOWN = {
 
 RUNS = {
     "vision to opset 17": (["--vision", "--max-opset", "17", "--initializers"], 566),
-    "vision": (["--vision"], 685),
     "all": ([], 1350),
 }
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcpts_onnx.sparsity.budget import counts_by_rank
-from fcpts_onnx.sparsity.losses import Head
+from fcpts_onnx.sparsity.losses import Head, relative_to, variances
 from fcpts_onnx.sparsity.task import Task
 
 __all__ = ["fisher"]
@@ -34,7 +34,7 @@ def fisher(task: Task) -> dict[str, float]:
     order = torch.randperm(len(task.calibration), generator=generator)[:_SAMPLES]
     with torch.no_grad():
         some = task.network(task.calibration.take(order[:_SPREAD_SAMPLES]), {})
-    heads = [replace(head, spread=_spread(some[head.name])) for head in task.heads]
+    heads = [replace(head, spread=variances(some[head.name])) for head in task.heads]
     for place in order.split(1):
         found = task.network(task.calibration.take(place), stored)
         loss = torch.stack([_surprise(found[h.name].float(), h, generator) for h in heads])
@@ -46,17 +46,13 @@ def fisher(task: Task) -> dict[str, float]:
     return counts_by_rank(scores, task.budget.zeros)
 
 
-def _spread(output: Tensor) -> float:
-    """The variance that a squared error counts against."""
-    return float(output.float().var(correction=0).clamp_min(1e-12))
-
-
 def _surprise(found: Tensor, head: Head, generator: torch.Generator) -> Tensor:
     """-log p of an outcome that is drawn from what the network gives."""
-    if head.loss == "mse" and head.spread is not None:
+    if head.loss == "mse":
+        variance = relative_to(found.detach(), head)
         noise = torch.randn(found.shape, generator=generator).to(found.device)
-        target = found.detach() + noise * head.spread**0.5
-        return (found - target).square().sum() / (2 * head.spread)
+        target = found.detach() + noise * variance.sqrt()
+        return ((found - target).square() / (2 * variance)).sum()
     if head.loss == "bce":
         scores = torch.logit(found, eps=1e-6) if head.probabilities else found
         chance = torch.rand(scores.shape, generator=generator).to(scores.device)

@@ -33,7 +33,8 @@ def elu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
 
 @op("Sigmoid")
 def sigmoid(x: Tensor) -> Tensor:
-    return torch.sigmoid(x)
+    # In bfloat16 all above 0.998 is 1, which passes no gradient on.
+    return torch.sigmoid(x.float() if x.dtype == torch.bfloat16 else x)
 
 
 @op("HardSigmoid")

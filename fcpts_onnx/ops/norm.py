@@ -51,7 +51,11 @@ def batch_normalization_14(
     rows = x.unsqueeze(1) if x.ndim == 1 else x
     others = [axis for axis in range(rows.ndim) if axis != 1]
     var, mean = torch.var_mean(widened(rows), others, correction=0)
-    y = batch_normalization_7(x, scale, b, mean, var, epsilon=epsilon)
+    # F.batch_norm would pass no gradient on to statistics that are handed over.
+    shape = [-1 if axis == 1 else 1 for axis in range(rows.ndim)]
+    gain = (widened(scale) * torch.rsqrt(var + epsilon)).reshape(shape)
+    normal = (widened(rows) - mean.reshape(shape)) * gain + widened(b).reshape(shape)
+    y = normal.reshape(x.shape).to(x.dtype)
     running_mean = momentum * widened(input_mean) + (1 - momentum) * mean
     running_var = momentum * widened(input_var) + (1 - momentum) * var
     return [y, running_mean.to(input_mean.dtype), running_var.to(input_var.dtype)][:outputs]

@@ -41,7 +41,8 @@ def in_order(weights: Tensor) -> Tensor:
 
 def sample(ordered: Tensor, points: int) -> Tensor:
     """Every so-many-th weight in order of size: `points` of them, the same each time."""
-    places = torch.linspace(0, len(ordered) - 1, min(points, len(ordered)))
+    # In float32, the last of more than 2^24 places would lie beyond them.
+    places = torch.linspace(0, len(ordered) - 1, min(points, len(ordered)), dtype=torch.float64)
     return ordered[places.round().long().to(ordered.device)]
 
 

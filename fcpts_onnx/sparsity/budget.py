@@ -30,7 +30,7 @@ class Budget:
         target: the share of zeros asked for.
         zeros: round(target x prunable), to the weight.
         least: by layer, the zeros that are there already.
-        most: by layer, so that it keeps at least one weight an output channel.
+        most: by layer, so that it keeps at least as many weights as it has output channels.
         useful: by layer, beyond which zeros gain nothing: as long as others have room for them.
         unit: zeros come in multiples of this, in each layer and in all.
         asked: by layer, zeros that it is to have at least in the end; before in proportion.
@@ -81,8 +81,9 @@ class Budget:
         most = {weight.name: most_zeros(weight, pattern) for weight in weights}
         if zeros > sum(most.values()):
             raise TargetError(
-                f"The target of {target:g} would empty a layer: one weight an output channel is "
-                f"kept, so at most {sum(most.values()) / count:.4f} can be zero. Ask for less."
+                f"The target of {target:g} would empty a layer: each keeps as many weights as it "
+                f"has output channels, so at most {sum(most.values()) / count:.4f} can be zero. "
+                "Ask for less."
             )
         # Zeros that are there may lie where the pattern has none.
         least = {w.name: w.zeros if unit == 1 else 0 for w in weights}

@@ -21,6 +21,8 @@ __all__ = [
     "kl_divergences",
     "log_probabilities",
     "reconstruction_loss",
+    "relative_to",
+    "variances",
 ]
 
 Loss = Literal["kl", "bce", "mse"]
@@ -29,6 +31,7 @@ LOSSES: tuple[Loss, ...] = ("kl", "bce", "mse")
 _SMALLEST_PROBABILITY = 1e-12
 _BOX = 4
 _LEAST_SPREAD = 1e-8  # of the mean square: less is rounding
+_LEAST_OF_SHARES = 0.1
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Head:
         axis: of the classes; "kl" only.
         probabilities: whether the values are probabilities, not what goes into a softmax or
             sigmoid.
-        spread: the variance that "mse" is relative to; that of each batch if None.
+        spread: the variance that "mse" is relative to, or that of each channel (see `variances`);
+            of each batch as a whole if None.
         weight: what the loss is multiplied with in the sum.
     """
 
@@ -50,13 +54,14 @@ class Head:
     loss: Loss
     axis: int = 1
     probabilities: bool = False
-    spread: float | None = None
+    spread: tuple[float, ...] | None = None
     weight: float = 1.0
 
     def describe(self) -> str:
         """The head in a few words."""
         if self.loss == "mse":
-            return f"{self.name}: squared error, relative to its variance (mse)"
+            whose = "each channel's" if len(self.spread or ()) > 1 else "its"
+            return f"{self.name}: squared error, relative to {whose} variance (mse)"
         of = "probabilities" if self.probabilities else "scores"
         place = f" along axis {self.axis}" if self.loss == "kl" else ""
         return f"{self.name}: divergence of {of}{place} ({self.loss})"
@@ -71,7 +76,8 @@ def find_heads(
 
     Class scores, (batch, classes) with any number of axes of size 1 behind, or a softmax along
     any axis: KL. Class scores of each anchor, (batch, anchors, classes), beside boxes of the same
-    anchors: KL along the last axis. Values between 0 and 1, as sigmoids give: bce.
+    anchors: KL along the last axis, unless others of these anchors are probabilities already, as
+    where landmarks are given too. Values between 0 and 1, as sigmoids give: bce.
     Anything else, also one number an anchor, what has the shape of an input (autoencoders) and
     what has length 1 (embeddings): mse.
 
@@ -80,7 +86,9 @@ def find_heads(
             axis 0.
         chosen: losses by output, instead of what would be chosen.
     """
-    anchors = {x.shape[:2] for x in outputs.values() if x.ndim == 3 and x.shape[2] == _BOX}
+    by_anchor = [x for x in outputs.values() if x.ndim == 3 and x.is_floating_point() and x.numel()]
+    anchors = {x.shape[:2] for x in by_anchor if x.shape[2] == _BOX}
+    anchors -= {x.shape[:2] for x in by_anchor if x.shape[2] != _BOX and _are_shares(x)}
     # What has such a shape is no class scores: an input again, or a number for each anchor.
     shapes = {x.shape for x in inputs.values()}
     shapes |= {x.shape[:2] for x in outputs.values() if x.ndim == 3}
@@ -156,13 +164,53 @@ def reconstruction_loss(
     return torch.stack(parts).sum()
 
 
+def variances(values: Tensor) -> tuple[float, ...]:
+    """What squared errors of an output are relative to: of more than two axes, one a channel.
+
+    Detectors give boxes in pixels and scores between 0 and 1 side by side; relative to one
+    variance, scores count for nothing. Channels of shares count relative to at least a tenth of
+    the mean variance of such: classes that no sample shows say nothing but noise.
+    """
+    values = values.float()
+    if values.ndim < 3:
+        return (float(values.var(correction=0)),)
+    rows = values.movedim(_channels(values), 0).flatten(1)
+    found, shares = rows.var(1, correction=0), (rows.amin(1) >= 0) & (rows.amax(1) <= 1)
+    if shares.any():
+        least = _LEAST_OF_SHARES * found[shares].mean()
+        found = torch.where(shares, found.clamp_min(least), found)
+    return tuple(found.tolist())
+
+
+def relative_to(dense: Tensor, head: Head) -> Tensor:
+    """The variances of a head, in a shape that divides its values; never zero.
+
+    What does not vary counts relative to its size, and what is all zero as it is.
+    """
+    spread = (float(dense.var(correction=0)),) if head.spread is None else head.spread
+    if len(spread) == 1:
+        variance, size = dense.new_full((), spread[0]), dense.square().mean()
+    else:
+        channels = _channels(dense)
+        others = [axis for axis in range(dense.ndim) if axis != channels]
+        size = dense.square().mean(others, keepdim=True)
+        variance = dense.new_tensor(spread).reshape(size.shape)
+    variance = torch.where(variance > _LEAST_SPREAD * size, variance, size)
+    return torch.where(variance > 0, variance, 1.0)
+
+
+def _channels(values: Tensor) -> int:
+    """The axis of classes and the like: 1, or behind anchors, which are more than these, 2."""
+    return 2 if values.ndim == 3 and values.shape[2] < values.shape[1] else 1
+
+
 def _head(name: str, values: Tensor, is_other: bool, anchors: set[torch.Size]) -> Head:
     for axis in range(1, values.ndim):
         if _are_distributions(values, axis):
             return Head(name, "kl", axis, probabilities=True)
     if values.ndim < 2 or is_other or _are_unit_vectors(values):
         return Head(name, "mse")
-    if values.min() >= 0 and values.max() <= 1 and values.min() < values.max():
+    if _are_shares(values):
         return Head(name, "bce", probabilities=True)
     if class_scores(values) is not None:
         return Head(name, "kl")
@@ -177,6 +225,10 @@ def _as_asked(name: str, values: Tensor, loss: Loss) -> Head:
     axis = 2 if values.ndim == 3 else 1
     within = bool(values.min() >= 0) and bool(values.max() <= 1)
     return Head(name, loss, axis, probabilities=loss == "bce" and within)
+
+
+def _are_shares(values: Tensor) -> bool:
+    return bool(values.min() >= 0 and values.max() <= 1 and values.min() < values.max())
 
 
 def _are_distributions(values: Tensor, axis: int) -> bool:
@@ -195,22 +247,26 @@ def _kl(dense: Tensor, sparse: Tensor, head: Head, temperature: float) -> Tensor
 
 
 def _bce(dense: Tensor, sparse: Tensor, head: Head, temperature: float) -> Tensor:
-    """KL between the distributions of yes and no at each place, summed over those of a sample."""
+    """KL between the distributions of yes and no at each place.
+
+    It is summed over classes and averaged over all else, as the divergence of distributions is:
+    summed over thousands of anchors, it would leave nothing to what lies beside it.
+    """
     if head.probabilities:
         dense, sparse = (torch.logit(x, eps=1e-6) for x in (dense, sparse))
     target = torch.sigmoid(dense / temperature)
     least = F.binary_cross_entropy(target, target, reduction="sum")
     found = F.binary_cross_entropy_with_logits(sparse / temperature, target, reduction="sum")
-    return (found - least) / len(dense) * temperature**2
+    classes = dense.shape[_channels(dense)] if dense.ndim > 1 else 1
+    return (found - least) * (classes / dense.numel()) * temperature**2
 
 
 def _mse(dense: Tensor, sparse: Tensor, head: Head, temperature: float) -> Tensor:
     del temperature
-    spread = dense.var(correction=0) if head.spread is None else dense.new_full((), head.spread)
-    # What does not vary counts relative to its size, and what is all zero as it is.
-    size = dense.square().mean()
-    spread = torch.where(spread > _LEAST_SPREAD * size, spread, size)
-    return F.mse_loss(sparse, dense) / torch.where(spread > 0, spread, 1.0)
+    variance = relative_to(dense, head)
+    if variance.ndim == 0:
+        return F.mse_loss(sparse, dense) / variance
+    return ((sparse - dense).square() / variance).mean()
 
 
 _LOSSES: dict[Loss, Callable[[Tensor, Tensor, Head, float], Tensor]] = {

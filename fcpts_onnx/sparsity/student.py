@@ -54,6 +54,13 @@ class Student:
         self.dense = {name: value.detach() for name, value in twin.learned.items()}
         self._names = {weight.name: weight.value for weight in weights}
         self._gains = {w.name: _gain(w, w.norm, twin) for w in scaled if w.norm is not None}
+        # Of branches that are switched off, whose weights act as if they were not.
+        self._passed = {
+            w.name: share
+            for w in scaled
+            if w.norm is not None
+            and (share := _exact_gain(w.norm, twin) / self._gains[w.name].flatten()).ne(1).any()
+        }
         self._grids = {w.name: _Steps(w.grid, self.device) for w in weights if w.grid is not None}
         acting = {
             name: self.dense[value] * self._gains.get(name, 1.0)
@@ -70,12 +77,10 @@ class Student:
             self._units |= {name: _size(value) for name, value in acting.items()}
         self._weights = {name: self._parameter(name, value) for name, value in acting.items()}
         self._along = {name: self._parameter(name, value) for name, value in along.items()}
-        # Their batch norm would have to be told in other units.
-        unscaled = {w.name for w in weights if w.norm is not None and w.name not in self._gains}
         self._centres = {
             name: centre.near(acting[name])
             for name, centre in (centres or {}).items()
-            if centre.bias in along and name not in unscaled
+            if centre.bias in along
         }
         self._compensations = {
             name: compensation.near(acting[name])
@@ -150,6 +155,7 @@ class Student:
         along = {name: value * self._units[name] for name, value in self._along.items()}
         for name, centre in self._centres.items():
             moved = centre.outputs(values[name]) - self._levels[name]
+            moved = moved * self._passed[name] if name in self._passed else moved
             along[centre.bias] = along[centre.bias] - moved
         return self.dense | along | self._stored(values)
 

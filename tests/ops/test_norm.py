@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from fcpts_onnx.ops.norm import batch_normalization_14
 from tests.ops.harness import Case, check, expand, name_of, normal
 
 X = normal(2, 5, 4, 3)
@@ -89,3 +91,14 @@ def test_parity(case: Case, opset: int) -> None:
 
 def test_layer_normalization_as_onnxruntime_writes_it_below_opset_17() -> None:
     check(Case("LayerNormalization", (X, normal(3), normal(3, seed=1)), outputs=3), 13)
+
+
+def test_norms_of_the_batch_are_differentiable() -> None:
+    shapes = ((4, 3, 2), (3,), (3,), (3,), (3,))
+    inputs = [torch.from_numpy(normal(*shape).astype("float64")) for shape in shapes]
+    inputs = [value.requires_grad_() for value in inputs[:3]] + inputs[3:]
+
+    def norm(*inputs: torch.Tensor) -> torch.Tensor:
+        return batch_normalization_14(*inputs, training_mode=1, outputs=1)[0]
+
+    assert torch.autograd.gradcheck(norm, inputs)

@@ -84,6 +84,10 @@ def test_sample_keeps_the_distribution() -> None:
     assert len(sample(ORDERED[:7], 100)) == 7
 
 
+def test_sample_of_more_weights_than_float32_can_count() -> None:
+    assert sample(torch.arange(2**24 + 4, dtype=torch.int32), 100)[-1] == 2**24 + 3
+
+
 @pytest.mark.parametrize("weights", [torch.zeros(50), torch.tensor([0.0] * 49 + [1.0])])
 def test_degenerate_weights_have_finite_densities(weights: torch.Tensor) -> None:
     t = torch.tensor(0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fcpts_onnx.sparsity.losses import (
     Head,
@@ -11,6 +12,7 @@ from fcpts_onnx.sparsity.losses import (
     find_heads,
     kl_divergence,
     reconstruction_loss,
+    variances,
 )
 
 DENSE = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, 3.0]])
@@ -85,7 +87,7 @@ def test_heads_are_chosen_by_what_the_dense_network_gives(name: str) -> None:
 def test_heads_of_a_detector() -> None:
     outputs = {"scores": normal(2, 30, 21), "boxes": normal(2, 30, 4), "height": normal(2, 30)}
     outputs["count"] = torch.ones(2).int()
-    outputs["sure"] = normal(2, 30, 20).sigmoid()
+    outputs["sure"] = normal(2, 31, 20).sigmoid()
     expected = (
         Head("scores", "kl", axis=2),
         Head("boxes", "mse"),
@@ -93,6 +95,12 @@ def test_heads_of_a_detector() -> None:
         Head("sure", "bce", probabilities=True),
     )
     assert find_heads(outputs, {}) == expected
+
+
+def test_landmarks_beside_probabilities_are_no_class_scores() -> None:
+    outputs = {"boxes": normal(2, 30, 4), "sure": normal(2, 30, 1).sigmoid()}
+    outputs["landmarks"] = normal(2, 30, 10)
+    assert [head.loss for head in find_heads(outputs, {})] == ["mse", "bce", "mse"]
 
 
 def test_a_loss_that_is_asked_for() -> None:
@@ -114,6 +122,39 @@ def test_divergence_at_each_place() -> None:
     assert float(loss) == pytest.approx(wanted, rel=1e-3)
 
 
+@pytest.mark.parametrize("shape", [(2, 30, 5), (2, 5, 30), (2, 5, 6, 5)])
+def test_divergence_of_anchors_is_their_mean(shape: tuple[int, ...]) -> None:
+    """Whichever axis classes lie along."""
+    dense, sparse = normal(*shape), normal(*shape) + 0.1
+    place = F.binary_cross_entropy_with_logits
+    wanted = place(sparse, dense.sigmoid()) - place(dense, dense.sigmoid())
+    loss = reconstruction_loss({"y": dense}, {"y": sparse}, [Head("y", "bce")])
+    assert float(loss) == pytest.approx(5 * float(wanted), rel=1e-3)
+
+
+@pytest.mark.parametrize("transposed", [True, False])
+def test_scores_beside_boxes_in_pixels_count_too(transposed: bool) -> None:
+    """As YOLO exports give them: (batch, 4 + classes, anchors)."""
+    boxes, scores = 100 * normal(2, 4, 500), (3 * normal(2, 3, 500) - 6).sigmoid()
+    dense = torch.cat([boxes, scores], 1)
+    blind, moved = dense.clone(), dense.clone()
+    blind[:, 4:] = 0
+    moved[:, :4] += 10
+    if transposed:
+        dense, blind, moved = (x.mT for x in (dense, blind, moved))
+    head = Head("y", "mse", spread=variances(dense))
+    lost, far = (float(reconstruction_loss({"y": dense}, {"y": x}, [head])) for x in (blind, moved))
+    assert lost > 0.3
+    assert far == pytest.approx(4 / 7 * 0.01, rel=0.1)
+
+
+def test_classes_that_no_sample_shows_count_little() -> None:
+    dense = (3 * normal(2, 3, 500) - 6).sigmoid()
+    dense[:, 2] *= 1e-4
+    common, rare, never = variances(dense)
+    assert never == pytest.approx(0.1 * (common + rare) / 3, rel=1e-3)
+
+
 def test_other_outputs_count_relative_to_their_variance() -> None:
     dense = normal(4, 3, 5)
     for scale in (1.0, 100.0):
@@ -125,7 +166,7 @@ def test_other_outputs_count_relative_to_their_variance() -> None:
 def test_outputs_that_do_not_vary_count_relative_to_their_size() -> None:
     """As those of a branch that is switched off, of which there is no variance."""
     for dense, expected in ((torch.full((4, 3), -2.0), 0.01 / 4), (torch.zeros(4, 3), 0.01)):
-        for spread in (None, 0.0):
+        for spread in (None, (0.0,)):
             head = Head("y", "mse", spread=spread)
             loss = reconstruction_loss({"y": dense}, {"y": dense + 0.1}, [head])
             assert float(loss) == pytest.approx(expected, rel=1e-3)
