@@ -151,10 +151,11 @@ class _Book:
             return
         except (OSError, ValueError) as error:
             raise OutputError(f"{folder}: results cannot be kept there: {error}") from error
-        if stored.get("setting") != self._same:
+        there = stored.get("setting", {})
+        if apart := [key for key, value in self._same.items() if there.get(key) != value]:
             raise OutputError(
-                f"{self._path}: holds results of another model, data or preprocessing. Name "
-                "another folder with --out."
+                f"{self._path}: holds results of another comparison: {', '.join(apart)} differ. "
+                "Name another folder with --out."
             )
         self._entries = stored["runs"]
         if dense := stored.get("dense"):

@@ -53,6 +53,7 @@ def run(
             recipe=replace(Recipe.load("default"), min_steps=1),  # the epochs are enough here
             seed=seed,
             threads=threads,
+            checkpoint_every=None,  # nothing is left that could be gone on with
             report=report,
         )
         labelled = folder / "labelled"

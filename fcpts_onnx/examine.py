@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+
+from onnx import TensorProto
 
 from fcpts_onnx.calibration import Data, load_calibration
 from fcpts_onnx.difference import difference
@@ -37,6 +40,9 @@ from fcpts_onnx.weights import Weight, find_weights, learned_along, select
 
 __all__ = ["bench", "diff", "evaluate", "inspect", "validate"]
 
+_FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
+_LEAST_MATRIX = 1024  # values: less is not worth a word
+
 
 def inspect(
     model: PathLike,
@@ -62,12 +68,14 @@ def inspect(
     loaded = load(model)
     weights = select(find_weights(loaded), include, exclude, keep_dense)
     heads, obstacle = heads_tried_out(loaded, weights, exclude)
+    along = tuple(learned_along(loaded, weights, exclude))
     return Inspection(
         model=str(model),
         opset=loaded.opsets[""],
         inputs=tuple(f"{spec.name}: {spec.dtype} {_lengths(spec.shape)}" for spec in loaded.inputs),
         weights=tuple(weights),
-        along=tuple(learned_along(loaded, weights, exclude)),
+        along=along,
+        others=_others(loaded, {*along, *(weight.name for weight in weights)}),
         heads=heads,
         obstacle=obstacle,
         densities=target_densities(loaded, weights, hardware) if hardware in CHIPS else {},
@@ -75,6 +83,13 @@ def inspect(
         estimate=_estimated(loaded, weights, hardware, size) if hardware in CHIPS else None,
         sizes=ways_to_store(loaded, weights) if sizes else (),
     )
+
+
+def _others(model: Model, known: Collection[str]) -> int:
+    """How many values matrices of float type have that are not among those that are known."""
+    left = (t for name, t in model.tensors.items() if name not in known and len(t.dims) > 1)
+    counts = [math.prod(tensor.dims) for tensor in left if tensor.data_type in _FLOATS]
+    return sum(count for count in counts if count >= _LEAST_MATRIX)
 
 
 def _probed(

@@ -26,7 +26,7 @@ from fcpts_onnx.validate import validate_models
 from fcpts_onnx.weights import Weight, count_zeros, find_weights
 from fcpts_onnx.write import check_target, staged
 
-__all__ = ["check_quantizer", "quantize"]
+__all__ = ["check_quantizable", "quantize"]
 
 _SUFFIX = "_quantized"  # of the names that onnxruntime gives
 _OPSET = 13
@@ -35,16 +35,27 @@ _WARNINGS, _ERRORS = 2, 3  # levels of onnxruntime's own log
 _HALVES = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
 
-def check_quantizer() -> None:
-    """See that the installed onnxruntime can quantize.
+def check_quantizable(path: PathLike) -> None:
+    """See that the installed onnxruntime can quantize a model, as far as that is known before.
 
     Raises:
         FcptsError: it is that for training.
+        ModelError: the model is not one in float32.
     """
     if IS_OLD:
         raise FcptsError(
             f"onnxruntime {ort.__version__}, which --engine ort takes, cannot quantize the sparse "
             "model. Quantize it where the usual onnxruntime, 1.21 or newer, is installed."
+        )
+    model = load(path)
+    if any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.nodes):
+        raise ModelError(
+            f"{model.path}: has 8-bit values already (QuantizeLinear). Quantize the float model."
+        )
+    if kinds := {tensor.data_type for tensor in model.tensors.values()} & _HALVES:
+        names = ", ".join(sorted(TensorProto.DataType.Name(kind).lower() for kind in kinds))
+        raise ModelError(
+            f"{model.path}: has weights in {names}; the quantizer takes float32 only. Export it so."
         )
 
 
@@ -71,7 +82,7 @@ def quantize(
     Raises:
         FcptsError: a file cannot be read or written, or onnxruntime cannot quantize the model.
     """
-    check_quantizer()
+    check_quantizable(model)
     loaded, target = load(model), Path(output)
     origin = loaded if against is None else load(against)
     reads = [*loaded.files, *origin.files, *paths_of(calib)]
@@ -114,13 +125,8 @@ def _prepared(model: Model) -> onnx.ModelProto:
     """The model as the quantizer takes it: weights as initializers, opset 13 at least.
 
     Raises:
-        ModelError: it is not one in float32, or cannot be converted.
+        ModelError: it cannot be converted.
     """
-    if any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.nodes):
-        raise ModelError(f"{model.path}: has 8-bit values already (QuantizeLinear).")
-    if kinds := {tensor.data_type for tensor in model.tensors.values()} & _HALVES:
-        names = ", ".join(sorted(TensorProto.DataType.Name(kind).lower() for kind in kinds))
-        raise ModelError(f"{model.path}: has weights in {names}; the quantizer takes float32 only.")
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     for _, tensor in list(stored_tensors(proto.graph)):

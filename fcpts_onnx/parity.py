@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 
@@ -66,7 +67,18 @@ def check_parity(twin: Twin, model: Model, calibration: Calibration, threads: in
     raise ParityError(
         f"{model.path}: the twin differs from onnxruntime by {min(errors.values()):.2g} of the "
         f"output's scale, more than {most:g}. {_first_departure(twin, model, batch, most)}"
+        + ("" if math.isfinite(min(errors.values())) else _remedy(model))
     )
+
+
+def _remedy(model: Model) -> str:
+    """What a graph that cannot be computed on these samples may lack."""
+    shapes = [spec.shape for spec in model.inputs if spec.shape]
+    if any((shape[0] or 1) > 1 for shape in shapes):
+        return " A batch size is written into the graph: export it with an open one."
+    if any(None in shape[1:] for shape in shapes):
+        return " The graph leaves sizes open: give samples of one that it takes, or --size."
+    return ""
 
 
 def written_error(

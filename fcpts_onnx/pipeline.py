@@ -175,6 +175,8 @@ def prune(
             )  # fmt: skip
             check_storage(storage, dense.path, dense.proto)
             weights = weights_to_prune(dense, include, exclude, keep_dense)
+            if not overwrite:
+                _check_not_swapped(dense, target_path)
             twin = learning_twin(dense, weights, exclude)
         with clock("budget"):
             aim = Aim(target, objective, PATTERNS[pattern], hardware)
@@ -310,6 +312,22 @@ def _settled(
     if decided and memory is None and decided.get("device") == task.device.type:
         return replace(task, pieces=decided["pieces"])
     return replace(task, pieces=pieces_that_fit(task, memory, task.team, say))
+
+
+def _check_not_swapped(dense: Model, target: Path) -> None:
+    """See that what would be replaced is not the dense model of the one that is to be pruned."""
+    try:
+        there = {w.name: (w.shape, w.zeros) for w in find_weights(load(target))}
+    except FcptsError:  # there is none, or it is of no use
+        return
+    given = {w.name: (w.shape, w.zeros) for w in find_weights(dense)}
+    zeros, more = (sum(n for _, n in found.values()) for found in (there, given))
+    shapes, own = ({name: s for name, (s, _) in found.items()} for found in (there, given))
+    if shapes == own and zeros < more:
+        raise OutputError(
+            f"{target}: is a model of the same weights with {zeros:,} zeros, {dense.path} has "
+            f"{more:,}. Are the two swapped? Name another file, or pass --overwrite."
+        )
 
 
 def _check_unchanged(dense: Model, digest: str) -> None:

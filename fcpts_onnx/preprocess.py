@@ -21,6 +21,7 @@ from fcpts_onnx.texts import read_text
 __all__ = ["IMAGE_FORMATS", "PRESETS", "ImagePlan", "Preprocess", "check_type"]
 
 _MOST_PIXELS = 2**27
+_LARGEST_MEAN = 2.5  # of pixels that are scaled to 2 at most
 _LEAST_LEVELS = 64  # of whole numbers that pixels of 0..255 may come to
 _BEYOND = 2  # levels that may be cut off at either end, as rounded deviations have it
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")
@@ -89,6 +90,11 @@ class Preprocess:
                 )
         if 0 in (self.scale, *self.std):
             raise RecipeError("Preprocessing: scale and std must not be zero.")
+        if self.scale < 1 / 100 and any(abs(mean) > _LARGEST_MEAN for mean in self.mean):
+            raise RecipeError(
+                f"Preprocessing: the mean {self.mean} is of pixels from 0 to 255, and they are "
+                f"scaled by {self.scale:.3g} before. Start from raw, or give what is left of it."
+            )
         lengths = (*(self.size or ()), *((self.resize,) if self.resize is not None else ()))
         if any(length < 1 for length in lengths):
             raise RecipeError("Preprocessing: size and resize must be above zero.")

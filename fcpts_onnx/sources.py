@@ -31,7 +31,7 @@ __all__ = [
     "visible_files",
 ]
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
 _IN_MEMORY_BYTES = 2**31
 _UNREADABLE = (
     OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning,

@@ -15,7 +15,7 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
-from fcpts_onnx.errors import CheckpointError, FcptsError
+from fcpts_onnx.errors import CalibrationError, CheckpointError, FcptsError
 from fcpts_onnx.examine import evaluate
 from fcpts_onnx.methods import METHODS, holds_target
 from fcpts_onnx.model import load
@@ -97,8 +97,11 @@ def _as_stored(settings: Recipe | Preprocess) -> dict[str, Any]:
 
 
 def _hash(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise CalibrationError(f"{file}: cannot be read: {error.strerror}.") from error
 
 
 def _listed(place: Path) -> str:

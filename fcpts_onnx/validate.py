@@ -94,7 +94,10 @@ def recount(model: Model, weights: Sequence[Weight]) -> list[Sparsity]:
     counted = []
     for weight in weights:
         if weight.name not in model.tensors:
-            raise OutputError(f"{model.path}: has no constant tensor {weight.name!r}.")
+            raise OutputError(
+                f"{model.path}: has no constant tensor {weight.name!r}. Give a float model of the "
+                "same weights; what 8 bits do, quantize and eval say."
+            )
         zeros = count_zeros(model, weight)
         counted.append(Sparsity(weight.name, weight.shape, weight.count, zeros))
     return counted

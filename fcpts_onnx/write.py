@@ -42,7 +42,7 @@ def check_target(
     reads: Iterable[Path] = (),
     overwrite: bool = False,
 ) -> None:
-    """See before any work that a result can be written.
+    """See before any work that a model can be written; only models are ever replaced.
 
     Args:
         source: the input, which is replaced only where `overwrite` is set.
@@ -50,8 +50,16 @@ def check_target(
 
     Raises:
         OutputError: the folder is missing or not writable, the target is a folder, a device or a
-            pipe, or it is one of those files.
+            pipe, or it is one of those files, or another one that is no model.
     """
+    _check_place(target, source, reads, overwrite)
+    if target.exists() and target.stat().st_size and not _is_model(target):
+        raise OutputError(f"{target}: exists and is not an ONNX model. Name another file.")
+
+
+def _check_place(
+    target: Path, source: Path | None = None, reads: Iterable[Path] = (), overwrite: bool = False
+) -> None:
     if not target.parent.is_dir():
         raise OutputError(f"{target}: the folder {target.parent} does not exist. Make it first.")
     if target.is_dir():
@@ -123,7 +131,7 @@ def check_text(target: Path, kind: Literal["JSON", "HTML"]) -> None:
     Raises:
         OutputError: it cannot.
     """
-    check_target(target)
+    _check_place(target)
     if target.exists() and _first_byte(target) not in (b"", _FIRST[kind]):
         raise OutputError(f"{target}: exists and is not {kind}. Name another file.")
 
@@ -245,6 +253,14 @@ def _data_of(path: Path) -> set[str]:
         for _, tensor in stored_tensors(proto.graph)
         if uses_external_data(tensor)
     }
+
+
+def _is_model(path: Path) -> bool:
+    try:
+        proto = onnx.load_model(str(path), format="protobuf", load_external_data=False)
+    except (OSError, DecodeError):
+        return False
+    return bool(proto.graph.node)
 
 
 def _first_byte(target: Path) -> bytes:

@@ -43,6 +43,55 @@ def prune(place: Path, *options: str, target: str = "0.6") -> Result:
     )  # fmt: skip
 
 
+def test_only_models_are_replaced(place: Path) -> None:
+    image = next((place / "images").iterdir())
+    before = image.read_bytes()
+    options = ("--target", "0.6", "--calib", place / "images", "--recipe", place / "quick.toml")
+    for arguments in (
+        ("prune", place / "in.onnx", image, *options),
+        ("prune", place / "in.onnx", place / "out.onnx", *options, "--then-quantize", image),
+        ("quantize", place / "in.onnx", image, "--calib", place / "labelled"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code != 0
+        assert "exists and is not an ONNX model. Name another file." in result.output
+    assert image.read_bytes() == before
+    assert not (place / "out.onnx").exists()
+
+
+def test_the_dense_model_is_not_replaced_by_mistake(place: Path) -> None:
+    assert prune(place).exit_code == 0
+    dense = (place / "in.onnx").read_bytes()
+    swapped = [
+        "prune", place / "out.onnx", place / "in.onnx", "--target", "0.6", "--calib",
+        place / "images", "--recipe", place / "quick.toml",
+    ]  # fmt: skip
+    result = run(*swapped)
+    assert result.exit_code == 1
+    assert "is a model of the same weights with 0 zeros" in result.output
+    assert (place / "in.onnx").read_bytes() == dense
+    assert prune(place, target="0.5").exit_code == 0  # what was written before may go
+    assert run(*swapped, "--overwrite").exit_code == 0
+
+
+def test_a_mean_of_other_values_is_refused(place: Path) -> None:
+    result = prune(place, "--mean", "123.675,116.28,103.53")
+    assert result.exit_code == 1
+    assert "is of pixels from 0 to 255, and they are scaled by 0.00392" in result.output
+
+
+def test_what_cannot_be_quantized_is_said_before_a_run(place: Path) -> None:
+    proto = onnx.load(place / "in.onnx")
+    for tensor in proto.graph.initializer:
+        if tensor.name == "conv.w":
+            half = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
+    onnx.save(proto, place / "in.onnx")
+    result = prune(place, "--then-quantize", str(place / "q.onnx"))
+    assert result.exit_code == 1
+    assert "the quantizer takes float32 only" in result.output
+
+
 class OnWindows:
     """The module `os`, as it is there in name."""
 
@@ -740,7 +789,7 @@ OTHER_COMMANDS = [
     (("validate", "in.onnx", "nothing.onnx", "--calib", "images"), "nothing.onnx: cannot be read"),
     (("validate", "in.onnx", "in.onnx", "--calib", "nowhere"), "nowhere: no such file or folder"),
     (("eval", "in.onnx", "--data", "nowhere"), "nowhere: no such folder of labelled images"),
-    (("eval", "in.onnx", "--data", "hollow"), "There are no images"),
+    (("eval", "in.onnx", "--data", "hollow"), "no images in its folders"),
     (("eval", "in.onnx", "--data", "images"), "lies outside one"),
     (("eval", "in.onnx", "--data", "labelled", "--labels", "nowhere"), "cannot be read as a list"),
     (("demo", "--target", "1.5"), "target is 1.5; expected a share"),

@@ -144,7 +144,23 @@ def test_changed_images_are_other_data(place: Path) -> None:
     options = ("--methods", "magnitude", "--targets", "0.5")
     assert compare(place, *options).exit_code == 0
     next(iter((place / "images").glob("*.png"))).unlink()
-    assert "holds results of another model, data" in compare(place, *options).output
+    assert "holds results of another comparison: calib differ" in compare(place, *options).output
+
+
+@pytest.mark.parametrize("option", ["--labels", "--boxes"])
+def test_a_file_that_is_not_there(option: str, place: Path) -> None:
+    more = ("--detector", str(place / "none.toml")) if option == "--boxes" else ()
+    given = (option, str(place / "none.txt"), *more, "--methods", "magnitude", "--targets", "0.5")
+    result = compare(place, *given)
+    assert result.exit_code == 1, result.output
+    assert "none.t" in result.output
+    assert "cannot be read" in result.output
+
+
+def test_no_result_at_all_is_no_success(place: Path) -> None:
+    result = compare(place, "--methods", "magnitude", "--targets", "0.9999")
+    assert result.exit_code == 1
+    assert "No method could take the model; the rows say why." in result.output
 
 
 def test_a_team_does_not_compare(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +264,7 @@ def test_results_of_another_model_are_not_mixed_in(place: Path) -> None:
     networks.save(networks.cnn(opset=16), place / "in.onnx")
     result = compare(place, "--methods", "magnitude", "--targets", "0.5")
     assert result.exit_code == 1
-    assert "holds results of another model, data or preprocessing" in result.output
+    assert "holds results of another comparison: model differ" in result.output
 
 
 def test_a_method_that_cannot_take_a_model_is_a_row(place: Path) -> None:
@@ -268,7 +284,7 @@ def test_other_labels_are_other_results(place: Path) -> None:
     (place / "names.txt").write_text("ant\nbee\ncat\ndog\n")
     assert compare(place, *options).exit_code == 0
     (place / "names.txt").write_text("dog\nbee\ncat\nant\n")
-    assert "holds results of another model" in compare(place, *options).output
+    assert "another comparison: labels differ" in compare(place, *options).output
 
 
 def test_what_cannot_be_read_at_all(place: Path) -> None:

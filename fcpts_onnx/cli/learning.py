@@ -39,7 +39,7 @@ from fcpts_onnx.cli.options import (
 )
 from fcpts_onnx.cli.values import new_file
 from fcpts_onnx.errors import FcptsError, Interrupted
-from fcpts_onnx.int8 import check_quantizer
+from fcpts_onnx.int8 import check_quantizable
 from fcpts_onnx.recipe import recipe_names, recipe_text
 from fcpts_onnx.report.progress import count_reporter, progress_reporter
 from fcpts_onnx.report.run import page
@@ -133,7 +133,7 @@ def prune(
     if data is None and any(options[name] for name in _LABELLING):
         raise click.UsageError("--labels, --label-offset, --boxes and --detector are for --data.")
     if quantized is not None:
-        check_quantizer()
+        check_quantizable(model)
     settings = settings_of(preprocess, options)
     console = console_of(quiet)
     measured = {name: options.pop(name) for name in _LABELLING}

@@ -102,6 +102,8 @@ def compare(
         stop_with(click.get_current_context(), stop, f"the same command goes on with {out}")
     show_comparison(console, found)
     write_json(json_file, found)
+    if not any(trial.output for trial in found.trials):
+        raise click.ClickException("No method could take the model; the rows say why.")
 
 
 @main.command(short_help="Measure what zeros save on an engine.")
@@ -113,7 +115,7 @@ def compare(
     type=click.IntRange(1),
     default=100,
     show_default=True,
-    help="How often each model is timed on each engine.",
+    help="How often each model is timed on each engine, in bursts of 5.",
 )
 @click.option(
     "--threads", type=click.IntRange(1), default=1, show_default=True, help="Of each engine."

@@ -85,33 +85,40 @@ preprocess_options = _options(
         help=f"How pixels become inputs: {', '.join(PRESETS)}, or a TOML file.",
     ),
     click.option(
-        "--mean", callback=read_numbers, metavar="A[,B,C]", help="Mean, instead of the preset's."
+        "--mean",
+        callback=read_numbers,
+        metavar="A[,B,C]",
+        help="Mean, instead of the preset's: of values from 0 to 1 for imagenet and unit, to 2 "
+        "for tf, to 255 for raw.",
     ),
     click.option(
         "--std",
         callback=read_numbers,
         metavar="A[,B,C]",
-        help="Deviation, instead of the preset's.",
+        help="Deviation, instead of the preset's, of the same values.",
     ),
     size_option,
     click.option(
         "--resize",
         type=click.IntRange(1),
         metavar="N",
-        help="Short side in pixels before the centre crop.",
+        help="Short side in pixels before the centre crop; by default the least that covers it.",
     ),
     click.option(
         "--fit",
         type=click.Choice(["crop", "stretch"]),
-        help="Cut images from the centre, or bring them to the size as a whole, as for detectors.",
+        help="Cut images from the centre (by default), or bring them to the size as a whole, as "
+        "for detectors.",
     ),
     click.option(
-        "--channels", type=click.Choice(["rgb", "bgr"]), help="Order of the model's channels."
+        "--channels",
+        type=click.Choice(["rgb", "bgr"]),
+        help="Order of the model's channels, by default rgb.",
     ),
     click.option(
         "--layout",
         type=click.Choice(["auto", "nchw", "nhwc"]),
-        help="Order of the input's axes; auto: where it has 1 or 3 channels.",
+        help="Order of the input's axes; auto, the default: where it has 1 or 3 channels.",
     ),
 )
 selection_options = _options(
@@ -152,7 +159,7 @@ engines_option = click.option(
 )
 threads_option = click.option(
     "--threads",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 1024),  # thousands of them do nothing but wait for each other
     default=0,
     show_default=True,
     help="Processor threads; 0 takes as many as are there.",
@@ -292,7 +299,8 @@ label_options = _options(
     click.option(
         "--labels",
         type=FILE,
-        help="Class names in order, one a line; or, for classifiers, a .csv of file,label.",
+        help="Class names in order, one a line; or, for classifiers, a .csv of file,label: a path "
+        "in --data, and the number of its class from 0 on.",
     ),
     click.option(
         "--label-offset",

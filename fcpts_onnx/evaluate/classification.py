@@ -97,6 +97,7 @@ def _scores(model: Model, runtime: Runtime, batch: Tensor) -> Tensor:
     if scores is None:
         raise CalibrationError(
             f"{model.path}: output {name!r} has shape {list(found.shape[1:])} a "
-            "sample, which is not a score for each class. Give a classifier."
+            "sample, which is not a score for each class. Give a classifier, or --boxes and "
+            "--detector for a detector."
         )
     return scores

@@ -51,6 +51,8 @@ def evaluate_detector(
     if len(model.inputs) != 1:
         raise CalibrationError(f"{model.path}: has {len(model.inputs)} inputs; images feed one.")
     paths = find_images(folder)
+    if not paths:
+        raise CalibrationError(f"{folder}: no images in it.")
     plan = ImagePlan.of(model.inputs[0], replace(preprocess, fit="stretch"))
     numbered = None if names is None else listed_names(names)
     wanted = annotated(paths, boxes, detector.classes, numbered, leave_out=detector.other_classes)

@@ -47,9 +47,10 @@ def labelled_images(folder: Path, labels: Path | None = None) -> Labelled:
         return _from_table(folder, labels)
     names = class_names(folder, labels)
     index = {name: place for place, name in enumerate(names)}
-    return Labelled(
-        {path: index[path.relative_to(folder).parts[0]] for path in find_images(folder)}, len(names)
-    )
+    if not (images := find_images(folder)):
+        raise CalibrationError(f"{folder}: no images in its folders.")
+    places = {path: index[path.relative_to(folder).parts[0]] for path in images}
+    return Labelled(places, len(names))
 
 
 def class_names(folder: Path, labels: Path | None) -> list[str]:
@@ -111,8 +112,8 @@ def _from_table(folder: Path, labels: Path) -> Labelled:
     bad = [",".join(row) for row in rows if len(row) != len(_HEADER) or not row[1].isdecimal()]
     if bad:
         raise CalibrationError(
-            f"{labels}: {len(bad)} of {len(rows)} lines have no file and label from 0 on: "
-            f"{'; '.join(bad[:_NAMED])}."
+            f"{labels}: {len(bad)} of {len(rows)} lines have no file and number of its class, from "
+            f"0 on: {'; '.join(bad[:_NAMED])}."
         )
     places = {folder / name: int(label) for name, label in rows}
     if len(places) < len(rows):

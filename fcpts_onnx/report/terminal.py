@@ -80,6 +80,11 @@ def show_inspection(console: Console, found: Inspection, tree: bool = False) -> 
         f"{found.zeros:,} zero already{present}. {len(found.along)} biases and norm parameters "
         "are learned along.",
     )
+    if found.others:
+        show_line(
+            console,
+            f"{found.others:,} values in other constants (LSTM, embeddings, ...) are not pruned",
+        )
     for head in found.heads:
         show_line(console, f"Learned against {head}")
     if found.densities:

@@ -20,6 +20,7 @@ class Inspection:
 
     Attributes:
         along: biases and norm parameters that are learned along.
+        others: values in matrices and the like that are none of these, as of LSTM.
         heads: what is learned against: the outputs, or what gradients reach before them, each
             with its loss; empty where the graph cannot be tried out without calibration data.
         obstacle: why the model cannot be pruned, if so.
@@ -35,6 +36,7 @@ class Inspection:
     inputs: tuple[str, ...]
     weights: tuple[Weight, ...]
     along: tuple[str, ...]
+    others: int = 0
     heads: tuple[str, ...] = ()
     obstacle: str | None = None
     densities: dict[str, float] = field(default_factory=dict)

@@ -173,7 +173,7 @@ def test_labels_from_a_table(tmp_path: Path) -> None:
         ("a.png,0\n", "expected a line 'file,label'"),
         (
             "file,label\na.png,cat\na.png,-1\n",
-            "2 of 2 lines have no file and label",
+            "2 of 2 lines have no file and number of its class",
         ),
         ("file,label\na.png,0\nx.png,1\n", r"1 of 2 images are not there: .*x\.png"),
         (
