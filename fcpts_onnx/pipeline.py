@@ -101,7 +101,7 @@ def prune(
 
     Args:
         model: the dense ONNX file; it is never changed unless `output` names it too and
-            `overwrite` is set.
+            `overwrite` is set, nor is another model of its weights with fewer zeros.
         output: the sparse ONNX file to write.
         target: the share of zeros, 0 to 1, over all weights that are pruned; None with a pattern
             that says it itself, as 2:4 does.

@@ -78,7 +78,11 @@ _LABELLING = ("labels", "label_offset", "boxes", "detector")
 @selection_options
 @learning_options
 @run_options
-@click.option("--overwrite", is_flag=True, help="Allow OUTPUT to be MODEL itself.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Allow OUTPUT to be MODEL itself, or a model of the same weights with fewer zeros.",
+)
 @click.option(
     "--then-quantize",
     "quantized",
@@ -115,6 +119,8 @@ def prune(
     **options: Any,
 ) -> None:
     """Write MODEL to OUTPUT with exactly the target's share of zero weights.
+
+    A sparse model that is there already is replaced.
 
     \b
     Examples:
