@@ -1,8 +1,8 @@
 """Reproduce the paper's tables and figures by number, its values beside those measured.
 
 \b
-    python tools/reproduce.py --list
-    python tools/reproduce.py table2 figure5 --cifar10 DIR \\
+    python -m tools.reproduce --list
+    python -m tools.reproduce table2 figure5 --cifar10 DIR \\
         --model cifar-10/ResNet-32=resnet32.onnx --out results/
 
 ROWS are named table/dataset/network/method, or any part of that from the left. A data set is what
