@@ -40,14 +40,17 @@ def check_quantizable(path: PathLike) -> None:
 
     Raises:
         FcptsError: it is that for training.
-        ModelError: the model is not one in float32.
+        ModelError: the model cannot be loaded, or is not one in float32.
     """
+    _check_quantizable(load(path))
+
+
+def _check_quantizable(model: Model) -> None:
     if IS_OLD:
         raise FcptsError(
             f"onnxruntime {ort.__version__}, which --engine ort takes, cannot quantize the sparse "
             "model. Quantize it where the usual onnxruntime, 1.21 or newer, is installed."
         )
-    model = load(path)
     if any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.nodes):
         raise ModelError(
             f"{model.path}: has 8-bit values already (QuantizeLinear). Quantize the float model."
@@ -82,8 +85,8 @@ def quantize(
     Raises:
         FcptsError: a file cannot be read or written, or onnxruntime cannot quantize the model.
     """
-    check_quantizable(model)
     loaded, target = load(model), Path(output)
+    _check_quantizable(loaded)
     origin = loaded if against is None else load(against)
     reads = [*loaded.files, *origin.files, *paths_of(calib)]
     check_target(target, loaded.path, reads=reads)

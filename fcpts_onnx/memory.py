@@ -170,9 +170,8 @@ def _taken(device: torch.device) -> int:
 
 def _of_process(entry: str) -> int | None:
     with suppress(OSError):
-        for line in (
-            Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        ):
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        for line in status.splitlines():
             if line.startswith(f"{entry}:"):
                 return 1024 * int(line.split()[1])
     return None

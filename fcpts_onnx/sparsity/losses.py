@@ -187,9 +187,10 @@ def relative_to(dense: Tensor, head: Head) -> Tensor:
 
     What does not vary counts relative to its size, and what is all zero as it is.
     """
-    spread = (float(dense.var(correction=0)),) if head.spread is None else head.spread
-    if len(spread) == 1:
-        variance, size = dense.new_full((), spread[0]), dense.square().mean()
+    spread = head.spread or ()
+    if len(spread) < 2:
+        variance = dense.new_full((), spread[0]) if spread else dense.var(correction=0)
+        size = dense.square().mean()
     else:
         channels = _channels(dense)
         others = [axis for axis in range(dense.ndim) if axis != channels]
