@@ -57,11 +57,10 @@ def centres_of(
     network is trained; in an exported network it is fixed or folded in, and biases have to learn it
     (Nagel et al. 2019, Section 4.2, correct them after quantisation).
     """
-    lengths = {name: len(value) for name, value in twin.learned.items() if value.ndim == 1}
-    found = layers(twin.steps, weights, lengths)
+    found = layers(twin.steps, weights, twin.learned)
     biases = {name: _bias(layer) for name, layer in found.items()}
     times = Counter(biases.values())
-    own = {name: bias for name, bias in biases.items() if bias in lengths and times[bias] == 1}
+    own = {name: bias for name, bias in biases.items() if bias in twin.learned and times[bias] == 1}
     means = _means(twin, calibration, {name: found[name] for name in own})
     return {name: Centre(bias, found[name].axis, means[name]) for name, bias in own.items() if bias}
 

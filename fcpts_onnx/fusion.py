@@ -23,10 +23,23 @@ class _Linear:
     total: Step
 
     def __call__(self, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-        if x.is_floating_point() and w.ndim == 2 and b.shape == w.shape[1:]:
-            return F.linear(x, w.mT, b)
+        is_row = b.ndim <= x.ndim and b.shape[-1:] == w.shape[1:]
+        if x.is_floating_point() and w.ndim == 2 and is_row:
+            return F.linear(x, w.mT, b.flatten())
         total: Tensor = self.total.function(self.product.function(x, w), b)
         return total
+
+
+@dataclass(frozen=True)
+class _BiasedConvolution:
+    """A convolution whose bias is added behind it, in whatever shape."""
+
+    convolution: Step
+
+    def __call__(self, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        attributes = self.convolution.attributes
+        result: Tensor = self.convolution.function(x, w, b.flatten(), **attributes)
+        return result
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,8 @@ def with_layers_joined(
     """The steps with each layer joined to what is right beside it, if nothing else reads between.
 
     A Conv takes in the zeros that a Pad puts around its input, and a BatchNormalization of
-    constants behind it; a MatMul the Add of a constant vector.
+    constants behind it; a MatMul the Add of a constant vector, and a convolution without a bias
+    that of one value a channel, as converters from Paddle and CNTK write it.
 
     Args:
         constants: values that are known by name, what is learned among them.
@@ -133,7 +147,7 @@ def _zeros_around(padding: Step, constants: Mapping[str, Tensor]) -> list[tuple[
 
 def _with_bias(match: Match, constants: Mapping[str, Tensor]) -> Step | None:
     (product, total), bias = match.steps.values(), match.names["bias"]
-    if bias not in constants or constants[bias].ndim != 1:
+    if bias not in constants or constants[bias].shape[-1:].numel() != constants[bias].numel():
         return None
     return replace(
         total,
@@ -141,6 +155,33 @@ def _with_bias(match: Match, constants: Mapping[str, Tensor]) -> Step | None:
         inputs=(*product.inputs, bias),
         parts=(product, total),
     )
+
+
+def _with_channel_bias(match: Match, constants: Mapping[str, Tensor]) -> Step | None:
+    (convolution, *reshaping, total), bias = match.steps.values(), match.names["bias"]
+    x, w, *own = convolution.inputs
+    weight = constants.get(w or "")
+    if any(own) or weight is None or not constants.keys() >= set(match.names.values()):
+        return None
+    added: Tensor = reshaping[0].run(constants)[0] if reshaping else constants[bias]
+    if not _is_one_a_channel(added, convolution, weight.shape):
+        return None
+    return replace(
+        total,
+        function=_BiasedConvolution(convolution),
+        inputs=(x, w, bias),
+        parts=(convolution, *reshaping, total),
+    )
+
+
+def _is_one_a_channel(added: Tensor, convolution: Step, weight: torch.Size) -> bool:
+    """Whether what is added to a convolution has a value for each of its output channels."""
+    group = convolution.attributes.get("group", 1)
+    channels = weight[0] if convolution.op == "Conv" else weight[1] * group
+    shape = (1, channels, *[1] * len(weight[2:]))
+    # Half-precision models round each value; so does their twin.
+    is_float = added.dtype == torch.float32
+    return is_float and tuple(added.shape) in (shape, shape[1:])
 
 
 def _with_norm(match: Match, constants: Mapping[str, Tensor]) -> Step | None:
@@ -166,5 +207,10 @@ _Join = tuple[Node, Callable[[Match, Mapping[str, Tensor]], Step | None]]
 _PADDINGS: tuple[_Join, ...] = ((Node("Conv", (Node("Pad", ()),)), _with_padding),)
 _ENDS: tuple[_Join, ...] = (
     (Node("Add", (Node("MatMul", ()), "bias")), _with_bias),
+    *(
+        (Node("Add", (Node(convolution, ()), bias)), _with_channel_bias)
+        for convolution in ("Conv", "ConvTranspose")
+        for bias in ("bias", Node("Reshape", ("bias", "shape")))
+    ),
     (Node("BatchNormalization", (Node("Conv", ()),)), _with_norm),
 )

@@ -28,7 +28,8 @@ class Layer:
         place: of its step in the graph.
         weight: its weight.
         data: the name of what it multiplies.
-        bias: the name of the bias that it adds and nothing else reads, one value a channel.
+        bias: the name of the bias that it adds and nothing else reads, one value a channel, in
+            whatever shape.
         product: the step without the bias.
     """
 
@@ -102,14 +103,14 @@ class Layer:
 
 
 def layers(
-    steps: Sequence[Step], weights: Sequence[Weight], biases: Mapping[str, int]
+    steps: Sequence[Step], weights: Sequence[Weight], learned: Mapping[str, Tensor]
 ) -> dict[str, Layer]:
     """The layers whose weights are read as they are stored, and once, by weight, in graph order.
 
     Left out are stacks of matrices, as of the experts of a mixture: each is a product of its own.
 
     Args:
-        biases: the lengths of what may change, where it is a bias.
+        learned: what may change, by name; a bias that may not is none here.
     """
     known = {weight.value: weight for weight in weights}
     readers: dict[str, list[Step]] = {}
@@ -126,15 +127,22 @@ def layers(
             continue
         if known[name].channel_axis is None or _is_stack(known[name]):
             continue
-        bias = step.inputs[_BIAS] if len(step.inputs) > _BIAS else None
-        # One that several layers share, or that is scaled, stays as it is.
-        is_own = bias is not None and len(readers[bias]) == 1
-        is_own &= product.attributes.get("beta", 1.0) == 1.0
-        if bias is not None and not (is_own and biases.get(bias) == known[name].channels):
-            bias = None
+        bias = _bias(step, product, known[name], learned)
+        # One that several layers share stays as it is.
+        bias = bias if bias is not None and len(readers[bias]) == 1 else None
         plain = replace(product, inputs=product.inputs[: _WEIGHT + 1])
         found[known[name].name] = Layer(place, known[name], data, bias, plain)
     return found
+
+
+def _bias(step: Step, product: Step, weight: Weight, learned: Mapping[str, Tensor]) -> str | None:
+    """What is added to a product, if it is learned, as it is, and one value a channel."""
+    name = next(iter(step.inputs[_BIAS:]), None)
+    bias = None if name is None else learned.get(name)
+    if bias is None or bias.numel() != weight.channels or product.attributes.get("beta", 1.0) != 1:
+        return None
+    # A Gemm may add one value a row instead.
+    return name if product.op in _CHANNELS_SECOND or bias.shape[-1] == bias.numel() else None
 
 
 def _is_stack(weight: Weight) -> bool:

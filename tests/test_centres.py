@@ -44,7 +44,7 @@ def test_means_are_those_of_the_layer(name: str) -> None:
     samples = np.abs(values(20, *data[1:], scale=1.0))
     calibration = load_calibration([samples], model, PRESETS["raw"])
     (centre,) = centres_of(twin, calibration, weights).values()
-    (layer,) = layers(twin.steps, weights, {"b": len(twin.learned["b"])}).values()
+    (layer,) = layers(twin.steps, weights, twin.learned).values()
     assert centre.bias == "b"
     other = torch.from_numpy(values(*shape, seed=5))
     with torch.no_grad():
@@ -52,11 +52,22 @@ def test_means_are_those_of_the_layer(name: str) -> None:
     torch.testing.assert_close(centre.outputs(other), given.mean(1).flatten())
 
 
-def cnn(*, bias: bool = True, norm: bool = False, shared: bool = False) -> onnx.ModelProto:
-    """A padded convolution, Relu, and class scores; shared: two layers add the same bias."""
-    constants = {"w": values(6, 3, 3, 3), "b": values(6), "v": values(5, 6, 1, 1)}
-    first = ["x", "w", *(["b"] if bias else [])]
-    nodes = [helper.make_node("Conv", first, ["c"], "first", pads=[1, 1, 1, 1])]
+def cnn(
+    *, bias: bool = True, behind: bool = False, norm: bool = False, shared: bool = False
+) -> onnx.ModelProto:
+    """A padded convolution, Relu, and class scores.
+
+    Args:
+        behind: the bias is added behind the convolution.
+        shared: two layers add the same bias.
+    """
+    shape = (1, 6, 1, 1) if behind else (6,)
+    constants = {"w": values(6, 3, 3, 3), "b": values(*shape), "v": values(5, 6, 1, 1)}
+    first = ["x", "w", *(["b"] if bias and not behind else [])]
+    given = "p" if behind else "c"
+    nodes = [helper.make_node("Conv", first, [given], "first", pads=[1, 1, 1, 1])]
+    if behind:
+        nodes.append(helper.make_node("Add", ["p", "b"], ["c"], "total"))
     if norm:
         parameters = ["scale", "shift", "mean", "variance"]
         constants |= {key: values(6, seed=place) for place, key in enumerate(parameters)}
@@ -78,6 +89,7 @@ def cnn(*, bias: bool = True, norm: bool = False, shared: bool = False) -> onnx.
     ("settings", "expected"),
     [
         ({}, {"w": "b"}),
+        ({"behind": True}, {"w": "b"}),
         ({"bias": False}, {}),
         ({"norm": True}, {"w": "shift"}),
         ({"norm": True, "bias": False}, {"w": "shift"}),
@@ -105,9 +117,9 @@ def first_layer(model: Model, changed: dict[str, torch.Tensor]) -> np.ndarray:
     return found.mean(axis=(0, 2, 3))
 
 
-@pytest.mark.parametrize("norm", [False, True])
-def test_zeros_move_no_mean(norm: bool, tmp_path: Path) -> None:
-    model, twin, weights, calibration = prepared(cnn(norm=norm))
+@pytest.mark.parametrize("settings", [{}, {"norm": True}, {"behind": True}], ids=str)
+def test_zeros_move_no_mean(settings: dict[str, bool], tmp_path: Path) -> None:
+    model, twin, weights, calibration = prepared(cnn(**settings))
     model = networks.loaded(model.proto, tmp_path / "m.onnx")
     recipe = Recipe(channel_scales=True)
     spread = np.abs(first_layer(model, {})).mean()

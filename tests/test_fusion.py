@@ -33,6 +33,7 @@ def linear(
 CASES = {
     "a linear layer": (linear(networks.values(6, 4), networks.values(4)), 2),
     "the bias first": (linear(networks.values(6, 4), networks.values(4), bias_first=True), 2),
+    "a row of biases": (linear(networks.values(6, 4), networks.values(1, 4)), 2),
     "one bias for all columns": (linear(networks.values(6, 4), networks.values(1)), 2),
     "a weight for each sample's rows": (linear(networks.values(1, 6, 4), networks.values(4)), 2),
     "a matrix added": (linear(networks.values(6, 4), networks.values(5, 4)), 3),
@@ -138,6 +139,73 @@ def test_a_batch_norm_stays_on_its_own(case: dict[str, int], tmp_path: Path) -> 
     model = load(networks.save(normed(**case), tmp_path / "m.onnx"))
     twin = Twin(model, ["w"])
     assert [step.op for step in twin.steps][:2] == ["Conv", "BatchNormalization"]
+
+
+def biased(
+    added: tuple[int, ...],
+    *,
+    op: str = "Conv",
+    shape: list[int] | None = None,
+    own: bool = False,
+    bias_first: bool = False,
+    **attributes: Any,
+) -> onnx.ModelProto:
+    """A convolution of 4 to 6 channels, a bias behind it, Relu."""
+    inner = 6 // attributes.get("group", 1) if op == "ConvTranspose" else 4
+    weight = (4, inner, 3, 3) if op == "ConvTranspose" else (6, 4, 3, 3)
+    constants = {"w": networks.values(*weight), "b": networks.values(*added)}
+    inputs, bias, nodes = ["x", "w"], "b", []
+    if own:
+        constants["own"] = networks.values(6, seed=2)
+        inputs.append("own")
+    if shape is not None:
+        constants["shape"] = np.array(shape, np.int64)
+        nodes, bias = [helper.make_node("Reshape", ["b", "shape"], ["s"], "shaped")], "s"
+    nodes += [
+        helper.make_node(op, inputs, ["c"], "conv", **attributes),
+        helper.make_node("Add", [bias, "c"] if bias_first else ["c", bias], ["t"], "total"),
+        helper.make_node("Relu", ["t"], ["y"], "relu"),
+    ]
+    outputs = {"y": ["N", 6, None, None]}
+    return networks.make(nodes, constants, {"x": ["N", 4, 8, 8]}, outputs)
+
+
+BIASED = {
+    "one a channel": (biased((6, 1, 1), pads=[1, 1, 1, 1]), True),
+    "with an axis of samples": (biased((1, 6, 1, 1)), True),
+    "added to": (biased((6, 1, 1), bias_first=True), True),
+    "brought into shape": (biased((6,), shape=[1, -1, 1, 1]), True),
+    "brought into shape, added to": (biased((6,), shape=[0, 1, 1], bias_first=True), True),
+    "behind a transposed convolution": (biased((6, 1, 1), op="ConvTranspose"), True),
+    "of groups": (biased((6,), op="ConvTranspose", shape=[1, 6, 1, 1], group=2), True),
+    "one for all channels": (biased((1, 1, 1)), False),
+    "one a column": (biased((6,)), False),
+    "one a row": (biased((6, 1)), False),
+    "brought into another shape": (biased((6,), shape=[6, 1]), False),
+    "a value at each place": (biased((6, 6, 6)), False),
+    "beside its own": (biased((6, 1, 1), own=True), False),
+}
+
+
+@pytest.mark.parametrize("case", BIASED)
+def test_a_convolution_takes_the_bias_behind_it_in(case: str, tmp_path: Path) -> None:
+    proto, joined = BIASED[case]
+    model = load(networks.save(proto, tmp_path / "m.onnx"))
+    x = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = Runtime(model).run({"x": x.numpy()})["y"]
+    for learned in ([], ["w", "b"]):
+        twin = Twin(model, learned)
+        assert any(step.parts for step in twin.steps) == joined
+        found = twin({"x": x})["y"]
+        np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-5, atol=1e-5)
+    whole = helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, ["N", 6, None, None])
+    proto.graph.output.append(whole)  # which nothing can take in then
+    apart = Twin(load(networks.save(proto, tmp_path / "apart.onnx")), learned)
+    assert not any(step.parts for step in apart.steps)
+    for either in twin, apart:
+        either({"x": x})["y"].square().sum().backward()
+    for name in learned:
+        torch.testing.assert_close(twin.learned[name].grad, apart.learned[name].grad)
 
 
 def padded(

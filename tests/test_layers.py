@@ -58,7 +58,7 @@ def test_the_matrix_times_the_rows(name: str) -> None:
     op, data, shape, attributes = CASES[name]
     model = network(op, data, shape, **attributes)
     twin = Twin(model, ["w", "b"])
-    (layer,) = layers(twin.steps, find_weights(model), {"b": len(twin.learned["b"])}).values()
+    (layer,) = layers(twin.steps, find_weights(model), twin.learned).values()
     assert (layer.data, layer.bias) == ("x", "b")
     x, weight = torch.from_numpy(values(*data, scale=1.0)), torch.from_numpy(values(*shape))
     rows = layer.rows(weight)
@@ -127,6 +127,8 @@ BIASES = {
         None,
     ),
     "one for all channels": ([helper.make_node("Gemm", ["x", "w", "one"], ["y"])], None),
+    "a row": ([helper.make_node("Gemm", ["x", "w", "row"], ["y"])], "row"),
+    "one value a row": ([helper.make_node("Gemm", ["x", "w", "column"], ["y"])], None),
 }
 
 
@@ -134,7 +136,7 @@ BIASES = {
 def test_which_bias_may_move(name: str) -> None:
     nodes, expected = BIASES[name]
     constants = {"w": values(4, 6), "b": values(6), "one": values(1)}
+    constants |= {"row": values(1, 6), "column": values(6, 1)}
     model = Model(Path("m.onnx"), networks.make(nodes, constants, {"x": ["N", 4]}, {"y": ["N", 6]}))
-    twin = Twin(model, ["w", "b", "one"])
-    lengths = {key: value.numel() for key, value in twin.learned.items()}
-    assert layers(twin.steps, find_weights(model), lengths)["w"].bias == expected
+    twin = Twin(model, list(constants))
+    assert layers(twin.steps, find_weights(model), twin.learned)["w"].bias == expected

@@ -106,7 +106,7 @@ def layer_by_layer(
     """
     twin, counts = _twin(task), task.zeros
     assert counts is not None, "layer by layer, zeros have to be shared out before"
-    found = layers(twin.steps, task.weights, _biases(twin))
+    found = layers(twin.steps, task.weights, twin.learned)
     _see_that_all_are_there(task, found)
     changed: dict[str, Tensor] = {}
     history: list[Progress] = []
@@ -151,11 +151,6 @@ def _twin(task: Task) -> Twin:
             "taken layer by layer. Export it with an open batch size, or reconstruct netwise."
         )
     return task.network
-
-
-def _biases(twin: Twin) -> dict[str, int]:
-    """The lengths of what is a bias if a layer adds it."""
-    return {name: len(value) for name, value in twin.learned.items() if value.ndim == 1}
 
 
 def _see_that_all_are_there(task: Task, found: Mapping[str, Layer]) -> None:

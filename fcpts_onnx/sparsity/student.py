@@ -156,7 +156,7 @@ class Student:
         for name, centre in self._centres.items():
             moved = centre.outputs(values[name]) - self._levels[name]
             moved = moved * self._passed[name] if name in self._passed else moved
-            along[centre.bias] = along[centre.bias] - moved
+            along[centre.bias] = along[centre.bias] - moved.reshape_as(along[centre.bias])
         return self.dense | along | self._stored(values)
 
     @torch.no_grad()
