@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,12 @@ _HOW = {
 settings.register_profile("quick", max_examples=100, derandomize=True, **_HOW)
 settings.register_profile("long", max_examples=4000, print_blob=True, **_HOW)
 settings.load_profile("quick")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """`pytest -n auto`: a process a core, each with one thread, and those that it starts too."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture
