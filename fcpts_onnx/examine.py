@@ -63,8 +63,11 @@ def inspect(
         sizes: say what the weights take in several ways to store them, too.
 
     Raises:
-        FcptsError: the model cannot be loaded, or a glob matches nothing.
+        FcptsError: the model cannot be loaded, a glob matches nothing, or a size is given that
+            nothing asks for.
     """
+    if size is not None and hardware is None:
+        raise FcptsError("--size is the images' on a chip or on MNN; say which with --hardware.")
     loaded = load(model)
     weights = select(find_weights(loaded), include, exclude, keep_dense)
     heads, obstacle = heads_tried_out(loaded, weights, exclude)

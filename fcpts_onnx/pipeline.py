@@ -34,6 +34,7 @@ from fcpts_onnx.methods import (
 from fcpts_onnx.model import Model, PathLike, load
 from fcpts_onnx.parity import check_parity
 from fcpts_onnx.preparation import (
+    check_learning,
     informed,
     learning_twin,
     network_of,
@@ -154,7 +155,7 @@ def prune(
     target_path, clock = Path(output), Clock()
     target = None if target is None else float(target)
     recipe = Recipe.of(recipe)
-    check_pair(allocate, reconstruct, time_budget)
+    check_pair(allocate, reconstruct, time_budget, augment)
     check_pattern(pattern, allocate, reconstruct, recipe)
     rule = allocation(allocate)
     if augment is not None:
@@ -178,6 +179,7 @@ def prune(
             if not overwrite:
                 _check_not_swapped(dense, target_path)
             twin = learning_twin(dense, weights, exclude)
+            check_learning(twin, engine, losses or {})
         with clock("budget"):
             aim = Aim(target, objective, PATTERNS[pattern], hardware)
             # What was decided before an interruption stays: timings and memory are others now.

@@ -16,6 +16,7 @@ from fcpts_onnx.centres import centres_of
 from fcpts_onnx.compensation import compensations_of
 from fcpts_onnx.errors import FcptsError, ModelError, TargetError
 from fcpts_onnx.features import features
+from fcpts_onnx.gradient_graph import gradient_builder
 from fcpts_onnx.model import InputSpec, Model
 from fcpts_onnx.ops.dtypes import to_torch
 from fcpts_onnx.recipe import Recipe
@@ -30,6 +31,7 @@ from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import Weight, find_weights, learned_along, select
 
 __all__ = [
+    "check_learning",
     "features_of",
     "heads_of",
     "heads_tried_out",
@@ -90,6 +92,22 @@ def learning_twin(model: Model, weights: Sequence[Weight], exclude: Sequence[str
     return twin
 
 
+def check_learning(twin: Twin, engine: str, losses: Mapping[str, Loss]) -> None:
+    """See, before anything is read or computed, that a twin can be learned as is asked for.
+
+    Raises:
+        FcptsError: the engine is not installed.
+        TargetError: a loss is unknown, or is for what is not learned against.
+    """
+    if engine == "ort":
+        gradient_builder()
+    if unknown := sorted(losses.keys() - set(twin.output_names)):
+        known = ", ".join(twin.output_names)
+        raise TargetError(f"--loss names {', '.join(unknown)}; what is learned against is {known}.")
+    if bad := sorted(set(losses.values()) - set(LOSSES)):
+        raise TargetError(f"--loss {', '.join(bad)} is unknown; expected {', '.join(LOSSES)}.")
+
+
 def network_of(
     engine: str, twin: Twin, calibration: Calibration, recipe: Recipe, threads: int
 ) -> Network:
@@ -138,17 +156,10 @@ def heads_of(twin: Twin, calibration: Calibration, losses: Mapping[str, Loss]) -
 
     Raises:
         ModelError: no output has values.
-        TargetError: a loss is unknown, or is for what is not learned against.
     """
     batch = calibration.take(calibration.some(_HEAD_SAMPLES))
     with torch.no_grad():
         outputs = twin(batch)
-    if unknown := sorted(losses.keys() - outputs.keys()):
-        raise TargetError(
-            f"--loss names {', '.join(unknown)}; what is learned against is {', '.join(outputs)}."
-        )
-    if bad := sorted(set(losses.values()) - set(LOSSES)):
-        raise TargetError(f"--loss {', '.join(bad)} is unknown; expected {', '.join(LOSSES)}.")
     if not (heads := find_heads(outputs, batch, losses)):
         raise ModelError(
             f"{twin.model.path}: what it could be learned against ({', '.join(outputs)}) has no "
@@ -195,7 +206,7 @@ def informed(
     """The task with what the dense network says of the samples: what to meet, what layers read.
 
     Raises:
-        ModelError, TargetError: as `heads_of`.
+        ModelError: as `heads_of`.
     """
     calibration, weights, recipe = task.calibration, task.weights, task.recipe
     heads = heads_of(twin, calibration, losses)

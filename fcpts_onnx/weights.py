@@ -138,8 +138,12 @@ def select(
         keep_dense: "first" and "last", of the candidates that are left.
 
     Raises:
-        TargetError: a glob matches nothing, or a place is neither first nor last.
+        TargetError: a glob matches nothing, a place is neither first nor last, or a text stands
+            where a list of them is expected.
     """
+    for name, given in (("include", include), ("exclude", exclude), ("keep_dense", keep_dense)):
+        if isinstance(given, str):
+            raise TargetError(f"{name} is {given!r}; expected a list of such, [{given!r}].")
     if unknown := [place for place in keep_dense if place not in ("first", "last")]:
         raise TargetError(f"keep_dense has {', '.join(unknown)}; expected first or last.")
     for option, patterns in (("--include", include), ("--exclude", exclude)):

@@ -363,6 +363,9 @@ def test_hardware(place: Path) -> None:
         zeros = {weight["name"]: weight["zeros"] for weight in stored["validation"]["weights"]}
         assert least <= zeros["conv.w"] <= most
     assert run("inspect", place / "in.onnx", "--hardware", "tpu").exit_code == 2
+    result = run("inspect", place / "in.onnx", "--size", "32")
+    assert result.exit_code == 1
+    assert "say which with --hardware" in result.output
 
 
 def test_eval(place: Path) -> None:

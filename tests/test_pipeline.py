@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,32 @@ def test_result_and_reports(tmp_path: Path) -> None:
     assert result.validation.model == str(tmp_path / "out.onnx")
     assert set(result.validation.changed) == {"first", "second", "bias"}
     assert result.validation.twin_error < 1e-5
+
+
+WRONG = {
+    "an unknown loss": ({"losses": {"y": "l1"}}, "--loss l1 is unknown"),
+    "an unknown output": ({"losses": {"x": "kl"}}, "--loss names x; what is learned against is"),
+    "an engine that is not here": ({"engine": "ort"}, "--engine ort needs onnxruntime-training"),
+    "views where nothing is learned": (
+        {"augment": ["flip"], "allocate": "erk", "reconstruct": "none"},
+        "--reconstruct none takes images as they are; leave out --augment",
+    ),
+    "a text for a list": ({"exclude": "fc*"}, r"exclude is 'fc\*'; expected a list of such"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_options_are_said_before_samples_are_read(case: str, tmp_path: Path) -> None:
+    options, message = WRONG[case]
+    if "engine" in options and find_spec("onnxruntime.training"):
+        pytest.skip("onnxruntime-training is installed")
+    path = networks.save(networks.perceptron(), tmp_path / "in.onnx")
+
+    def samples() -> Iterator[np.ndarray]:
+        yield pytest.fail("samples were read")
+
+    with pytest.raises(FcptsError, match=message):
+        fcpts_onnx.prune(path, tmp_path / "out.onnx", target=0.5, calib=samples(), **options)
 
 
 def named(proto: onnx.ModelProto, outputs: list[str]) -> onnx.ModelProto:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -142,12 +142,17 @@ def rates_given(name: str) -> dict[str, float]:
     return read_rates(Path(name)) if name.endswith(".json") else {}
 
 
-def check_pair(allocate: str, reconstruct: str, time_budget: float | None) -> None:
+def check_pair(
+    allocate: str,
+    reconstruct: str,
+    time_budget: float | None = None,
+    augment: Sequence[str] | None = None,
+) -> None:
     """See that choices go together.
 
     Raises:
-        TargetError: there is no such way to reconstruct, it needs zeros that are shared before, or
-            it takes as long as it takes.
+        TargetError: there is no such way to reconstruct, it needs zeros that are shared before,
+            takes as long as it takes, or sees images only as they are.
     """
     if reconstruct not in RECONSTRUCTIONS:
         raise TargetError(
@@ -161,6 +166,10 @@ def check_pair(allocate: str, reconstruct: str, time_budget: float | None) -> No
     if time_budget is not None and reconstruct != NETWISE:
         raise TargetError(
             f"--reconstruct {reconstruct} takes as long as it takes; leave out --time-budget."
+        )
+    if augment and reconstruct != NETWISE:
+        raise TargetError(
+            f"--reconstruct {reconstruct} takes images as they are; leave out --augment."
         )
 
 
