@@ -10,17 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcpts_onnx.bounds import Bounded
 from fcpts_onnx.calibration import Calibration
-from fcpts_onnx.centres import centres_of
-from fcpts_onnx.compensation import compensations_of
 from fcpts_onnx.errors import FcptsError, ModelError, TargetError
-from fcpts_onnx.features import features
-from fcpts_onnx.gradient_graph import gradient_builder
 from fcpts_onnx.model import InputSpec, Model
 from fcpts_onnx.ops.dtypes import to_torch
+from fcpts_onnx.ort_training.gradient_graph import gradient_builder
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.augment import misleading_views
+from fcpts_onnx.sparsity.centres import centres_of
+from fcpts_onnx.sparsity.compensation import compensations_of
 from fcpts_onnx.sparsity.losses import LOSSES, Head, Loss, find_heads, variances
 from fcpts_onnx.sparsity.network import Network
 from fcpts_onnx.sparsity.reconstruct import precision_of
@@ -28,6 +26,8 @@ from fcpts_onnx.sparsity.run import epochs_of, steps_of
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.team import Team
 from fcpts_onnx.twin import Twin
+from fcpts_onnx.twin.bounds import Bounded
+from fcpts_onnx.twin.features import features
 from fcpts_onnx.weights import Weight, find_weights, learned_along, select
 
 __all__ = [
@@ -114,7 +114,7 @@ def network_of(
     """What computes gradients: the twin itself, or onnxruntime-training in its place."""
     if engine == "torch":
         return twin
-    from fcpts_onnx.engine import OrtEngine  # few have what it needs
+    from fcpts_onnx.ort_training.engine import OrtEngine  # few have what it needs
 
     return OrtEngine(twin, next(calibration.batches(recipe.batch_size)), threads)
 

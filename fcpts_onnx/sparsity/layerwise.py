@@ -13,13 +13,13 @@ from torch import Tensor
 
 from fcpts_onnx.checkpoint import NO_CHECKPOINT, Checkpoint
 from fcpts_onnx.errors import UnsupportedError
-from fcpts_onnx.layers import Layer, layers
 from fcpts_onnx.packing import moved
 from fcpts_onnx.results import Progress, silent
 from fcpts_onnx.sparsity.mask import behind
 from fcpts_onnx.sparsity.reconstruct import Learned
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.twin import Twin
+from fcpts_onnx.twin.layers import Layer, layers
 
 __all__ = ["Moments", "Rule", "Sparse", "layer_by_layer"]
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fcpts_onnx.centres import Centre
-from fcpts_onnx.compensation import Compensation
 from fcpts_onnx.quantization import Grid
 from fcpts_onnx.recipe import Recipe
+from fcpts_onnx.sparsity.centres import Centre
+from fcpts_onnx.sparsity.compensation import Compensation
 from fcpts_onnx.sparsity.network import Network
 from fcpts_onnx.sparsity.thresholds import Thresholds
 from fcpts_onnx.weights import Norm, Weight

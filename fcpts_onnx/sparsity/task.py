@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration
-from fcpts_onnx.centres import Centre
-from fcpts_onnx.compensation import Compensation
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.budget import Budget
+from fcpts_onnx.sparsity.centres import Centre
+from fcpts_onnx.sparsity.compensation import Compensation
 from fcpts_onnx.sparsity.losses import Head
 from fcpts_onnx.sparsity.network import Network
 from fcpts_onnx.sparsity.pattern import PATTERNS, Pattern

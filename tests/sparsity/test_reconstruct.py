@@ -13,8 +13,6 @@ import torch
 from onnx import numpy_helper
 
 from fcpts_onnx.calibration import Calibration, load_calibration
-from fcpts_onnx.centres import centres_of
-from fcpts_onnx.compensation import compensations_of
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.methods import NETWISE, recovered
 from fcpts_onnx.model import Model
@@ -22,6 +20,8 @@ from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Progress
 from fcpts_onnx.sparsity.budget import Budget
+from fcpts_onnx.sparsity.centres import centres_of
+from fcpts_onnx.sparsity.compensation import compensations_of
 from fcpts_onnx.sparsity.losses import Head, reconstruction_loss
 from fcpts_onnx.sparsity.reconstruct import Learned
 from fcpts_onnx.sparsity.task import Task

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration
-from fcpts_onnx.inputs import inputs_of
-from fcpts_onnx.layers import Layer, layers
+from fcpts_onnx.sparsity.inputs import inputs_of
 from fcpts_onnx.twin import Twin
+from fcpts_onnx.twin.layers import Layer, layers
 from fcpts_onnx.weights import Weight
 
 __all__ = ["Centre", "centres_of"]

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from fcpts_onnx.features import features
 from fcpts_onnx.model import Model
 from fcpts_onnx.twin import Twin
+from fcpts_onnx.twin.features import features
 from tests import networks
 
 WEIGHTS = {f"w{place}": networks.values(4, 4, seed=place) for place in range(3)}

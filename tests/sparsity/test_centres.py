@@ -11,20 +11,20 @@ import torch
 from onnx import helper, numpy_helper
 
 from fcpts_onnx.calibration import Calibration, load_calibration
-from fcpts_onnx.centres import Centre, centres_of
-from fcpts_onnx.layers import layers
 from fcpts_onnx.model import Model
 from fcpts_onnx.preparation import informed
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.runtime import Runtime
+from fcpts_onnx.sparsity.centres import Centre, centres_of
 from fcpts_onnx.sparsity.student import Student
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.twin import Twin
+from fcpts_onnx.twin.layers import layers
 from fcpts_onnx.weights import Weight, find_weights, learned_along
 from tests import networks
 from tests.networks import values
-from tests.test_layers import CASES, network
+from tests.twin.test_layers import CASES, network
 
 IMAGES = np.abs(values(40, 3, 8, 8, scale=1.0))
 

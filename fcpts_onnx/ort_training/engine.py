@@ -12,8 +12,8 @@ from onnx import NodeProto, TensorProto, helper
 from torch import Tensor, nn
 
 from fcpts_onnx.errors import UnsupportedError
-from fcpts_onnx.gradient_graph import gradient_builder, gradient_graph, no_gradient
 from fcpts_onnx.ops.dtypes import promoted, to_numpy
+from fcpts_onnx.ort_training.gradient_graph import gradient_builder, gradient_graph, no_gradient
 from fcpts_onnx.twin import Twin
 
 __all__ = ["OrtEngine"]

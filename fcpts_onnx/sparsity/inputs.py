@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration
-from fcpts_onnx.layers import Layer
 from fcpts_onnx.twin import Twin
+from fcpts_onnx.twin.layers import Layer
 
 __all__ = ["inputs_of"]
 

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fcpts_onnx.bounds import Bounded
 from fcpts_onnx.errors import ModelError, UnsupportedError
-from fcpts_onnx.frontier import frontier
-from fcpts_onnx.fusion import with_layers_joined
-from fcpts_onnx.idioms import with_idioms_joined
 from fcpts_onnx.model import Model
 from fcpts_onnx.ops import implemented
 from fcpts_onnx.ops.dtypes import promoted, to_torch
-from fcpts_onnx.shapes import with_shapes_remembered
-from fcpts_onnx.steps import Step, bind, check_supported
+from fcpts_onnx.twin.bounds import Bounded
+from fcpts_onnx.twin.frontier import frontier
+from fcpts_onnx.twin.fusion import with_layers_joined
+from fcpts_onnx.twin.idioms import with_idioms_joined
+from fcpts_onnx.twin.shapes import with_shapes_remembered
+from fcpts_onnx.twin.steps import Step, bind, check_supported
 
 __all__ = ["Twin"]
 

@@ -18,14 +18,14 @@ import torch
 from onnx import helper
 
 from fcpts_onnx import FcptsError
-from fcpts_onnx.engine import OrtEngine
 from fcpts_onnx.model import load
+from fcpts_onnx.ort_training.engine import OrtEngine
 from fcpts_onnx.twin import Twin
 from tests import networks
 from tests.networks import values
 from tests.shared import MODELS, needs_shared
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PLACE = ROOT / ".venv-ort-training"
 TRAINING = "onnxruntime-training-cpu==1.19.2"
 
@@ -180,7 +180,7 @@ CASES = [
 
 
 def assert_agreement(python: Path, path: Path, size: int) -> None:
-    result = run(python, "tests.engine_gradients", path, str(size))
+    result = run(python, "tests.ort_training.engine_gradients", path, str(size))
     assert result.returncode == 0, result.stderr[-2000:]
     found = json.loads(result.stdout.splitlines()[-1])
     print(path.stem, found)

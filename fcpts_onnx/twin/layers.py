@@ -10,7 +10,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from fcpts_onnx.steps import Step
+from fcpts_onnx.twin.steps import Step
 from fcpts_onnx.weights import Weight
 
 __all__ = ["Layer", "layers"]

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcpts_onnx.matching import Graph, Match, Node
 from fcpts_onnx.ops.devices import together
-from fcpts_onnx.steps import Step
+from fcpts_onnx.twin.matching import Graph, Match, Node
+from fcpts_onnx.twin.steps import Step
 
 __all__ = ["with_idioms_joined"]
 

@@ -11,21 +11,21 @@ import torch
 import fcpts_onnx
 from fcpts_onnx import Recipe
 from fcpts_onnx.calibration import load_calibration
-from fcpts_onnx.centres import centres_of
-from fcpts_onnx.compensation import compensations_of
-from fcpts_onnx.layers import layers
 from fcpts_onnx.model import Model
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.sparsity.budget import Budget
+from fcpts_onnx.sparsity.centres import centres_of
+from fcpts_onnx.sparsity.compensation import compensations_of
 from fcpts_onnx.sparsity.student import Student
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.sparsity.thresholds import FixedThresholds
 from fcpts_onnx.twin import Twin
+from fcpts_onnx.twin.layers import layers
 from fcpts_onnx.weights import find_weights
 from tests import networks
 from tests.networks import values
-from tests.test_centres import cnn, prepared, without_samples
-from tests.test_layers import CASES, network
+from tests.sparsity.test_centres import cnn, prepared, without_samples
+from tests.twin.test_layers import CASES, network
 
 DAMPING = 0.03
 
@@ -106,7 +106,7 @@ def test_what_comes_back_is_made_up_for_as_well() -> None:
 def test_a_layer_with_too_many_inputs_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     _, twin, weights, calibration = prepared(cnn())
     assert {*compensations_of(twin, calibration, weights, {})} == {"w", "v"}
-    monkeypatch.setattr("fcpts_onnx.compensation._MOST_INPUTS", 10)
+    monkeypatch.setattr("fcpts_onnx.sparsity.compensation._MOST_INPUTS", 10)
     assert {*compensations_of(twin, calibration, weights, {})} == {"v"}
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from fcpts_onnx.calibration import load_calibration
-from fcpts_onnx.inputs import inputs_of
-from fcpts_onnx.layers import layers
 from fcpts_onnx.model import Model
 from fcpts_onnx.preprocess import PRESETS
+from fcpts_onnx.sparsity.inputs import inputs_of
 from fcpts_onnx.twin import Twin
+from fcpts_onnx.twin.layers import layers
 from fcpts_onnx.weights import find_weights
 from tests import networks
 from tests.networks import values

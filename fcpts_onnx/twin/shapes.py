@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fcpts_onnx.steps import Step
+from fcpts_onnx.twin.steps import Step
 
 __all__ = ["with_shapes_remembered"]
 

@@ -12,9 +12,9 @@ from onnx import helper
 import fcpts_onnx
 from fcpts_onnx import Recipe
 from fcpts_onnx.errors import UnsupportedError
-from fcpts_onnx.layers import layers
 from fcpts_onnx.model import Model
 from fcpts_onnx.twin import Twin
+from fcpts_onnx.twin.layers import layers
 from fcpts_onnx.weights import find_weights
 from tests import networks
 from tests.networks import values

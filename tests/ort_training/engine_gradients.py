@@ -1,6 +1,6 @@
 """Run by test_engine.py where onnxruntime-training is: how far its gradients are from torch's.
 
-    python -m tests.engine_gradients MODEL BATCH_SIZE
+    python -m tests.ort_training.engine_gradients MODEL BATCH_SIZE
 
 prints the relative errors of outputs and gradients, and the seconds of a step, as JSON.
 """
@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fcpts_onnx.engine import OrtEngine
 from fcpts_onnx.model import Model, load
 from fcpts_onnx.ops.dtypes import to_torch
+from fcpts_onnx.ort_training.engine import OrtEngine
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import find_weights, learned_along
 from tests.networks import values

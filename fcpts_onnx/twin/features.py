@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from fcpts_onnx.steps import Step
+from fcpts_onnx.twin.steps import Step
 
 __all__ = ["features"]
 

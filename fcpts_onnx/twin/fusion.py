@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcpts_onnx.matching import Graph, Match, Node
-from fcpts_onnx.steps import Step
+from fcpts_onnx.twin.matching import Graph, Match, Node
+from fcpts_onnx.twin.steps import Step
 
 __all__ = ["with_layers_joined"]
 

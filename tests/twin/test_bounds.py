@@ -11,8 +11,8 @@ import torch
 from click.testing import CliRunner, Result
 from onnx import helper
 
-from fcpts_onnx.bounds import Bounded
 from fcpts_onnx.cli import main
+from fcpts_onnx.twin.bounds import Bounded
 from tests import networks
 
 ONE, LARGE = np.ones(1, np.float32), np.array([2**20, 2**20])

@@ -10,7 +10,7 @@ from itertools import permutations
 
 from torch import Tensor
 
-from fcpts_onnx.steps import Step
+from fcpts_onnx.twin.steps import Step
 
 __all__ = ["Graph", "Match", "Node"]
 

@@ -1,0 +1,1 @@
+"""LEARN: gradients by onnxruntime-training, for `--engine ort`."""
