@@ -30,13 +30,11 @@ __all__ = [
     "InputSpec",
     "Model",
     "PathLike",
-    "constant_tensors",
     "external_bytes",
     "image_axes",
     "load",
     "stored_tensors",
     "take_in",
-    "tensor_array",
 ]
 
 logger = logging.getLogger(__name__)
@@ -140,7 +138,7 @@ class Model:
     @cached_property
     def tensors(self) -> dict[str, onnx.TensorProto]:
         """Constant tensors of the main graph by name: initializers and Constant nodes' values."""
-        return constant_tensors(self.proto.graph)
+        return _constant_tensors(self.proto.graph)
 
     @cached_property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -184,7 +182,7 @@ class Model:
         Raises:
             ModelError: its stored bytes do not fit its shape.
         """
-        return tensor_array(self.tensors[name], self.folder)
+        return _tensor_array(self.tensors[name], self.folder)
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -212,7 +210,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     return model
 
 
-def tensor_array(tensor: onnx.TensorProto, folder: str) -> np.ndarray[Any, Any]:
+def _tensor_array(tensor: onnx.TensorProto, folder: str) -> np.ndarray[Any, Any]:
     """The value of a TensorProto; its own bytes stay as they are (`folder`: of external data).
 
     Raises:
@@ -251,7 +249,7 @@ def external_bytes(tensor: onnx.TensorProto, folder: str) -> bytes:
     return content
 
 
-def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+def _constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     """Constant tensors of one graph by name: initializers and Constant nodes' values."""
     return {name: tensor for name, tensor in stored_tensors(graph) if name is not None}
 

@@ -55,6 +55,9 @@ _RANGES = {
 class Recipe:
     """How to learn. The files in fcpts_onnx/recipes say what each named recipe chooses, and why.
 
+    The defaults here are neutral ones for recipes of one's own, not those of the recipe "default":
+    `replace(Recipe.load("default"), epochs=10)` changes that one.
+
     Attributes:
         name: what it is called in results.
         epochs: passes over the calibration set.
@@ -100,7 +103,7 @@ class Recipe:
         bandwidth: h of Eq. 12 in units of the weights; 0 follows the data.
         ramp: share of the run over which the sparsity rises to the target; "cost", "probmask".
         interval: steps between two updates of the masks, or with "score" of the largest thresholds
-            that leave each layer its least number of weights ("score").
+            that leave each layer its least number of weights.
         reach: how far thresholds move over the ramp: by a factor of exp(reach) if a layer's cost
             were e times the mean all along; "cost" only.
         memory: weight of the past in the running mean of costs; "cost" only.
@@ -111,7 +114,7 @@ class Recipe:
         RecipeError: a value is out of range.
     """
 
-    name: str = "default"
+    name: str = "custom"
     epochs: float = 15.0
     min_steps: int = 500
     batch_size: int = 64

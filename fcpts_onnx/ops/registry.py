@@ -4,7 +4,7 @@ An operator is a plain function on tensors whose signature is its ONNX specifica
 arguments are the inputs in order (None where one is left out), keyword-only arguments are the
 attributes under their ONNX names, with the schema's defaults. Two annotations steer the caller:
 
-* an input annotated `Ints` (or `Ints | None`) arrives as a tuple of Python integers;
+* an input annotated `Ints` or `Floats` (or `| None`) arrives as a tuple of Python numbers;
 * a keyword named `outputs` receives the number of outputs the node asks for.
 """
 

@@ -16,8 +16,6 @@ from fcpts_onnx.ops.registry import Ints, op
 
 __all__: list[str] = []
 
-_PAD_MODES = {"constant": "constant", "edge": "replicate", "reflect": "reflect", "wrap": "circular"}
-
 
 @op("Constant", since=12)
 def constant(
