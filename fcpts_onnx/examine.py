@@ -35,8 +35,9 @@ from fcpts_onnx.results import (
     Validation,
     silent,
 )
+from fcpts_onnx.selection import select
 from fcpts_onnx.validate import COMPARED, validate_models
-from fcpts_onnx.weights import Weight, find_weights, learned_along, select
+from fcpts_onnx.weights import Weight, find_weights, learned_along
 
 __all__ = ["bench", "diff", "evaluate", "inspect", "validate"]
 
@@ -69,7 +70,7 @@ def inspect(
     if size is not None and hardware is None:
         raise FcptsError("--size is the images' on a chip or on MNN; say which with --hardware.")
     loaded = load(model)
-    weights = select(find_weights(loaded), include, exclude, keep_dense)
+    weights = select(loaded, include, exclude, keep_dense)
     heads, obstacle = heads_tried_out(loaded, weights, exclude)
     along = tuple(learned_along(loaded, weights, exclude))
     return Inspection(

@@ -36,6 +36,13 @@ class Clock:
         self.seconds[name] = time.monotonic() - start
         logger.info("%s: %.2f s", name, self.seconds[name])
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """What is done meanwhile is not counted."""
+        start = time.monotonic()
+        yield
+        self._start += time.monotonic() - start
+
     def at_least(self, name: str, seconds: float) -> None:
         """Count what a step took before it was interrupted."""
         self.seconds[name] = max(self.seconds[name], seconds)

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from fcpts_onnx.aim import Aim, budget_of
+from fcpts_onnx.aim import budget_of
 from fcpts_onnx.calibration import Calibration, Data, load_calibration, paths_of
 from fcpts_onnx.checkpoint import opened
-from fcpts_onnx.errors import FcptsError, OutputError
+from fcpts_onnx.choices import Choices
+from fcpts_onnx.errors import CalibrationError, FcptsError, OutputError
 from fcpts_onnx.evidence import versions
 from fcpts_onnx.hardware import CHIPS, estimate
 from fcpts_onnx.machine import Clock, device_of, limited_threads
@@ -26,15 +27,11 @@ from fcpts_onnx.methods import (
     Allocation,
     allocated,
     allocation,
-    check_pair,
-    check_pattern,
-    rates_given,
     recovered,
 )
 from fcpts_onnx.model import Model, PathLike, load
 from fcpts_onnx.parity import check_parity
 from fcpts_onnx.preparation import (
-    check_learning,
     informed,
     learning_twin,
     network_of,
@@ -97,6 +94,7 @@ def prune(
     stamp: bool = False,
     say: Callable[[str], None] = silent,
     report: Callable[[Progress], None] = silent,
+    ready: Callable[[], None] = silent,
 ) -> PruneResult:
     """Make a trained model sparse: the same graph with exactly the requested share of zeros.
 
@@ -148,24 +146,31 @@ def prune(
             smaller; onnxruntime reads them, few others do.
         stamp: say in the file's metadata how it was made.
         say, report: told what happens: lines, and the progress of learning.
+        ready: called when all choices are seen to fit the model, before samples are read; its
+            time is not that of the run.
 
     Raises:
         FcptsError: anything the user can put right; nothing has been written then.
     """
     target_path, clock = Path(output), Clock()
-    target = None if target is None else float(target)
-    recipe = Recipe.of(recipe)
-    check_pair(allocate, reconstruct, time_budget, augment)
-    check_pattern(pattern, allocate, reconstruct, recipe)
+    recipe, preprocess = Recipe.of(recipe), Preprocess.of(preprocess)
+    choices = Choices(
+        target=None if target is None else float(target), objective=objective, pattern=pattern,
+        hardware=hardware, allocate=allocate, reconstruct=reconstruct, losses=dict(losses or {}),
+        engine=engine, preprocess=preprocess, seed=seed, time_budget=time_budget,
+    )  # fmt: skip
+    choices.check(recipe, augment, memory)
     rule = allocation(allocate)
     if augment is not None:
         recipe = replace(recipe, augment=tuple(augment), epochs_to_mix=0.0)
-    preprocess, torch_device = Preprocess.of(preprocess), device_of(device, engine)
+    torch_device = device_of(device, engine)
     check_room(torch_device)
     with limited_threads(threads), joined() as team, ExitStack() as stack:
         with clock("load"):
             dense = load(model)
             digest = dense.digest()
+            if missing := [path for path in paths_of(calib) if not path.exists()]:
+                raise CalibrationError(f"{missing[0]}: no such file or folder.")
             reads = [*dense.files[1:], *paths_of(calib)]
             check_target(target_path, dense.path, reads=reads, overwrite=overwrite)
             checkpoint = stack.enter_context(
@@ -179,29 +184,24 @@ def prune(
             if not overwrite:
                 _check_not_swapped(dense, target_path)
             twin = learning_twin(dense, weights, exclude)
-            check_learning(twin, engine, losses or {})
+            choices.check_network(twin, weights)
         with clock("budget"):
-            aim = Aim(target, objective, PATTERNS[pattern], hardware)
-            # What was decided before an interruption stays: timings and memory are others now.
-            decided = checkpoint.decided
+            decided = checkpoint.decided  # by the run that is gone on with
+            budget = None
             if not decided:
-                budget = budget_of(dense, weights, aim, preprocess.size, team, say)
+                budget = budget_of(dense, weights, choices.aim, preprocess.size, team, say)
             # Before the file may be replaced.
             everything = find_weights(dense) if hardware in CHIPS else []
+        with clock.stopped():
+            ready()
         with clock("calibrate"):
             calibration = load_calibration(calib, dense, preprocess, samples=samples, seed=seed)
+            _check_samples(calibration, recipe, augment, team)
             _tell(calibration, say)
-            _check_shares(min(len(calibration), recipe.batch_size), team)
-            given = {
-                "target": target, "objective": objective, "hardware": hardware,
-                "pattern": pattern, "allocate": allocate, "reconstruct": reconstruct,
-                "rates": rates_given(allocate), "losses": dict(losses or {}), "engine": engine,
-                "preprocess": asdict(preprocess), "seed": seed, "learned": [*twin.learned],
-                "by_time": time_budget is not None,
-            }  # fmt: skip
-            checkpoint.belongs_to(partial(_origin, digest, calibration, recipe, given))
-            if decided:
-                budget = Budget(**decided["budget"])
+            origin = choices.origin(twin.learned)
+            checkpoint.belongs_to(partial(_origin, digest, calibration, recipe, origin))
+            # Timings and memory are others now, and so would be what follows from them.
+            budget = budget or Budget(**decided["budget"])
         with clock("check"):
             parity = check_parity(twin, dense, calibration, threads)
             say(f"Twin: agrees with onnxruntime within {parity.error:.1e} of the output's scale")
@@ -210,7 +210,7 @@ def prune(
                 twin, calibration, weights, budget, recipe, (), seed, team,
                 pattern=PATTERNS[pattern],
             )  # fmt: skip
-            task = informed(task, twin, losses or {}, say)
+            task = informed(task, twin, choices.losses, say)
             if decided:
                 recipe = replace(recipe, augment=tuple(decided["augment"]))
             else:
@@ -237,18 +237,14 @@ def prune(
                 reached = f"{zeros / sum(weight.count for weight in weights):.2%}"
                 say(f"Recipe {recipe.name} cannot hold a target: it ends with {reached} zeros")
             twin.prepare(torch.device("cpu"))
-            made = {
-                "version": versions()["fcpts-onnx"], "target": budget.target, "zeros": zeros,
-                "recipe": recipe.name, "allocate": allocate, "reconstruct": reconstruct,
-                "seed": seed,
-            }  # fmt: skip
         if learned.history:
             clock.at_least("learn", learned.history[-1].seconds)
         with clock("write"):
             _check_unchanged(dense, digest)
+            made = _made(choices, recipe, budget, zeros) if stamp else None
             written = team.rank == 0 and publish(
                 dense, target_path, twin, learned.tensors, calibration, weights, zeros, threads,
-                json.dumps(made) if stamp else None, storage,
+                made, storage,
             )  # fmt: skip
             validation, values = team.from_first(written or None)
     counted = {weight.name: weight.zeros for weight in everything}
@@ -257,11 +253,8 @@ def prune(
         source=str(model),
         output=str(target_path),
         target=budget.target,
-        objective=objective,
-        goal=target,
-        pattern=pattern,
+        goal=choices.target,
         storage=storage,
-        hardware=hardware,
         asked=dict(budget.asked),
         estimate=estimate(dense, everything, counted, hardware, preprocess.size)
         if hardware in CHIPS
@@ -270,9 +263,6 @@ def prune(
         count=validation.count,
         zeros=validation.zeros,
         recipe=recipe.name,
-        allocate=allocate,
-        reconstruct=reconstruct,
-        seed=seed,
         calibration=calibration.describe(),
         samples=len(calibration),
         skipped=calibration.skipped,
@@ -283,7 +273,15 @@ def prune(
         settings={**asdict(recipe), "augment": [*recipe.augment]},
         weight_values=values,
         versions=versions(),
+        **choices.named,
     )
+
+
+def _made(choices: Choices, recipe: Recipe, budget: Budget, zeros: int) -> str:
+    """What --stamp says in the file of how it was made, as JSON."""
+    own = {key: choices.named[key] for key in ("allocate", "reconstruct", "seed")}
+    made = {"version": versions()["fcpts-onnx"], "target": budget.target, "zeros": zeros}
+    return json.dumps({**made, "recipe": recipe.name, **own})
 
 
 def _origin(
@@ -349,7 +347,15 @@ def _zeros(learned: Learned, task: Task) -> int:
     return sum(value.numel() - int(value.count_nonzero()) for value in found)
 
 
-def _check_shares(batch: int, team: Team) -> None:
+def _check_samples(
+    calibration: Calibration, recipe: Recipe, augment: Sequence[str] | None, team: Team
+) -> None:
+    if augment and not calibration.has_images:
+        raise CalibrationError(
+            f"--augment {','.join(augment)} is for images, and {calibration.origin} has arrays, "
+            "which are learned from as they are. Leave it out."
+        )
+    batch = min(len(calibration), recipe.batch_size)
     if batch < team.size:
         raise FcptsError(
             f"{team.size} processes cannot share batches of {batch} samples. Start fewer, or give "

@@ -16,6 +16,7 @@ from fcpts_onnx.model import InputSpec, Model
 from fcpts_onnx.ops.dtypes import to_torch
 from fcpts_onnx.ort_training.gradient_graph import gradient_builder
 from fcpts_onnx.recipe import Recipe
+from fcpts_onnx.selection import select
 from fcpts_onnx.sparsity.augment import misleading_views
 from fcpts_onnx.sparsity.centres import centres_of
 from fcpts_onnx.sparsity.compensation import compensations_of
@@ -28,7 +29,7 @@ from fcpts_onnx.team import Team
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.twin.bounds import Bounded
 from fcpts_onnx.twin.features import features
-from fcpts_onnx.weights import Weight, find_weights, learned_along, select
+from fcpts_onnx.weights import Weight, learned_along
 
 __all__ = [
     "check_learning",
@@ -57,8 +58,7 @@ def weights_to_prune(
     Raises:
         ModelError: there are none.
     """
-    found = find_weights(model)
-    chosen = select(found, include, exclude, keep_dense)
+    chosen = select(model, include, exclude, keep_dense)
     weights = [weight for weight in chosen if weight.excluded is None]
     if not weights:
         reasons = sorted({f"{weight.name} is {weight.excluded}" for weight in chosen})

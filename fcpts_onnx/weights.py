@@ -10,11 +10,18 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper
 
-from fcpts_onnx.errors import TargetError
 from fcpts_onnx.model import Model
 from fcpts_onnx.quantization import Grid, grid_behind
 
-__all__ = ["Norm", "Weight", "count_zeros", "find_weights", "learned_along", "node_label", "select"]
+__all__ = [
+    "Norm",
+    "Weight",
+    "count_zeros",
+    "find_weights",
+    "is_named",
+    "learned_along",
+    "node_label",
+]
 
 _LEARNED_TYPES = {
     helper.tensor_dtype_to_np_dtype(kind).name: kind
@@ -124,43 +131,6 @@ def find_weights(model: Model) -> list[Weight]:
     return list(found.values())
 
 
-def select(
-    weights: Sequence[Weight],
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    keep_dense: Sequence[str] = (),
-) -> list[Weight]:
-    """The same weights, with those that the user leaves out marked as excluded.
-
-    Args:
-        include: globs on the initializer's or a node's name; only what matches one is pruned.
-        exclude: globs; what matches one is not pruned.
-        keep_dense: "first" and "last", of the candidates that are left.
-
-    Raises:
-        TargetError: a glob matches nothing, a place is neither first nor last, or a text stands
-            where a list of them is expected.
-    """
-    for name, given in (("include", include), ("exclude", exclude), ("keep_dense", keep_dense)):
-        if isinstance(given, str):
-            raise TargetError(f"{name} is {given!r}; expected a list of such, [{given!r}].")
-    if unknown := [place for place in keep_dense if place not in ("first", "last")]:
-        raise TargetError(f"keep_dense has {', '.join(unknown)}; expected first or last.")
-    for option, patterns in (("--include", include), ("--exclude", exclude)):
-        for pattern in patterns:
-            if not any(_matches(weight, pattern) for weight in weights):
-                raise TargetError(
-                    f"{option} {pattern!r} matches no candidate. "
-                    "'fcpts-onnx inspect' lists their names."
-                )
-    chosen = [_leave_out(weight, include, exclude) for weight in weights]
-    left = [index for index, weight in enumerate(chosen) if weight.excluded is None]
-    for place, index in (("first", left[:1]), ("last", left[-1:])):
-        if place in keep_dense and index:
-            chosen[index[0]] = replace(chosen[index[0]], excluded=f"--keep-dense {place}")
-    return chosen
-
-
 def learned_along(
     model: Model, weights: Sequence[Weight], exclude: Sequence[str] = ()
 ) -> list[str]:
@@ -171,7 +141,7 @@ def learned_along(
 
     Args:
         weights: the candidates; what belongs to an excluded one is left alone too.
-        exclude: globs; what matches one is left alone.
+        exclude: globs on its name or that of a node that reads it; what matches one is left alone.
     """
     layers = {
         label: weight for weight in weights if weight.excluded is None for label in weight.nodes
@@ -185,7 +155,8 @@ def learned_along(
         if not {passed.name for passed in _passed_on(tensor)}.isdisjoint(model.outputs):
             continue
         uses = list(_uses(tensor))
-        if any(fnmatchcase(name, pattern) for pattern in exclude):
+        named = (name, *(node_label(node) for node, _ in uses))
+        if any(is_named(pattern, *named) for pattern in exclude):
             continue
         if uses and all(_is_along(node, at, layers, stored.dims) for node, at in uses):
             names.append(name)
@@ -196,6 +167,11 @@ def count_zeros(model: Model, weight: Weight) -> int:
     """How many values of a weight are zero: stored as their zero point, if as whole numbers."""
     zero = 0 if weight.grid is None else weight.grid.zero_point
     return int((model.array(weight.name) == zero).sum())
+
+
+def is_named(pattern: str, *names: str) -> bool:
+    """Whether a glob fits one of some names, or is one: names may have brackets."""
+    return any(name == pattern or fnmatchcase(name, pattern) for name in names)
 
 
 def node_label(node: gs.Node) -> str:
@@ -375,18 +351,3 @@ def _other_use(source: gs.Tensor, graph_outputs: set[str], live: set[int]) -> st
     if not any(id(node) in live for node, _ in _uses(source)):
         return "no output depends on it"
     return None
-
-
-def _matches(weight: Weight, pattern: str) -> bool:
-    return any(fnmatchcase(name, pattern) for name in (weight.name, *weight.nodes))
-
-
-def _leave_out(weight: Weight, include: Sequence[str], exclude: Sequence[str]) -> Weight:
-    if weight.excluded is not None:
-        return weight
-    for pattern in exclude:
-        if _matches(weight, pattern):
-            return replace(weight, excluded=f"--exclude {pattern}")
-    if include and not any(_matches(weight, pattern) for pattern in include):
-        return replace(weight, excluded="not named by --include")
-    return weight

@@ -297,12 +297,26 @@ def test_layer_by_layer(reconstruct: str, place: Path) -> None:
     assert set(found["validation"]["changed"]) == changed | biases
 
 
+def test_wrong_usage_is_said_before_labelled_images_are_looked_at(place: Path) -> None:
+    for options, message in (
+        (("--recipe", "nope"), "Recipe 'nope' is unknown"),
+        (("--exclude", "nope*"), "--exclude 'nope*' matches no candidate"),
+        (("--calib", "nowhere"), "nowhere: no such file or folder"),
+    ):
+        result = prune(place, "--data", place / "nowhere", *options)
+        assert result.exit_code == 1
+        assert message in result.output
+    result = prune(place, "--data", place / "nowhere", target="1.5")
+    assert "no such folder of labelled images" not in result.output
+    assert "no such folder of labelled images" in prune(place, "--data", place / "nowhere").output
+
+
 def test_layer_by_layer_does_not_learn_rates(place: Path) -> None:
     result = prune(place, "--reconstruct", "wanda")
     assert result.exit_code == 1
     assert "wanda does not learn how layers share zeros: say how with --allocate" in result.output
     result = prune(place, "--reconstruct", "none", "--allocate", "erk", "--time-budget", "9s")
-    assert "--reconstruct none takes as long as it takes; leave out --time-budget" in result.output
+    assert "--time-budget: for learning by gradients alone" in result.output
 
 
 def test_a_time_that_is_over_before_learning(place: Path) -> None:

@@ -62,24 +62,51 @@ WRONG = {
     "an engine that is not here": ({"engine": "ort"}, "--engine ort needs onnxruntime-training"),
     "views where nothing is learned": (
         {"augment": ["flip"], "allocate": "erk", "reconstruct": "none"},
-        "--reconstruct none takes images as they are; leave out --augment",
+        "--augment: for learning by gradients alone, which --reconstruct none does without",
     ),
+    "rates of other weights": ({"allocate": "rates.json"}, "no rate for second, and rates for x"),
+    "a share above one": ({"target": 1.5}, "target"),
     "a text for a list": ({"exclude": "fc*"}, r"exclude is 'fc\*'; expected a list of such"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_options_are_said_before_samples_are_read(case: str, tmp_path: Path) -> None:
+def test_wrong_options_are_said_before_samples_are_read(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options, message = WRONG[case]
     if "engine" in options and find_spec("onnxruntime.training"):
         pytest.skip("onnxruntime-training is installed")
+    (tmp_path / "rates.json").write_text('{"first": 0.5, "x": 0.5}')
+    monkeypatch.chdir(tmp_path)
     path = networks.save(networks.perceptron(), tmp_path / "in.onnx")
-
-    def samples() -> Iterator[np.ndarray]:
-        yield pytest.fail("samples were read")
-
     with pytest.raises(FcptsError, match=message):
-        fcpts_onnx.prune(path, tmp_path / "out.onnx", target=0.5, calib=samples(), **options)
+        fcpts_onnx.prune(path, "out.onnx", **{"target": 0.5, "calib": unread()} | options)
+
+
+def unread() -> Iterator[np.ndarray]:
+    yield pytest.fail("samples were read")
+
+
+def test_what_cannot_be_taken_layer_by_layer_is_said_before_samples_are_read(
+    tmp_path: Path,
+) -> None:
+    nodes = [onnx.helper.make_node("MatMul", [x, "w"], [y]) for x, y in ("xh", "hy")]
+    proto = networks.make(nodes, {"w": values(6, 6)}, {"x": ["N", 6]}, {"y": ["N", 6]})
+    path = networks.save(proto, tmp_path / "in.onnx")
+    with pytest.raises(FcptsError, match="Layer by layer cannot take w: used by several nodes"):
+        fcpts_onnx.prune(
+            path, tmp_path / "out.onnx", target=0.5, calib=unread(), allocate="erk",
+            reconstruct="wanda",
+        )  # fmt: skip
+
+
+def test_views_are_for_images(tmp_path: Path) -> None:
+    path = networks.save(networks.perceptron(), tmp_path / "in.onnx")
+    with pytest.raises(FcptsError, match="--augment flip is for images, and Python has arrays"):
+        fcpts_onnx.prune(
+            path, tmp_path / "out.onnx", target=0.5, calib=[values(30, 6)], augment=["flip"]
+        )
 
 
 def named(proto: onnx.ModelProto, outputs: list[str]) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""Finding: candidates, the reasons against them, selection, and what is learned along."""
+"""Finding: candidates, the reasons against them, and what is learned along."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fcpts_onnx.errors import TargetError
 from fcpts_onnx.model import Model
-from fcpts_onnx.weights import Norm, Weight, find_weights, learned_along, select
+from fcpts_onnx.selection import select
+from fcpts_onnx.weights import Norm, Weight, find_weights, learned_along
 from tests import networks
 from tests.networks import values
 from tests.shared import MODELS, needs_shared
@@ -165,26 +165,6 @@ def test_zeros_are_counted_both_signs() -> None:
     assert find(proto)["first"].zeros == 4
 
 
-def test_select() -> None:
-    weights = list(find(networks.cnn()).values())
-
-    def left(**options: tuple[str, ...]) -> list[str]:
-        return [w.name for w in select(weights, **options) if w.excluded is None]
-
-    assert left() == ["conv.w", "depthwise.w", "fc.w"]
-    assert left(exclude=("depth*",)) == ["conv.w", "fc.w"]
-    assert left(exclude=("fc",)) == ["conv.w", "depthwise.w"]
-    assert left(include=("conv.w", "fc*")) == ["conv.w", "fc.w"]
-    assert left(include=("*.w",), exclude=("conv*",)) == ["depthwise.w", "fc.w"]
-    assert left(keep_dense=("first",)) == ["depthwise.w", "fc.w"]
-    assert left(keep_dense=("first", "last")) == ["depthwise.w"]
-    assert left(keep_dense=("last",), exclude=("fc",)) == ["conv.w"]
-    with pytest.raises(TargetError, match=r"--include 'none\*' matches no candidate"):
-        select(weights, include=("none*",))
-    reasons = [w.excluded for w in select(weights, exclude=("fc",), keep_dense=("first",))]
-    assert reasons == ["--keep-dense first", None, "--exclude fc"]
-
-
 @pytest.mark.parametrize("shape", [["N", 5], ["N", 5, 5]])
 def test_a_batch_norm_behind_a_product_norms_axis_1(shape: list[str | int]) -> None:
     names = ["scale", "shift", "mean", "variance"]
@@ -224,9 +204,9 @@ def test_learned_along() -> None:
 
 def test_what_belongs_to_a_layer_left_out_is_left_out() -> None:
     model = Model(Path("m.onnx"), networks.cnn())
-    weights = select(find_weights(model), keep_dense=("last",))
+    weights = select(model, keep_dense=("last",))
     assert learned_along(model, weights) == ["conv.b"]
-    weights = select(find_weights(model), include=("fc",))
+    weights = select(model, include=("fc",))
     assert learned_along(model, weights) == ["fc.b"]
 
 

@@ -159,13 +159,18 @@ def prune(
         show_rehearsal(console, expected)
         write_json(json_file, expected)
         return
-    # Before it may be replaced, and before labels that do not fit have cost a run.
-    before = _accuracy(console, model, measured)
+    accuracy: list[Evaluation] = []
+
+    def measure(which: Path) -> None:
+        accuracy.extend(_accuracy(console, which, measured))
+
     with progress_reporter(console) as report:
-        result = fcpts_onnx.prune(model, output, report=report, **options)
+        # Before it may be replaced, and before labels that do not fit have cost a run.
+        dense = partial(measure, model)
+        result = fcpts_onnx.prune(model, output, report=report, ready=dense, **options)
     with _known_as_written(output):
-        accuracy = (*before, *_accuracy(console, output, measured))
-    result = replace(result, command=context.meta[COMMAND], accuracy=accuracy)
+        measure(output)
+    result = replace(result, command=context.meta[COMMAND], accuracy=tuple(accuracy))
     show_pruning(console, result)
     write_json(json_file, result)
     if report_file is not None and is_first():

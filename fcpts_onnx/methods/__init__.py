@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,13 +17,13 @@ from fcpts_onnx.methods.pot import least_squares
 from fcpts_onnx.methods.probmask import ProbabilisticMasks
 from fcpts_onnx.methods.soft_threshold import SoftThresholds
 from fcpts_onnx.methods.sparsegpt import sparsegpt
-from fcpts_onnx.methods.stored import read_rates, stored_rates
+from fcpts_onnx.methods.stored import check_rates, read_rates, stored_rates
 from fcpts_onnx.methods.uniform import uniform
 from fcpts_onnx.methods.untouched import untouched
 from fcpts_onnx.methods.wanda import wanda
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Progress, silent
-from fcpts_onnx.sparsity.layerwise import Rule, layer_by_layer
+from fcpts_onnx.sparsity.layerwise import Rule, layer_by_layer, layers_to_prune
 from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.sparsity.reconstruct import Learned, reconstruct
 from fcpts_onnx.sparsity.task import Task
@@ -33,6 +33,8 @@ from fcpts_onnx.sparsity.thresholds import (
     ScoreThresholds,
     Thresholds,
 )
+from fcpts_onnx.twin import Twin
+from fcpts_onnx.weights import Weight
 
 __all__ = [
     "ALLOCATIONS",
@@ -44,6 +46,7 @@ __all__ = [
     "Method",
     "allocated",
     "allocation",
+    "check_network",
     "check_pair",
     "check_pattern",
     "holds_target",
@@ -142,17 +145,15 @@ def rates_given(name: str) -> dict[str, float]:
     return read_rates(Path(name)) if name.endswith(".json") else {}
 
 
-def check_pair(
-    allocate: str,
-    reconstruct: str,
-    time_budget: float | None = None,
-    augment: Sequence[str] | None = None,
-) -> None:
+def check_pair(allocate: str, reconstruct: str, unused: Mapping[str, object]) -> None:
     """See that choices go together.
 
+    Args:
+        unused: by option, what has no meaning where nothing is learned; None or empty if not given.
+
     Raises:
-        TargetError: there is no such way to reconstruct, it needs zeros that are shared before,
-            takes as long as it takes, or sees images only as they are.
+        TargetError: there is no such way to reconstruct, it needs zeros that are shared before, or
+            an option is given that it does not know.
     """
     if reconstruct not in RECONSTRUCTIONS:
         raise TargetError(
@@ -163,14 +164,25 @@ def check_pair(
             f"--reconstruct {reconstruct} does not learn how layers share zeros: say how with "
             f"--allocate {', '.join(ALLOCATIONS)} or a .json file."
         )
-    if time_budget is not None and reconstruct != NETWISE:
+    given = [option for option, value in unused.items() if value]
+    if given and reconstruct != NETWISE:
         raise TargetError(
-            f"--reconstruct {reconstruct} takes as long as it takes; leave out --time-budget."
+            f"{', '.join(given)}: for learning by gradients alone, which --reconstruct "
+            f"{reconstruct} does without. Leave out, or reconstruct {NETWISE}."
         )
-    if augment and reconstruct != NETWISE:
-        raise TargetError(
-            f"--reconstruct {reconstruct} takes images as they are; leave out --augment."
-        )
+
+
+def check_network(allocate: str, reconstruct: str, twin: Twin, weights: Sequence[Weight]) -> None:
+    """See that choices fit a network.
+
+    Raises:
+        TargetError: a file of rates is not one for these weights.
+        UnsupportedError: some weights cannot be taken layer by layer.
+    """
+    if allocate.endswith(".json"):
+        check_rates(Path(allocate), [weight.name for weight in weights])
+    if reconstruct in LAYERWISE:
+        layers_to_prune(twin, weights)
 
 
 def check_pattern(pattern: str, allocate: str, reconstruct: str, recipe: Recipe) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from fcpts_onnx.errors import TargetError
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.texts import read_text
 
-__all__ = ["read_rates", "stored_rates"]
+__all__ = ["check_rates", "read_rates", "stored_rates"]
 
 
 def stored_rates(path: Path) -> Callable[[Task], dict[str, float]]:
@@ -20,21 +20,29 @@ def stored_rates(path: Path) -> Callable[[Task], dict[str, float]]:
     Where their sum misses the target, all give or take in proportion to what they have left.
 
     Raises:
-        TargetError: as `read_rates`, or the file does not have a rate for each weight.
+        TargetError: as `read_rates`.
     """
     rates = read_rates(path)
 
     def allocate(task: Task) -> dict[str, float]:
-        names = {weight.name for weight in task.weights}
-        missing, unknown = sorted(names - rates.keys()), sorted(rates.keys() - names)
-        if missing or unknown:
-            raise TargetError(
-                f"{path}: has no rate for {', '.join(missing) or 'nothing'}, and rates for "
-                f"{', '.join(unknown) or 'nothing'} that is not pruned. Give one for each weight."
-            )
         return {weight.name: rates[weight.name] * weight.count for weight in task.weights}
 
     return allocate
+
+
+def check_rates(path: Path, names: Collection[str]) -> None:
+    """See that a file has a rate for each weight, and for no other.
+
+    Raises:
+        TargetError: it has not, or as `read_rates`.
+    """
+    rates = read_rates(path)
+    missing, unknown = sorted({*names} - rates.keys()), sorted(rates.keys() - {*names})
+    if missing or unknown:
+        raise TargetError(
+            f"{path}: has no rate for {', '.join(missing) or 'nothing'}, and rates for "
+            f"{', '.join(unknown) or 'nothing'} that is not pruned. Give one for each weight."
+        )
 
 
 def read_rates(path: Path) -> dict[str, float]:

@@ -20,8 +20,9 @@ from fcpts_onnx.sparsity.reconstruct import Learned
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.twin.layers import Layer, layers
+from fcpts_onnx.weights import Weight
 
-__all__ = ["Moments", "Rule", "Sparse", "layer_by_layer"]
+__all__ = ["Moments", "Rule", "Sparse", "layer_by_layer", "layers_to_prune"]
 
 _SAMPLES = 2048
 _MOST_KEPT = 2**30  # bytes, of what the layers before have made of the samples
@@ -101,13 +102,12 @@ def layer_by_layer(
         checkpoint: what an interrupted run goes on from, and is kept in.
 
     Raises:
-        UnsupportedError: the network runs elsewhere than in torch, or sample by sample, or a
-            weight is read by more than one layer, not as it is stored or a stack of matrices.
+        UnsupportedError: as `layers_to_prune`, or the network runs elsewhere than in torch, or
+            sample by sample.
     """
     twin, counts = _twin(task), task.zeros
     assert counts is not None, "layer by layer, zeros have to be shared out before"
-    found = layers(twin.steps, task.weights, twin.learned)
-    _see_that_all_are_there(task, found)
+    found = layers_to_prune(twin, task.weights)
     changed: dict[str, Tensor] = {}
     history: list[Progress] = []
     if checkpoint.found is not None:
@@ -138,6 +138,24 @@ def layer_by_layer(
     return Learned({name: value.cpu() for name, value in changed.items()}, tuple(history))
 
 
+def layers_to_prune(twin: Twin, weights: Sequence[Weight]) -> dict[str, Layer]:
+    """The layers of weights, by weight, in the order of the graph.
+
+    Raises:
+        UnsupportedError: a weight is read by more than one layer, not as it is stored or a stack of
+            matrices.
+    """
+    found = layers(twin.steps, weights, twin.learned)
+    bad = [w.name for w in weights if w.name not in found or w.grid is not None]
+    if bad:
+        raise UnsupportedError(
+            f"Layer by layer cannot take {', '.join(bad)}: used by several nodes, stored as whole "
+            "numbers, changed before use, or a stack of matrices. Exclude them, or reconstruct "
+            "netwise."
+        )
+    return found
+
+
 def _stored(changed: Mapping[str, Tensor], history: Sequence[Progress]) -> dict[str, Any]:
     return {"changed": changed, "history": [asdict(entry) for entry in history]}
 
@@ -151,16 +169,6 @@ def _twin(task: Task) -> Twin:
             "taken layer by layer. Export it with an open batch size, or reconstruct netwise."
         )
     return task.network
-
-
-def _see_that_all_are_there(task: Task, found: Mapping[str, Layer]) -> None:
-    bad = [w.name for w in task.weights if w.name not in found or w.grid is not None]
-    if bad:
-        raise UnsupportedError(
-            f"Layer by layer cannot take {', '.join(bad)}: used by several nodes, stored as whole "
-            "numbers, changed before use, or a stack of matrices. Exclude them, or reconstruct "
-            "netwise."
-        )
 
 
 class _Passes:

@@ -15,6 +15,7 @@ from fcpts_onnx.calibration import load_calibration
 from fcpts_onnx.errors import TargetError
 from fcpts_onnx.methods import ALLOCATIONS, allocated, allocation
 from fcpts_onnx.methods.lamp import lamp_score
+from fcpts_onnx.methods.stored import check_rates
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.budget import Budget
@@ -174,7 +175,7 @@ def test_bad_files(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "rates.json"
     path.write_text(text)
     with pytest.raises(TargetError, match=message):
-        allocated(task_of(tmp_path, 0.5, SMALL, LARGE), allocation(str(path)))
+        check_rates(path, ["w0", "w1"])
 
 
 def test_an_unknown_rule() -> None:
