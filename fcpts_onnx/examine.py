@@ -6,7 +6,10 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
 from onnx import TensorProto
+from torch import Tensor
 
 from fcpts_onnx.calibration import Data, load_calibration
 from fcpts_onnx.difference import difference
@@ -21,10 +24,9 @@ from fcpts_onnx.evaluate import (
 )
 from fcpts_onnx.evidence import ways_to_store
 from fcpts_onnx.hardware import CHIPS, MNN, estimate, gains_from, target_densities
-from fcpts_onnx.model import Model, PathLike, load
-from fcpts_onnx.preparation import (
-    heads_tried_out,
-)
+from fcpts_onnx.model import InputSpec, Model, PathLike, load
+from fcpts_onnx.ops.dtypes import to_torch
+from fcpts_onnx.preparation import learning_twin
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.results import (
     Difference,
@@ -36,12 +38,16 @@ from fcpts_onnx.results import (
     silent,
 )
 from fcpts_onnx.selection import select
+from fcpts_onnx.sparsity.losses import find_heads
+from fcpts_onnx.twin.bounds import Bounded
 from fcpts_onnx.validate import COMPARED, validate_models
 from fcpts_onnx.weights import Weight, find_weights, learned_along
 
-__all__ = ["bench", "diff", "evaluate", "inspect", "validate"]
+__all__ = ["bench", "diff", "evaluate", "heads_tried_out", "inspect", "validate"]
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
+_OPEN_SIZE = 64  # of an axis that the graph leaves open, to try it out
+_MOST_TRIED = 2**26, 2**32  # values in one tensor and in all, to try it out
 _LEAST_MATRIX = 1024  # values: less is not worth a word
 
 
@@ -220,3 +226,35 @@ def bench(
     return measure_latency(
         load(dense), load(sparse), engines, runs=runs, threads=threads, size=size, report=report
     )
+
+
+def heads_tried_out(
+    model: Model, weights: Sequence[Weight], exclude: Sequence[str]
+) -> tuple[tuple[str, ...], str | None]:
+    """What would be learned against, found with noise for inputs, and why nothing can be."""
+    pruned = [weight for weight in weights if weight.excluded is None]
+    if not pruned:
+        return (), None
+    try:
+        twin = learning_twin(model, pruned, exclude)
+    except FcptsError as error:
+        return (), str(error)
+    # A batch of 1 is written in for good, or only stated; sample by sample is right for both.
+    twin.per_sample = any(spec.shape and spec.shape[0] == 1 for spec in model.inputs)
+    try:
+        with torch.no_grad(), Bounded(*_MOST_TRIED):
+            noise = _noise(model.inputs)
+            outputs = twin(noise)
+    except (RuntimeError, TypeError):  # sizes that do not fit, or are too large; 8-bit floats
+        return tuple(twin.output_names), None
+    return tuple(head.describe() for head in find_heads(outputs, noise)), None
+
+
+def _noise(inputs: Sequence[InputSpec]) -> dict[str, Tensor]:
+    """Two samples of random values for each input."""
+    generator, noise = torch.Generator().manual_seed(0), {}
+    for spec in inputs:
+        shape = [2, *(size or _OPEN_SIZE for size in (spec.shape or ())[1:])]
+        values = torch.rand(shape, generator=generator)
+        noise[spec.name] = values.to(to_torch(np.zeros(0, spec.dtype)).dtype)
+    return noise

@@ -1,72 +1,25 @@
-"""What a run takes of the machine: a device, threads, seconds."""
+"""What there is of the machine: a device, threads, memory."""
 
 from __future__ import annotations
 
-import logging
-import time
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.results import Parity
-from fcpts_onnx.team import Team, local_place, local_size
-from fcpts_onnx.validate import COMPARED
+from fcpts_onnx.team import local_place, local_size
 
-__all__ = ["Clock", "device_of", "limited_threads"]
+__all__ = ["available", "device_of", "limited_threads", "peak_bytes", "taken"]
 
-logger = logging.getLogger(__name__)
-
-_MARGIN = 1.3  # of the time that writing is thought to take
-_LEAST_WRITING = 0.5  # seconds
-
-
-class Clock:
-    """Seconds by step of the data flow."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._start = time.monotonic()
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.monotonic()
-        yield
-        self.seconds[name] = time.monotonic() - start
-        logger.info("%s: %.2f s", name, self.seconds[name])
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """What is done meanwhile is not counted."""
-        start = time.monotonic()
-        yield
-        self._start += time.monotonic() - start
-
-    def at_least(self, name: str, seconds: float) -> None:
-        """Count what a step took before it was interrupted."""
-        self.seconds[name] = max(self.seconds[name], seconds)
-
-    def left(self, budget: float | None, parity: Parity, samples: int, team: Team) -> float | None:
-        """Seconds of a budget that are left to learn in, what writing will take put aside.
-
-        Raises:
-            FcptsError: there are none.
-        """
-        if budget is None:
-            return None
-        # The file is loaded again, and both models run on what they are compared on.
-        compared = 2 * min(samples, COMPARED) / parity.samples * parity.seconds
-        writing = _MARGIN * (compared + 2 * self.seconds["load"] + _LEAST_WRITING)
-        (spent,) = team.mean([time.monotonic() - self._start])
-        (left,) = team.mean([budget - spent - writing])
-        if left <= 0:
-            raise FcptsError(
-                f"The time budget of {budget:g} s leaves nothing to learn in: until here it took "
-                f"{spent:.0f} s, and to write and check the result will take {writing:.0f} s. "
-                "Give it more."
-            )
-        return left
+_UNLIMITED = 2**60  # what is above is no limit
+_GROUPS = Path("/sys/fs/cgroup")
+_CGROUPS = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
 
 
 @contextmanager
@@ -106,3 +59,74 @@ def device_of(name: str, engine: str) -> torch.device:
             "many processes as there are, or use --device cpu."
         )
     return torch.device(name, local_place())
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes that this process may still take; None where the system does not tell."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    found = [_of_machine(), _of_cgroup(), _of_address_space()]
+    return min((room for room in found if room is not None), default=None)
+
+
+def taken(device: torch.device) -> int:
+    """Bytes that this process takes now of a device; 0 where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return _of_process("VmRSS") or 0
+
+
+def _of_process(entry: str) -> int | None:
+    with suppress(OSError):
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        for line in status.splitlines():
+            if line.startswith(f"{entry}:"):
+                return 1024 * int(line.split()[1])
+    return None
+
+
+def _of_machine() -> int | None:
+    with suppress(OSError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    return None
+
+
+def _of_cgroup() -> int | None:
+    """What the group of processes that this one is in may still take, in a container."""
+    for most, used, stat in _CGROUPS:
+        with suppress(OSError, ValueError):
+            limit = int((_GROUPS / most).read_text(encoding="ascii"))
+            if limit < _UNLIMITED:
+                taken = int((_GROUPS / used).read_text(encoding="ascii"))
+                return limit - taken + _reclaimable(_GROUPS / stat)
+    return None
+
+
+def _reclaimable(stat: Path) -> int:
+    """Bytes of files that the system keeps only as long as nobody needs their place."""
+    entries = (line.split() for line in stat.read_text(encoding="ascii").splitlines())
+    sizes = {name.removeprefix("total_"): int(size) for name, size in entries}
+    return sizes.get("inactive_file", 0) + sizes.get("active_file", 0)
+
+
+def _of_address_space() -> int | None:
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    used = _of_process("VmSize")
+    return None if limit == resource.RLIM_INFINITY or used is None else limit - used
+
+
+def peak_bytes() -> int | None:
+    """The most memory that this process ever took; None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -16,10 +16,11 @@ from fcpts_onnx.aim import budget_of
 from fcpts_onnx.calibration import Calibration, Data, load_calibration, paths_of
 from fcpts_onnx.checkpoint import opened
 from fcpts_onnx.choices import Choices
+from fcpts_onnx.clock import Clock
 from fcpts_onnx.errors import CalibrationError, FcptsError, OutputError
 from fcpts_onnx.evidence import versions
 from fcpts_onnx.hardware import CHIPS, estimate
-from fcpts_onnx.machine import Clock, device_of, limited_threads
+from fcpts_onnx.machine import device_of, limited_threads
 from fcpts_onnx.memory import check_room, pieces_that_fit
 from fcpts_onnx.methods import (
     LEARNED,
@@ -36,7 +37,6 @@ from fcpts_onnx.preparation import (
     learning_twin,
     network_of,
     weights_to_prune,
-    with_usable_views,
 )
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.publish import publish
@@ -47,6 +47,7 @@ from fcpts_onnx.results import (
     silent,
 )
 from fcpts_onnx.sparse_initializers import check_storage
+from fcpts_onnx.sparsity.augment import with_usable_views
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Loss
 from fcpts_onnx.sparsity.pattern import PATTERNS

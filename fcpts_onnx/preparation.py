@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -11,23 +10,17 @@ import torch
 from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration
-from fcpts_onnx.errors import FcptsError, ModelError, TargetError
-from fcpts_onnx.model import InputSpec, Model
-from fcpts_onnx.ops.dtypes import to_torch
+from fcpts_onnx.errors import ModelError, TargetError
+from fcpts_onnx.model import Model
 from fcpts_onnx.ort_training.gradient_graph import gradient_builder
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.selection import select
-from fcpts_onnx.sparsity.augment import misleading_views
 from fcpts_onnx.sparsity.centres import centres_of
 from fcpts_onnx.sparsity.compensation import compensations_of
 from fcpts_onnx.sparsity.losses import LOSSES, Head, Loss, find_heads, variances
 from fcpts_onnx.sparsity.network import Network
-from fcpts_onnx.sparsity.reconstruct import precision_of
-from fcpts_onnx.sparsity.run import epochs_of, steps_of
 from fcpts_onnx.sparsity.task import Task
-from fcpts_onnx.team import Team
 from fcpts_onnx.twin import Twin
-from fcpts_onnx.twin.bounds import Bounded
 from fcpts_onnx.twin.features import features
 from fcpts_onnx.weights import Weight, learned_along
 
@@ -35,19 +28,14 @@ __all__ = [
     "check_learning",
     "features_of",
     "heads_of",
-    "heads_tried_out",
     "informed",
     "learning_twin",
     "network_of",
     "weights_to_prune",
-    "with_usable_views",
 ]
 
 _HEAD_SAMPLES = 16
 _SPREAD_SAMPLES = 64
-_PASSES = 4  # of a step: one through the dense network, one and its gradient (two) the sparse one
-_OPEN_SIZE = 64  # of an axis that the graph leaves open, to try it out
-_MOST_TRIED = 2**26, 2**32  # values in one tensor and in all, to try it out
 
 
 def weights_to_prune(
@@ -119,38 +107,6 @@ def network_of(
     return OrtEngine(twin, next(calibration.batches(recipe.batch_size)), threads)
 
 
-def heads_tried_out(
-    model: Model, weights: Sequence[Weight], exclude: Sequence[str]
-) -> tuple[tuple[str, ...], str | None]:
-    """What would be learned against, found with noise for inputs, and why nothing can be."""
-    pruned = [weight for weight in weights if weight.excluded is None]
-    if not pruned:
-        return (), None
-    try:
-        twin = learning_twin(model, pruned, exclude)
-    except FcptsError as error:
-        return (), str(error)
-    # A batch of 1 is written in for good, or only stated; sample by sample is right for both.
-    twin.per_sample = any(spec.shape and spec.shape[0] == 1 for spec in model.inputs)
-    try:
-        with torch.no_grad(), Bounded(*_MOST_TRIED):
-            noise = _noise(model.inputs)
-            outputs = twin(noise)
-    except (RuntimeError, TypeError):  # sizes that do not fit, or are too large; 8-bit floats
-        return tuple(twin.output_names), None
-    return tuple(head.describe() for head in find_heads(outputs, noise)), None
-
-
-def _noise(inputs: Sequence[InputSpec]) -> dict[str, Tensor]:
-    """Two samples of random values for each input."""
-    generator, noise = torch.Generator().manual_seed(0), {}
-    for spec in inputs:
-        shape = [2, *(size or _OPEN_SIZE for size in (spec.shape or ())[1:])]
-        values = torch.rand(shape, generator=generator)
-        noise[spec.name] = values.to(to_torch(np.zeros(0, spec.dtype)).dtype)
-    return noise
-
-
 def heads_of(twin: Twin, calibration: Calibration, losses: Mapping[str, Loss]) -> tuple[Head, ...]:
     """How each output is to be met, by what the dense network gives on some samples.
 
@@ -212,8 +168,8 @@ def informed(
     heads = heads_of(twin, calibration, losses)
     for head in heads:
         say(f"Output {head.describe()}")
-    features = features_of(twin, calibration, weights, heads, recipe.feature_weight)
-    for feature in features:
+    inner = features_of(twin, calibration, weights, heads, recipe.feature_weight)
+    for feature in inner:
         say(f"Feature {feature.describe()}")
     # A batch norm that is not multiplied into its layer counts in other units.
     plain = [w for w in weights if w.norm is None or (recipe.channel_scales and w.channels)]
@@ -221,9 +177,7 @@ def informed(
     compensations = (
         compensations_of(twin, calibration, weights, centres) if recipe.compensated else {}
     )
-    return replace(
-        task, heads=heads, features=features, centres=centres, compensations=compensations
-    )
+    return replace(task, heads=heads, features=inner, centres=centres, compensations=compensations)
 
 
 @torch.no_grad()
@@ -233,44 +187,3 @@ def _some_values(twin: Twin, calibration: Calibration, names: Sequence[str]) -> 
         return {}
     found = twin(calibration.take(calibration.some(_SPREAD_SAMPLES)), fetch=names)
     return {name: found[name].float() for name in names if found[name].is_floating_point()}
-
-
-def with_usable_views(
-    recipe: Recipe,
-    twin: Twin,
-    calibration: Calibration,
-    heads: Sequence[Head],
-    seconds: float | None,
-    team: Team,
-    say: Callable[[str], None],
-) -> Recipe:
-    """The recipe with the random views that keep the meaning of an image, and pay.
-
-    Args:
-        seconds: how long to learn, instead of the recipe's epochs.
-    """
-    if not calibration.has_images:
-        return replace(recipe, augment=())
-    left_out = misleading_views(twin, calibration, recipe.augment, heads)
-    if "mix" in recipe.augment and (least := recipe.epochs_to_mix):
-        epochs = epochs_of(len(calibration), recipe)
-        if seconds is not None:
-            epochs *= seconds / _seconds_of(recipe, twin, calibration)
-        epochs = team.from_first(epochs)  # times differ, and all have to do the same
-        if epochs < least:
-            left_out["mix"] = f"which pays from {least:g} epochs on; here are {epochs:.3g}"
-    for kind, reason in left_out.items():
-        say(f"Views: no {kind}, {reason}")
-    return replace(recipe, augment=tuple(k for k in recipe.augment if k not in left_out))
-
-
-@torch.no_grad()
-def _seconds_of(recipe: Recipe, twin: Twin, calibration: Calibration) -> float:
-    """How long a recipe takes, roughly: by the pace of one pass through the dense network."""
-    batch = calibration.take(torch.arange(min(len(calibration), recipe.batch_size)))
-    with precision_of(recipe, twin.device)():
-        for _ in range(2):  # the first one may take memory, or wait for what is under way
-            start = time.monotonic()
-            next(iter(twin(batch).values())).sum().item()
-    pace = _PASSES * (time.monotonic() - start)
-    return steps_of(len(calibration), recipe) * pace

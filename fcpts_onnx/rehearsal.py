@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from fcpts_onnx.errors import FcptsError
+from fcpts_onnx.machine import peak_bytes
 from fcpts_onnx.methods import NETWISE
 from fcpts_onnx.model import PathLike
 from fcpts_onnx.pipeline import prune
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Rehearsal, silent
-from fcpts_onnx.sparsity.reconstruct import steps_of
+from fcpts_onnx.sparsity.run import steps_of
 
 __all__ = ["rehearse"]
 
@@ -63,15 +63,5 @@ def rehearse(
     zeros = found.zeros if found.holds_target else None
     return Rehearsal(
         found.source, found.target, found.count, zeros, steps, pace,
-        around + steps * pace, _peak_bytes(),
+        around + steps * pace, peak_bytes(),
     )  # fmt: skip
-
-
-def _peak_bytes() -> int | None:
-    """The most memory that this process ever took; None where the system does not tell."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

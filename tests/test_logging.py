@@ -48,7 +48,7 @@ def test_v_says_what_is_done_and_how_long_it_took(place: Path) -> None:
     said = prune(place, "-v")
     assert f"INFO fcpts_onnx.model: read {place / 'in.onnx'}: 6 nodes, opsets " in said
     for step in ("load", "budget", "calibrate", "check", "learn", "write"):
-        assert f"INFO fcpts_onnx.machine: {step}: " in said
+        assert f"INFO fcpts_onnx.clock: {step}: " in said
     assert "DEBUG" not in said
 
 

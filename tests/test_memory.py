@@ -17,7 +17,7 @@ import fcpts_onnx
 from fcpts_onnx import Recipe
 from fcpts_onnx.cli import main
 from fcpts_onnx.errors import FcptsError
-from fcpts_onnx.memory import available
+from fcpts_onnx.machine import available
 from fcpts_onnx.model import load
 from fcpts_onnx.sparsity.task import Task
 from tests import networks
@@ -63,7 +63,7 @@ def predicted(lines: list[str]) -> str:
 
 def test_pieces_learn_the_same(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What the process takes already differs from run to run.
-    monkeypatch.setattr("fcpts_onnx.memory._taken", lambda _: 0)
+    monkeypatch.setattr("fcpts_onnx.memory.taken", lambda _: 0)
     with monkeypatch.context() as patch:
         patch.setattr("fcpts_onnx.memory._LARGEST_REUSED", 2**40)
         whole: list[str] = []
@@ -113,7 +113,7 @@ def test_what_a_container_may_take(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "memory.current").write_text(f"{2 * gib}\n")
     stat = f"anon {gib}\nfile {gib}\ninactive_file {gib // 2}\nactive_file {gib // 4}\n"
     (tmp_path / "memory.stat").write_text(stat)
-    monkeypatch.setattr("fcpts_onnx.memory._GROUPS", tmp_path)
+    monkeypatch.setattr("fcpts_onnx.machine._GROUPS", tmp_path)
     assert available(torch.device("cpu")) <= gib * 3 // 4
     (tmp_path / "memory.current").write_text(f"{gib}\n")
     assert available(torch.device("cpu")) <= gib * 7 // 4

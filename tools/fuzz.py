@@ -26,8 +26,9 @@ import click
 import numpy as np
 
 from fcpts_onnx import FcptsError
+from fcpts_onnx.examine import heads_tried_out
 from fcpts_onnx.model import load
-from fcpts_onnx.preparation import heads_tried_out, learning_twin
+from fcpts_onnx.preparation import learning_twin
 from fcpts_onnx.weights import count_zeros, find_weights
 from fcpts_onnx.write import save
 from tests import networks

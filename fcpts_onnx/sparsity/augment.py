@@ -1,18 +1,24 @@
-"""LEARN: which random views of the calibration images the dense network takes for such images."""
+"""LEARN: which random views of the images to learn from: what the dense network takes for such."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration
+from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.losses import Head, class_scores
+from fcpts_onnx.sparsity.precision import precision_of
+from fcpts_onnx.sparsity.run import epochs_of, steps_of
+from fcpts_onnx.team import Team
 from fcpts_onnx.twin import Twin
 
-__all__ = ["misleading_views"]
+__all__ = ["misleading_views", "with_usable_views"]
 
 _LEAST_SAME = 0.75
 """The share of views that have to get the class of their image. Measured: a flip leaves 63 % of
@@ -25,6 +31,7 @@ detectors and classifiers: flips 0.00 to 0.04, shifts to 0.05; upside down 0.02 
 brightness inverted 0.03 to 0.24, with noise to 2.5."""
 
 _SAMPLES = 256
+_PASSES = 4  # of a step: one through the dense network, one and its gradient (two) the sparse one
 _BATCH = 64
 _MOST_VALUES = 2**20
 
@@ -91,3 +98,44 @@ def _moved(before: Tensor, after: Tensor) -> float:
     if far == 0:
         return 0.0
     return float(far / spread) if far.isfinite() and spread > 0 else math.inf
+
+
+def with_usable_views(
+    recipe: Recipe,
+    twin: Twin,
+    calibration: Calibration,
+    heads: Sequence[Head],
+    seconds: float | None,
+    team: Team,
+    say: Callable[[str], None],
+) -> Recipe:
+    """The recipe with the random views that keep the meaning of an image, and pay.
+
+    Args:
+        seconds: how long to learn, instead of the recipe's epochs.
+    """
+    if not calibration.has_images:
+        return replace(recipe, augment=())
+    left_out = misleading_views(twin, calibration, recipe.augment, heads)
+    if "mix" in recipe.augment and (least := recipe.epochs_to_mix):
+        epochs = epochs_of(len(calibration), recipe)
+        if seconds is not None:
+            epochs *= seconds / _seconds_of(recipe, twin, calibration)
+        epochs = team.from_first(epochs)  # times differ, and all have to do the same
+        if epochs < least:
+            left_out["mix"] = f"which pays from {least:g} epochs on; here are {epochs:.3g}"
+    for kind, reason in left_out.items():
+        say(f"Views: no {kind}, {reason}")
+    return replace(recipe, augment=tuple(k for k in recipe.augment if k not in left_out))
+
+
+@torch.no_grad()
+def _seconds_of(recipe: Recipe, twin: Twin, calibration: Calibration) -> float:
+    """How long a recipe takes, roughly: by the pace of one pass through the dense network."""
+    batch = calibration.take(torch.arange(min(len(calibration), recipe.batch_size)))
+    with precision_of(recipe, twin.device)():
+        for _ in range(2):  # the first one may take memory, or wait for what is under way
+            start = time.monotonic()
+            next(iter(twin(batch).values())).sum().item()
+    pace = _PASSES * (time.monotonic() - start)
+    return steps_of(len(calibration), recipe) * pace

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,12 +18,13 @@ from fcpts_onnx.results import Progress, silent
 from fcpts_onnx.sparsity.course import DivergedError
 from fcpts_onnx.sparsity.fallback import State
 from fcpts_onnx.sparsity.losses import reconstruction_loss
-from fcpts_onnx.sparsity.run import Optimizers, Run, steps_of
+from fcpts_onnx.sparsity.precision import precision_of
+from fcpts_onnx.sparsity.run import Optimizers, Run
 from fcpts_onnx.sparsity.student import Student
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.sparsity.thresholds import Start, Thresholds
 
-__all__ = ["Learned", "precision_of", "reconstruct", "steps_of"]
+__all__ = ["Learned", "reconstruct"]
 
 _PARTS = (1, 2, 4)  # what the learning rate is divided by, while it proves too high
 
@@ -198,29 +198,3 @@ def _rate(progress: float, recipe: Recipe) -> float:
     if progress < recipe.warmup or recipe.warmup == 1:
         return progress / recipe.warmup
     return 0.5 + 0.5 * math.cos(math.pi * (progress - recipe.warmup) / (1 - recipe.warmup))
-
-
-def precision_of(
-    recipe: Recipe, device: torch.device
-) -> Callable[[], AbstractContextManager[object]]:
-    """A context for the passes: bfloat16 where the recipe, or the processor, says so."""
-    half = recipe.precision == "bfloat16"
-    if recipe.precision == "auto":
-        half = (
-            _is_fast_in_half(device)
-            if device.type == "cuda"
-            else bool(_processor().get("amx_bf16", False))
-        )
-    return partial(torch.autocast, device.type, torch.bfloat16) if half else nullcontext
-
-
-def _processor() -> Mapping[str, Any]:
-    """What the processor can do, as torch tells from 2.11 on."""
-    tell: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
-    return tell()
-
-
-def _is_fast_in_half(device: torch.device) -> bool:
-    """Whether a GPU computes in bfloat16; older ones imitate it, which is slow."""
-    with torch.cuda.device(device):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
