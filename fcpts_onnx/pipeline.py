@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -60,6 +61,7 @@ from fcpts_onnx.write import check_target
 __all__ = ["prune"]
 
 _FEW_SAMPLES = 64
+_HARDLY_ANY = 0.02  # zeros of a model that nobody has pruned
 
 
 def prune(
@@ -101,7 +103,7 @@ def prune(
 
     Args:
         model: the dense ONNX file; it is never changed unless `output` names it too and
-            `overwrite` is set, nor is another model of its weights with fewer zeros.
+            `overwrite` is set, nor is another dense model.
         output: the sparse ONNX file to write.
         target: the share of zeros, 0 to 1, over all weights that are pruned; None with a pattern
             that says it itself, as 2:4 does.
@@ -183,7 +185,7 @@ def prune(
             check_storage(storage, dense.path, dense.proto)
             weights = weights_to_prune(dense, include, exclude, keep_dense)
             if not overwrite:
-                _check_not_swapped(dense, target_path)
+                _check_no_dense_model(dense, target_path, choices.target)
             twin = learning_twin(dense, weights, exclude)
             choices.check_network(twin, weights)
         with clock("budget"):
@@ -315,8 +317,12 @@ def _settled(
     return replace(task, pieces=pieces_that_fit(task, memory, task.team, say))
 
 
-def _check_not_swapped(dense: Model, target: Path) -> None:
-    """See that what would be replaced is not the dense model of the one that is to be pruned."""
+def _check_no_dense_model(dense: Model, target: Path, share: float | None) -> None:
+    """See that what would be replaced is no dense model, that of the one to be pruned or another.
+
+    Args:
+        share: of zeros, that is asked for.
+    """
     try:
         there = {w.name: (w.shape, w.zeros) for w in find_weights(load(target))}
     except FcptsError:  # there is none, or it is of no use
@@ -328,6 +334,12 @@ def _check_not_swapped(dense: Model, target: Path) -> None:
         raise OutputError(
             f"{target}: is a model of the same weights with {zeros:,} zeros, {dense.path} has "
             f"{more:,}. Are the two swapped? Name another file, or pass --overwrite."
+        )
+    count = sum(math.prod(shape) for shape in shapes.values())
+    if count and zeros / count < min(_HARDLY_ANY, (share or 1) / 2):
+        raise OutputError(
+            f"{target}: is a dense model, with {zeros:,} zeros of {count:,} weights. Name another "
+            "file, or pass --overwrite to replace it."
         )
 
 

@@ -81,7 +81,7 @@ _LABELLING = ("labels", "label_offset", "boxes", "detector")
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="Allow OUTPUT to be MODEL itself, or a model of the same weights with fewer zeros.",
+    help="Allow OUTPUT to be MODEL itself, or another dense model.",
 )
 @click.option(
     "--then-quantize",

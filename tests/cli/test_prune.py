@@ -105,6 +105,16 @@ def test_the_dense_model_is_not_replaced_by_mistake(place: Path) -> None:
     assert run(*swapped, "--overwrite").exit_code == 0
 
 
+def test_another_dense_model_is_not_replaced_by_mistake(place: Path) -> None:
+    networks.save(networks.perceptron(), place / "out.onnx")
+    other = (place / "out.onnx").read_bytes()
+    result = prune(place)
+    assert result.exit_code == 1
+    assert "out.onnx: is a dense model, with 0 zeros of 176 weights" in result.output
+    assert (place / "out.onnx").read_bytes() == other
+    assert prune(place, "--overwrite").exit_code == 0
+
+
 def test_a_loss_that_is_asked_for(place: Path) -> None:
     result = prune(place, "--loss", "scores=mse")
     assert result.exit_code == 0, result.output
