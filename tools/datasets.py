@@ -7,7 +7,7 @@ import json
 import pickle
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 _SIDE = 32  # of CIFAR's images
+_MADE_OF = "made_of.txt"  # what an unpacked folder was made of
 _OF_ARRAYS = {
     ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
     ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"),
@@ -89,7 +90,7 @@ def _cifar(folder: Path, unpacked: Path) -> DataSet | None:
     return None
 
 
-def _cifar_from(train: Iterable[Path], test: Path, labels: bytes, unpacked: Path) -> DataSet:
+def _cifar_from(train: Sequence[Path], test: Path, labels: bytes, unpacked: Path) -> DataSet:
     def write(place: Path) -> None:
         images = (image for file in train for image in _batch(file)[b"data"])
         _save_images(images, place / "calib")
@@ -97,7 +98,7 @@ def _cifar_from(train: Iterable[Path], test: Path, labels: bytes, unpacked: Path
         names = _save_images(measured[b"data"], place / "val")
         _save_table(zip(names, measured[labels], strict=True), place / "val_labels.csv")
 
-    place = _once(unpacked, write)
+    place = _once(unpacked, [*train, test], write)
     return DataSet(place / "calib", place / "val", place / "val_labels.csv")
 
 
@@ -145,7 +146,9 @@ def _voc(folder: Path, unpacked: Path) -> DataSet | None:
             boxes = (year / "Annotations" / f"{picture.stem}.xml" for picture in pictures)
             _link(boxes, place / "Annotations")
 
-    place = _once(unpacked, write)
+    lists = [_set_file(year, train) for year in years]
+    lists += [_set_file(year, test) for year in tested or years]
+    place = _once(unpacked, lists, write)
     return DataSet(place / "calib", place / "val", boxes=place / "Annotations")
 
 
@@ -179,7 +182,7 @@ def _coco(folder: Path, unpacked: Path) -> DataSet | None:
             annotation = _as_voc(image, objects[image["id"]], names)
             annotation.write(place / "Annotations" / f"{Path(image['file_name']).stem}.xml")
 
-    place = _once(unpacked, write)
+    place = _once(unpacked, [table], write)
     return DataSet(calib, place / "val", boxes=place / "Annotations")
 
 
@@ -219,31 +222,47 @@ def _imagenet(folder: Path, unpacked: Path) -> DataSet | None:
         labels = ((f"{r['ImageId']}.JPEG", places[r["PredictionString"].split()[0]]) for r in rows)
         _save_table(labels, place / "val_labels.csv")
 
-    place = _once(unpacked, write)
+    place = _once(unpacked, [table], write)
     return DataSet(images / "train", images / "val", place / "val_labels.csv")
 
 
-def _once(folder: Path, write: Callable[[Path], None]) -> Path:
-    """A folder that is there whole, or not at all."""
-    if not folder.is_dir():
+def _once(folder: Path, sources: Iterable[Path], write: Callable[[Path], None]) -> Path:
+    """A folder that is there whole, or not at all; anew where it was made of other files."""
+    made_of = "\n".join(map(_known_by, sources))
+    record = folder / _MADE_OF
+    if not record.is_file() or record.read_text("utf-8") != made_of:
         part = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         write(part)
+        (part / _MADE_OF).write_text(made_of, "utf-8")
+        if folder.is_dir():
+            shutil.rmtree(folder)
         part.rename(folder)
     return folder
 
 
+def _known_by(file: Path) -> str:
+    """A line that is another one where a file is."""
+    found = file.stat()
+    return f"{file.resolve()} {found.st_size} {found.st_mtime_ns}"
+
+
 def _link(files: Iterable[Path], folder: Path) -> None:
-    """Files in a folder; copies of them where the system does not let anybody link."""
+    """Files in a folder; copies of them where the system does not let anybody link.
+
+    Of several of one name, as years of VOC share images, the last one stays.
+    """
     folder.mkdir(exist_ok=True)
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(f"{file} is not there")
+        place = folder / file.name
+        place.unlink(missing_ok=True)  # copying would write to where a link leads
         try:
-            (folder / file.name).symlink_to(file.resolve())
+            place.symlink_to(file.resolve())
         except OSError:
-            shutil.copyfile(file, folder / file.name)
+            shutil.copyfile(file, place)
 
 
 def _save_table(rows: Iterable[tuple[str, int]], file: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import click
@@ -132,6 +133,45 @@ def test_voc_without_a_test(tmp_path: Path) -> None:
     (tmp_path / "VOC2012" / "JPEGImages" / "a.jpg").unlink()
     with pytest.raises(click.UsageError, match=r"a\.jpg is not there"):
         find(tmp_path / "VOC2012", tmp_path / "other")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_years_of_voc_that_share_images(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later one's are taken, and what a user has stays as it is."""
+    for year in ("2011", "2012"):
+        save_voc(tmp_path, year, {"trainval": ["a", "b"], "train": ["a"], "val": ["b"]})
+        for kind, name in (("JPEGImages", "a.jpg"), ("Annotations", "b.xml")):
+            with (tmp_path / f"VOC{year}" / kind / name).open("a") as file:
+                file.write(f"<!-- {year} -->")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    if not links:
+        monkeypatch.setattr(Path, "symlink_to", refused)
+    found = find(tmp_path, tmp_path / "unpacked")
+    assert {path: path.read_bytes() for path in before} == before
+    assert (found.calib / "a.jpg").is_symlink() == links
+    assert (found.calib / "a.jpg").read_bytes().endswith(b"<!-- 2012 -->")
+    assert (found.boxes / "b.xml").read_bytes().endswith(b"<!-- 2012 -->")
+
+
+def refused(*_: object) -> None:
+    """A system that lets nobody link."""
+    raise PermissionError
+
+
+def test_what_was_unpacked_of_other_files_is_unpacked_anew(tmp_path: Path) -> None:
+    sets = {"trainval": ["a", "b"], "train": ["a"], "val": ["b"]}
+    save_voc(tmp_path, "2007", sets)
+    assert [p.stem for p in find_images(find(tmp_path, tmp_path / "unpacked").data)] == ["b"]
+    save_voc(tmp_path / "more", "2007", {"test": ["c"]})
+    shutil.copytree(tmp_path / "more" / "VOC2007", tmp_path / "VOC2007", dirs_exist_ok=True)
+    for _ in range(2):
+        found = find(tmp_path, tmp_path / "unpacked")
+        assert [path.stem for path in find_images(found.data)] == ["c"]
+        assert [path.stem for path in find_images(found.calib)] == ["a", "b"]
+        (found.calib / "kept").touch(exist_ok=True)
+    assert (found.calib / "kept").is_file()
 
 
 def test_coco(tmp_path: Path) -> None:
