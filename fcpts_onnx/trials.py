@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -154,7 +155,11 @@ def all_run(
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(min(jobs, _MOST_WORKERS), mp_context=get_context("spawn"))
+    # Ctrl-C goes to all processes: a worker hears of it from this one, once, and keeps its state.
+    return ProcessPoolExecutor(
+        min(jobs, _MOST_WORKERS), get_context("spawn"), signal.signal,
+        (signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
 
 
 def _timed(

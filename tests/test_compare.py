@@ -140,6 +140,26 @@ def test_the_others_go_on_where_a_process_is_killed(
     assert all(run["trial"]["output"] for run in found)
 
 
+def told_twice(setting: Setting, folder: Path, run: Run) -> Trial:
+    """A run in a process of its own that hears of Ctrl-C and is then told to stop."""
+
+    def stopping(progress: Progress) -> None:
+        if progress.step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return trials._timed(setting, folder, run, stopping)
+
+
+def test_runs_in_processes_keep_their_state_where_they_are_stopped(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "_timed", told_twice)
+    result = compare(place, "--methods", "fcpts", "--targets", "0.5", "--jobs", "2")
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert [path.name for path in (place / "out").glob("*.fcpts")] == ["fcpts-0.5.onnx.fcpts"]
+
+
 def test_changed_images_are_other_data(place: Path) -> None:
     options = ("--methods", "magnitude", "--targets", "0.5")
     assert compare(place, *options).exit_code == 0
