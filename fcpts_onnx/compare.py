@@ -85,7 +85,7 @@ def compare(
     setting = Setting(
         Path(model), Path(calib), _path(data), _path(labels), label_offset, _path(boxes),
         _path(detector), settings, samples,
-        threads or max(1, (os.cpu_count() or 1) // jobs),
+        threads or max(1, _cores() // jobs),
     )  # fmt: skip
     load_calibration(calib, load(model), settings, samples=1)  # what no method could read
     recipes = {name: _recipe(METHODS[name], recipe) for name in methods}
@@ -101,7 +101,7 @@ def compare(
     say(f"{len(wanted)} runs, {len(wanted) - len(left)} of them done before")
     while left:
         first = [run for place, run in enumerate(left) if not _ends_as_any(run, left[:place])]
-        for run, trial in all_run(setting, folder, first, jobs, report):
+        for run, trial in all_run(setting, folder, first, jobs, book.drop, report):
             # An error may be of the target.
             alike = (
                 [run] if trial.error else [other for other in left if _ends_as_any(other, [run])]
@@ -115,6 +115,13 @@ def compare(
 
 def _ends_as_any(run: Run, others: Sequence[Run]) -> bool:
     return any(run.ends_as(*other.name) for other in others)
+
+
+def _cores() -> int:
+    """How many this process may use; a scheduler or `taskset` may keep it to some."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _path(file: PathLike | None) -> Path | None:
@@ -171,10 +178,20 @@ class _Book:
             self.add(run, replace(found, target=run.target))
         return found is not None and found.error is None
 
+    def drop(self, run: Run) -> None:
+        """Forget what is known of the file that a run is about to replace."""
+        kept = [entry for entry in self._entries if entry["trial"]["output"] != run.output]
+        if len(kept) < len(self._entries):
+            self._entries = kept
+            self._write()
+
     def add(self, run: Run, trial: Trial) -> None:
         """Note a run and write all that is known."""
         self._entries = [e for e in self._entries if _name(Trial(**e["trial"])) != run.name]
         self._entries.append({"settings": run.settings, "trial": asdict(trial)})
+        self._write()
+
+    def _write(self) -> None:
         dense = None if self.dense is None else asdict(self.dense)
         stored = {"setting": self._same, "dense": dense, "runs": self._entries}
         write_text(self._path, json.dumps(stored, indent=2) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import time
 from collections import deque
@@ -28,6 +29,7 @@ from fcpts_onnx.sources import files_in
 
 __all__ = ["Run", "Setting", "all_run", "evaluated"]
 
+_BEGINNING = 2**14  # bytes of a file that it is known by: all of an annotation's, and some pixels
 _MOST_WORKERS = 61  # that Windows can wait for
 _KILLED = "its process was killed, perhaps for memory; fewer --jobs take less"
 
@@ -83,6 +85,12 @@ class Run:
         """What it is told from the others of a comparison by."""
         return self.method, self.target, self.seed
 
+    @property
+    def output(self) -> str:
+        """The file that it writes."""
+        seed = f"-seed{self.seed}" if self.seed else ""
+        return f"{self.method}-{self.target:g}{seed}.onnx"
+
     def ends_as(self, method: str, target: float, seed: int) -> bool:
         """Whether it comes to the same as a run of that name; without a target, it does at each."""
         if (self.method, self.seed) != (method, seed):
@@ -102,16 +110,30 @@ def _hash(file: Path) -> str:
         with file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
-        raise CalibrationError(f"{file}: cannot be read: {error.strerror}.") from error
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: OSError) -> CalibrationError:
+    return CalibrationError(f"{file}: cannot be read: {error.strerror}.")
 
 
 def _listed(place: Path) -> str:
-    """A file by what it holds; a folder by the names and sizes of what lies in it."""
+    """A file by what it holds; a folder by the names, sizes and beginnings of what lies in it."""
     if place.is_file():
         return _hash(place)
     files = sorted(path for path in files_in(place) if path.is_file())
-    entries = [(path.relative_to(place).as_posix(), path.stat().st_size) for path in files]
+    entries = [(path.relative_to(place).as_posix(), *_glanced(path)) for path in files]
     return hashlib.sha256(repr(entries).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _glanced(file: Path) -> tuple[int, bytes]:
+    """A file's size, and what stands for its beginning."""
+    try:
+        with file.open("rb") as content:
+            start = hashlib.sha256(content.read(_BEGINNING)).digest()
+            return os.fstat(content.fileno()).st_size, start
+    except OSError as error:
+        raise _unreadable(file, error) from error
 
 
 def all_run(
@@ -119,15 +141,18 @@ def all_run(
     folder: Path,
     runs: Sequence[Run],
     jobs: int,
+    begin: Callable[[Run], None],
     report: Callable[[Progress], None],
 ) -> Iterator[tuple[Run, Trial]]:
     """The runs, as they end; at once in processes of their own where there are several jobs.
 
     Args:
+        begin: told of each run before it starts.
         report: told how one learns, where there is one job.
     """
     if jobs == 1:
         for run in runs:
+            begin(run)
             yield run, _timed(setting, folder, run, report)
         return
     waiting, pending = deque(runs), dict[Future[Trial], tuple[Run, ProcessPoolExecutor]]()
@@ -135,6 +160,7 @@ def all_run(
     try:
         while waiting or pending:
             while waiting and len(pending) < jobs:  # what is queued beyond cannot be called back
+                begin(waiting[0])
                 try:
                     future = pool.submit(_timed, setting, folder, waiting[0])
                 except BrokenProcessPool:  # whose run that was is still to be told
@@ -175,7 +201,7 @@ def _timed(
 
 def _trial(setting: Setting, folder: Path, run: Run, report: Callable[[Progress], None]) -> Trial:
     method = METHODS[run.method]
-    output = folder / f"{run.method}-{run.target:g}{f'-seed{run.seed}' if run.seed else ''}.onnx"
+    output = folder / run.output
     pruned = partial(
         prune, setting.model, output, target=run.target, calib=setting.calib, seed=run.seed,
         preprocess=setting.preprocess, recipe=run.recipe, allocate=method.allocate,

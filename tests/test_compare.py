@@ -17,6 +17,7 @@ import fcpts_onnx
 from fcpts_onnx import FcptsError, Progress, prune, trials
 from fcpts_onnx.cli import main
 from fcpts_onnx.methods import METHODS
+from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.results import Trial
 from fcpts_onnx.trials import Run, Setting
 from tests import networks
@@ -93,6 +94,45 @@ def test_what_holds_no_target_is_run_once(place: Path) -> None:
     assert {run["trial"]["output"] for run in runs} == {"ltp-0.7.onnx", "ltp-0.9.onnx"}
 
 
+def test_what_is_known_of_a_file_goes_with_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also that it was what another target comes to, and if the run is stopped before its end."""
+
+    def known() -> dict[tuple[str, float], int]:
+        runs = json.loads((place / "out" / "results.json").read_text())["runs"]
+        found = {(r["trial"]["method"], r["trial"]["target"]): r for r in runs}
+        return {name: run["settings"]["recipe"]["min_steps"] for name, run in found.items()}
+
+    (place / "quick.toml").write_text(QUICK + 'base = "ltp"\n')
+    compare(place, "--methods", "ltp,lamp", "--targets", "0.7,0.9")
+    (place / "quick.toml").write_text(QUICK.replace("6", "7") + 'base = "ltp"\n')
+    compare(place, "--methods", "ltp", "--targets", "0.7")
+    lamp = {("lamp", 0.7): known()["lamp", 0.7], ("lamp", 0.9): known()["lamp", 0.9]}
+    assert known() == {**lamp, ("ltp", 0.7): 7}
+    assert "| 90% | ltp |" not in (place / "out" / "results.md").read_text()
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trials, "prune", stopped)
+    (place / "quick.toml").write_text(QUICK + 'base = "ltp"\n')
+    assert compare(place, "--methods", "ltp", "--targets", "0.7,0.9").exit_code == 130
+    assert known() == lamp
+
+
+def test_cores_are_those_that_may_be_used(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+
+    def noted(setting: Setting, _: Path, run: Run, __: object) -> Trial:
+        used.append(setting.threads)
+        return Trial(*run.name)
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 5, 7}, raising=False)
+    monkeypatch.setattr(trials, "_timed", noted)
+    compare(place, "--methods", "lamp", "--targets", "0.5")
+    assert used == [3]
+
+
 def test_a_target_that_cannot_be_is_not_that_of_others(place: Path) -> None:
     compare(place, "--methods", "magnitude", "--targets", "0.6")
     (place / "out" / "magnitude-0.6.onnx").rename(place / "in.onnx")
@@ -165,6 +205,26 @@ def test_changed_images_are_other_data(place: Path) -> None:
     assert compare(place, *options).exit_code == 0
     next(iter((place / "images").glob("*.png"))).unlink()
     assert "holds results of another comparison: calib differ" in compare(place, *options).output
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.txt"])
+def test_what_changed_in_files_of_the_same_size_is_other_data(name: str, place: Path) -> None:
+    """As arrays made anew of the same shape, or an annotation whose class changed."""
+
+    def found() -> dict[str, object]:
+        setting = Setting(
+            place / "in.onnx", place / "files", None, None, 0, place / "files", None, Preprocess(),
+            1, 1,
+        )  # fmt: skip
+        return setting.fingerprint()
+
+    (place / "files").mkdir()
+    file = place / "files" / name
+    np.save(file, np.zeros(9)) if name == "a.npy" else file.write_text("1 0.5 0.5 0.2 0.1\n")
+    before = found()
+    assert found() == before
+    np.save(file, np.ones(9)) if name == "a.npy" else file.write_text("0 0.5 0.5 0.2 0.1\n")
+    assert {key for key, value in found().items() if before[key] != value} == {"calib", "boxes"}
 
 
 @pytest.mark.parametrize("option", ["--labels", "--boxes"])
