@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from fcpts_onnx.calibration import load_calibration
-from fcpts_onnx.errors import CalibrationError, FcptsError, OutputError, TargetError
-from fcpts_onnx.methods import METHODS, Method
+from fcpts_onnx.errors import (
+    CalibrationError,
+    FcptsError,
+    OutputError,
+    RecipeError,
+    TargetError,
+)
+from fcpts_onnx.methods import METHODS
 from fcpts_onnx.model import PathLike, load
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
@@ -58,7 +64,8 @@ def compare(
         methods: names of `methods.METHODS`.
         targets: shares of zeros, 0 to 1.
         data, labels, label_offset, boxes, detector: as `evaluate` takes them.
-        recipe: instead of the own one of each method that learns its thresholds in the same way.
+        recipe: instead of the own one of each method that learns its thresholds in the same way;
+            the others are said.
         jobs: how many runs at once, each in a process with its part of the processor.
         threads: of each run, 0 for its part of what is there.
         say, report: told what happens: lines, and the progress of learning where there is one job.
@@ -76,6 +83,7 @@ def compare(
         )
     if jobs < 1:
         raise FcptsError(f"{jobs} jobs; expected at least 1.")
+    recipes = _recipes(methods, recipe, say)
     folder = Path(out)
     if data is None and (labels, boxes, detector, label_offset) != (None, None, None, 0):
         raise CalibrationError("Labels, boxes or a detector are given, but no images: add --data.")
@@ -88,7 +96,6 @@ def compare(
         threads or max(1, _cores() // jobs),
     )  # fmt: skip
     load_calibration(calib, load(model), settings, samples=1)  # what no method could read
-    recipes = {name: _recipe(METHODS[name], recipe) for name in methods}
     book = _Book(folder, setting)
     book.dense = book.dense or evaluated(setting, setting.model)
     wanted = [
@@ -128,13 +135,31 @@ def _path(file: PathLike | None) -> Path | None:
     return None if file is None else Path(file)
 
 
-def _recipe(method: Method, choice: Recipe | str | None) -> Recipe:
-    """The chosen recipe, unless that would make another method of it."""
-    own = Recipe.load(method.recipe)
+def _recipes(
+    methods: Sequence[str], choice: Recipe | str | None, say: Callable[[str], None]
+) -> dict[str, Recipe]:
+    """The chosen recipe for each method, unless that would make another method of it.
+
+    Raises:
+        RecipeError: it would of each.
+    """
+    own = {name: Recipe.load(METHODS[name].recipe) for name in methods}
     if choice is None:
         return own
     chosen = Recipe.of(choice)
-    return chosen if chosen.thresholds == own.thresholds else own
+    kept = {name: of for name, of in own.items() if of.thresholds != chosen.thresholds}
+    ways = ", ".join(f"{name} ({of.thresholds})" for name, of in kept.items())
+    if kept and len(kept) == len(own):
+        raise RecipeError(
+            f"Recipe {chosen.name!r}: learns thresholds by {chosen.thresholds!r}, and the methods "
+            f"in other ways: {ways}. Leave it out, or compare a method that it fits."
+        )
+    if kept:
+        say(
+            f"Recipe {chosen.name!r} learns thresholds by {chosen.thresholds!r}; what learns in "
+            f"another way keeps its own: {ways}"
+        )
+    return {name: kept.get(name, chosen) for name in methods}
 
 
 class _Book:
@@ -175,7 +200,7 @@ class _Book:
         """
         found = self._find(run)
         if found is not None and found.error is None and found.target != run.target:
-            self.add(run, replace(found, target=run.target))
+            self.add(run, replace(found, target=run.target, recipe=""))
         return found is not None and found.error is None
 
     def drop(self, run: Run) -> None:
@@ -195,7 +220,7 @@ class _Book:
         dense = None if self.dense is None else asdict(self.dense)
         stored = {"setting": self._same, "dense": dense, "runs": self._entries}
         write_text(self._path, json.dumps(stored, indent=2) + "\n")
-        trials = tuple(Trial(**entry["trial"]) for entry in self._entries)
+        trials = tuple(trial for _, trial in _labelled(self._entries))
         found = Comparison(str(self._setting.model), self.dense, trials)
         write_text(self._folder / _TABLE, markdown(found))
         write_text(self._folder / _PAGE, page(found))
@@ -207,14 +232,33 @@ class _Book:
 
     def _find(self, run: Run) -> Trial | None:
         """A result of this run, or else of one that comes to the same."""
-        trials = [Trial(**e["trial"]) for e in self._entries if e["settings"] == run.settings]
-        trials = [trial for trial in trials if self._is_there(trial)]
+        trials = [
+            trial
+            for settings, trial in _labelled(self._entries)
+            if settings == run.settings and self._is_there(trial)
+        ]
         own = [trial for trial in trials if _name(trial) == run.name]
         alike = [trial for trial in trials if not trial.error and run.ends_as(*_name(trial))]
         return next(iter(own + alike), None)
 
     def _is_there(self, trial: Trial) -> bool:
         return trial.output is None or (self._folder / trial.output).is_file()
+
+
+def _labelled(entries: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Trial]]:
+    """Settings and trials of entries, with the recipe's name where those of a method differ."""
+    recipes: dict[str, list[dict[str, Any]]] = {}
+    for entry in entries:
+        known = recipes.setdefault(entry["trial"]["method"], [])
+        if entry["settings"]["recipe"] not in known:
+            known.append(entry["settings"]["recipe"])
+    for entry in entries:
+        known, own = recipes[entry["trial"]["method"]], entry["settings"]["recipe"]
+        alike = [recipe for recipe in known if recipe["name"] == own["name"]]
+        place = 1 + alike.index(own)  # others of the name, as of a file that was changed
+        name = own["name"] if place == 1 else f"{own['name']} ({place})"
+        label = name if len(known) > 1 else ""
+        yield entry["settings"], Trial(**{**entry["trial"], "recipe": label})
 
 
 def _name(trial: Trial) -> tuple[str, float, int]:
@@ -226,6 +270,6 @@ def _line(trial: Trial) -> str:
     if trial.error is not None:
         return f"{start}: {trial.error}"
     accuracy = f"{in_words(trial.scores)}, " if trial.scores else ""
-    agreement = "" if trial.agreement is None else f"same top-1 {trial.agreement:.2%}, "
+    agreement = "" if trial.agreement is None else f"same top-1 on calib {trial.agreement:.2%}, "
     note = f"; {trial.note}" if trial.note else ""
     return f"{start}: {accuracy}{agreement}{trial.seconds:.0f} s{note}"

@@ -80,6 +80,7 @@ def test_a_method_that_cannot_hold_a_target_says_so(place: Path) -> None:
 
 
 def test_what_holds_no_target_is_run_once(place: Path) -> None:
+    (place / "quick.toml").write_text(QUICK + 'base = "ltp"\n')
     compare(place, "--methods", "ltp", "--targets", "0.7")
     result = compare(place, "--methods", "ltp", "--targets", "0.7,0.9")
     assert "2 runs, 2 of them done before" in result.output
@@ -137,6 +138,7 @@ def test_a_target_that_cannot_be_is_not_that_of_others(place: Path) -> None:
     compare(place, "--methods", "magnitude", "--targets", "0.6")
     (place / "out" / "magnitude-0.6.onnx").rename(place / "in.onnx")
     shutil.rmtree(place / "out")
+    (place / "quick.toml").write_text(QUICK + 'base = "str"\n')
     result = compare(place, "--methods", "str", "--targets", "0.5,0.7,0.8")
     assert result.exit_code == 0, result.output
     runs = json.loads((place / "out" / "results.json").read_text())["runs"]
@@ -263,12 +265,45 @@ def test_the_dense_model_is_measured_once(place: Path) -> None:
 
 def test_a_recipe_makes_no_other_method_of_one(place: Path) -> None:
     (place / "quick.toml").write_text(QUICK + 'base = "probmask"\n')
-    compare(place, "--methods", "fcpts-paper,probmask", "--targets", "0.7")
+    result = compare(place, "--methods", "fcpts-paper,probmask", "--targets", "0.7")
+    assert (
+        "Recipe 'quick' learns thresholds by 'probmask'; what learns in another way keeps its "
+        "own: fcpts-paper (score)"
+    ) in result.output
     runs = json.loads((place / "out" / "results.json").read_text())["runs"]
     settings = {run["trial"]["method"]: run["settings"]["recipe"] for run in runs}
     assert settings["probmask"]["min_steps"] == 6
     assert settings["fcpts-paper"]["thresholds"] == "score"
     assert settings["fcpts-paper"]["name"] == "paper"
+
+
+def test_a_recipe_that_fits_no_method(place: Path) -> None:
+    result = compare(place, "--methods", "str,fcpts-paper", "--targets", "0.7")
+    assert result.exit_code == 1
+    assert (
+        "Recipe 'quick': learns thresholds by 'cost', and the methods in other ways: str (str), "
+        "fcpts-paper (score). Leave it out, or compare a method that it fits."
+    ) in result.output
+    assert not (place / "out").exists()
+
+
+def test_recipes_are_told_apart(place: Path) -> None:
+    """By name, and those of one name by when they came."""
+    (place / "other.toml").write_text(QUICK.replace("6", "8"))
+    options = ("--methods", "fcpts,lamp", "--targets")
+    compare(place, *options, "0.5")
+    compare(place, "--recipe", str(place / "other.toml"), *options, "0.6")
+    (place / "quick.toml").write_text(QUICK.replace("6", "7"))
+    found = fcpts_onnx.compare(
+        place / "in.onnx", methods=["fcpts"], targets=[0.7], calib=place / "images",
+        data=place / "labelled", out=place / "out", recipe=str(place / "quick.toml"),
+    )  # fmt: skip
+    assert [trial.label for trial in found.trials] == ["fcpts, quick (2)"]
+    table, page = ((place / "out" / f"results.{kind}").read_text() for kind in ("md", "html"))
+    for target, name in ((50, "fcpts, quick"), (60, "fcpts, other"), (70, "fcpts, quick (2)")):
+        assert f"| {target}% | {name} |" in table
+        assert f'<td class="word">{name}</td>' in page
+        assert f">{name}<" in page.partition("<table")[0]  # a line of the chart
 
 
 @pytest.mark.parametrize(

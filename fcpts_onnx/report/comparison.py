@@ -51,7 +51,7 @@ def _table(found: Comparison) -> tuple[list[str], list[list[str]]]:
     """Titles and cells, the best method of each target first, by accuracy or else by divergence."""
     names = list(found.dense.scores) if found.dense is not None else []
     best_first = sorted(found.trials, key=_rank)
-    titles = ["zeros", "method", *names, "KL", "same top-1", "seconds", "note"]
+    titles = ["zeros", "method", *names, "KL on calib", "same top-1 on calib", "seconds", "note"]
     return titles, [list(_cells(trial, names)) for trial in best_first]
 
 
@@ -62,7 +62,7 @@ def _rank(trial: Trial) -> tuple[float, float, float]:
 
 def _cells(trial: Trial, names: Sequence[str]) -> Iterator[str]:
     yield f"{100 * trial.target:.4g}%"
-    yield f"{trial.method}{f', seed {trial.seed}' if trial.seed else ''}"
+    yield f"{trial.label}{f', seed {trial.seed}' if trial.seed else ''}"
     for name in names:
         yield f"{trial.scores[name]:.2%}" if name in trial.scores else ""
     yield "" if trial.kl is None else f"{trial.kl:.3f}"

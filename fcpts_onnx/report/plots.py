@@ -132,7 +132,7 @@ def scores_over_zeros(found: Comparison) -> Markup | None:
     for trial in found.trials:
         if score in trial.scores and trial.count:
             zeros = trial.target if not trial.note else trial.zeros / trial.count
-            reached.setdefault(trial.method, {}).setdefault(zeros, []).append(trial.scores[score])
+            reached.setdefault(trial.label, {}).setdefault(zeros, []).append(trial.scores[score])
     if not reached:
         return None
 

@@ -294,20 +294,20 @@ def show_comparison(console: Console, found: Comparison) -> None:
     if found.dense is not None:
         show_evaluation(console, found.dense, "dense")
     names = tuple(found.dense.scores) if found.dense is not None else ()
-    titles = ("zeros", "method", "seed", *names, "KL", "same top-1", "seconds")
+    titles = ("zeros", "method", "seed", *names, "KL on calib", "same top-1 on calib", "seconds")
     table = _table(*titles, right=(0, *range(2, len(titles))))
     for trial in found.trials:
         shares = [*(trial.scores.get(name) for name in names), trial.agreement]
         *scores, agreement = ("" if share is None else f"{share:.2%}" for share in shares)
         kl = "" if trial.kl is None else f"{trial.kl:.3f}"
         _row(
-            table, f"{trial.target:.1%}", trial.method, str(trial.seed), *scores, kl, agreement,
+            table, f"{trial.target:.1%}", trial.label, str(trial.seed), *scores, kl, agreement,
             f"{trial.seconds:.0f}",
         )  # fmt: skip
     _whole(console, table)
     for trial in found.trials:
         if trial.note:
-            show_line(console, f"{trial.method} at {trial.target:.1%}: {trial.note}")
+            show_line(console, f"{trial.label} at {trial.target:.1%}: {trial.note}")
 
 
 def _zeros(console: Console, found: Validation) -> None:

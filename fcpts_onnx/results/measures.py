@@ -37,10 +37,12 @@ class Trial:
     Attributes:
         output: the sparse file; None if there is none.
         zeros: how many of `count` prunable values are zero in it.
-        kl, agreement: of the first output that has them, against the dense model.
+        kl, agreement: of the first output that has them, against the dense model, on images to
+            calibrate with.
         scores: on the labelled images, where there are any, as of an `Evaluation`.
         seconds: of the whole run but for measuring it.
         error: why the method could not take the model.
+        recipe: what it learned by, where runs of its method beside it learned by another.
     """
 
     method: str
@@ -54,6 +56,12 @@ class Trial:
     scores: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     error: str | None = None
+    recipe: str = ""
+
+    @property
+    def label(self) -> str:
+        """What it is called beside others."""
+        return f"{self.method}, {self.recipe}" if self.recipe else self.method
 
     @property
     def note(self) -> str:

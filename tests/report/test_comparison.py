@@ -41,7 +41,10 @@ def test_markdown() -> None:
     lines = markdown(FOUND).splitlines()
     assert lines[0] == "# m.onnx"
     assert lines[2] == "Dense: top-1 92.00%, top-5 99.00% on 5,000 images."
-    assert lines[4] == "| zeros | method | top-1 | top-5 | KL | same top-1 | seconds | note |"
+    assert (
+        lines[4]
+        == "| zeros | method | top-1 | top-5 | KL on calib | same top-1 on calib | seconds | note |"
+    )
     assert lines[6] == "| 70% | fcpts | 91.00% | 99.00% | 0.012 | 98.10% | 61 |  |"
     assert lines[8].endswith("| cannot hold a target: 55.00% zeros |")
     assert lines[9] == "| 70% | str |  |  |  |  | 0 | no <layer> / at all really |"

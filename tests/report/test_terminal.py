@@ -11,17 +11,20 @@ from rich.console import Console
 
 from fcpts_onnx.cli import main
 from fcpts_onnx.report.terminal import (
+    show_comparison,
     show_evaluation,
     show_inspection,
     show_quantization,
     show_validation,
 )
 from fcpts_onnx.results import (
+    Comparison,
     Evaluation,
     Inspection,
     Output,
     Quantization,
     Sparsity,
+    Trial,
     Validation,
 )
 from fcpts_onnx.weights import Weight
@@ -119,6 +122,20 @@ def test_evaluation() -> None:
 
 NASTY = "\x1b]0;title\x07\x1b[2J\x9b31m[red]\r\n\u202e[/red]"
 SHOWN = r"\x1b]0;title\x07\x1b[2J\x9b31m[red]\r\n\u202e[/red]"
+
+
+def test_comparison() -> None:
+    """Where its figures come from, and what a method is called beside others of its name."""
+    trial = Trial("fcpts", 0.7, 0, "a.onnx", 70, 100, 0.012, 0.981, seconds=61.2, recipe="fast")
+    missed = Trial("str", 0.7, 0, "b.onnx", 55, 100)
+    assert [
+        line.rstrip() for line in shown(show_comparison, Comparison("m", None, (trial, missed)))
+    ] == [
+        "zeros  method       seed  KL on calib  same top-1 on calib  seconds",
+        "70.0%  fcpts, fast     0        0.012               98.10%       61",
+        "70.0%  str             0                                          0",
+        "str at 70.0%: cannot hold a target: 55.00% zeros",
+    ]
 
 
 @pytest.mark.parametrize(
