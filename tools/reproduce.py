@@ -12,9 +12,11 @@ images, and val or test, a folder a class or a table val_labels.csv beside it; f
 Annotations or val_labels with a file for each image. --labels, or names.txt beside annotations,
 says how classes are called, in order: where there is no folder for each, and where annotations have
 other numbers than the detector. tools/detectors has that of COCO, and what the outputs of some
-detectors mean. A network that the paper does not have runs too, without its values. Runs lie in a
-folder a network, as `fcpts-onnx compare` keeps them, and go on where they were stopped;
-reproduce.md, the tables and figures of a call, is written after each of these.
+detectors mean. A network runs for the rows that list it; one that the paper does not have, and any
+for a figure or Table 6, runs where that is named, without the paper's values. These stand beside
+this tool's own way to learn (fcpts), and with --algorithm-1 beside the published one (fcpts-paper)
+too. Runs lie in a folder a network, as `fcpts-onnx compare` keeps them, and go on where they were
+stopped; reproduce.md, the tables and figures of a call, is written after each of these.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ NAMES = {
     "ProbMask": "probmask",
     "Ours": "fcpts",
 }
+PUBLISHED = "fcpts-paper"  # what the paper says that its own rows are
 DEVICE = "cv22"
 DETECTION = ("voc", "coco")
 TIMED = 70  # per cent of zeros at which Table 6 is timed
@@ -85,17 +88,26 @@ class Item:
 
 @dataclass(frozen=True)
 class Network:
-    """A network to run, and what it is run on."""
+    """A network to run, and what it is run on.
+
+    Attributes:
+        known: whether there are rows of it.
+    """
 
     dataset: str
     name: str
+    known: bool
     file: Path
     data: dict[str, Path | None]
     preprocess: str
 
 
-def items() -> dict[str, Item]:
-    """All tables and figures that need a run."""
+def items(published: bool = False) -> dict[str, Item]:
+    """All tables and figures that need a run.
+
+    Args:
+        published: whether Algorithm 1 has rows beside those of this tool's own way.
+    """
     found = {
         "table1": Item(BOTH), "table2": Item(BOTH), "table3": Item(BOTH), "table4": Item(BOTH),
         "table5": Item("mAP %"), "table6": Item(MINUTES, anywhere=True), "table7": Item(DEVICE),
@@ -108,7 +120,10 @@ def items() -> dict[str, Item]:
             row = (line["dataset"].lower(), network, NAMES[line["method"]])
             unit = f" {line['unit'].split()[0]}" if line["dataset"] == "CV22" else ""
             target = int(line["sparsity"] or TIMED)
-            found[f"table{line['table']}"].add(row, target, line["value"] + unit)
+            table = found[f"table{line['table']}"]
+            table.add(row, target, line["value"] + unit)
+            if published and line["method"] == "Ours":
+                table.add((*row[:2], PUBLISHED), target, line["value"] + unit)
     pot, rates = ("pot-l2norm", "pot-erk"), ("fcpts-erk", "fcpts")
     trio = (*pot, "fcpts")
     for item, dataset, networks, methods, targets in (
@@ -138,12 +153,19 @@ def items() -> dict[str, Item]:
 @click.option("--detector", "detectors", multiple=True, metavar="DATASET/NETWORK=FILE.toml")
 @click.option("--labels", "labels", multiple=True, metavar="DATASET=FILE")
 @click.option("--samples", type=click.IntRange(1), default=10_000, show_default=True)
-@click.option("--recipe", help="For all that learns, instead of each method's own.")
+@click.option("--recipe", help="Instead of the own one of methods that learn in the same way.")
+@click.option(
+    "--algorithm-1",
+    "published",
+    is_flag=True,
+    help="Rows of Algorithm 1 as published (fcpts-paper) too; they take hours.",
+)
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False))
 def main(
     rows: tuple[str, ...],
     listed: bool,
+    published: bool,
     cifar10: Path | None,
     cifar100: Path | None,
     imagenet: Path | None,
@@ -156,7 +178,7 @@ def main(
     out: Path | None,
     **options: Any,
 ) -> None:
-    known = items()
+    known = items(published)
     unknown = [part for part in rows if not names_any(part, known)]
     if unknown:
         raise click.UsageError(f"no row begins with {', '.join(unknown)}; --list prints all.")
@@ -172,6 +194,11 @@ def main(
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     networks = [*given(models, presets, detectors, labels, folders, out / "data")]
+    strange = [f"{network.name} on {network.dataset}" for network in networks if not network.known]
+    if strange and not rows:
+        raise click.UsageError(
+            f"the paper does not have {', '.join(strange)}: name the tables and figures to run."
+        )
     text: list[str] = []
     for name, item in known.items():
         lines: list[str] = []
@@ -231,11 +258,16 @@ def matching(item: str, rows: Iterable[Row], wanted: Sequence[str]) -> Iterator[
 
 
 def asked(name: str, item: Item, network: Network, wanted: Sequence[str]) -> list[str]:
-    """The methods to run on a network for a table or figure, "dense" for none."""
-    if not item.anywhere and network.dataset not in {dataset for dataset, _, _ in item.rows}:
-        return []
-    methods = dict.fromkeys(method for _, _, method in item.rows)
-    rows = [(network.dataset, network.name, method) for method in methods]
+    """The methods to run on a network for a table or figure, "dense" for none.
+
+    Where it is not listed, it runs only for what is named on the command line: figures of any
+    network, and tables of its data set if it is listed nowhere.
+    """
+    rows = [row for row in item.rows if row[:2] == (network.dataset, network.name)]
+    near = network.dataset in {dataset for dataset, _, _ in item.rows} and not network.known
+    if not rows and wanted and (item.anywhere or near):
+        methods = dict.fromkeys(method for _, _, method in item.rows)
+        rows = [(network.dataset, network.name, method) for method in methods]
     return [method for _, _, method in matching(name, rows, wanted)]
 
 
@@ -268,7 +300,8 @@ def given(
     keys = {_pair(text)[0] for text in models}
     if unused := sorted({*preprocess, *meanings} - keys):
         raise click.UsageError(f"{', '.join(unused)}: there is no --model of that name.")
-    spelt = {network.lower(): network for item in items().values() for _, network, _ in item.rows}
+    known = {row[:2] for item in items().values() for row in item.rows}
+    spelt = {network.lower(): network for _, network in known}
     for text in models:
         key, file = _pair(text)
         dataset, _, name = key.partition("/")
@@ -284,7 +317,10 @@ def given(
         found = find(folder, place)
         data = as_compared(found, meanings.get(key), names.get(dataset))
         network = spelt.get(name, name)
-        yield Network(dataset, network, Path(file), data, preprocess.get(key, "imagenet"))
+        yield Network(
+            dataset, network, (dataset, network) in known, Path(file), data,
+            preprocess.get(key, "imagenet"),
+        )  # fmt: skip
 
 
 def _pair(text: str) -> tuple[str, str]:

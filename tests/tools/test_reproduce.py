@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fcpts_onnx.methods import METHODS
+from fcpts_onnx.results import Comparison
 from tests import networks
 from tests.networks import save_images
 from tools import reproduce
@@ -93,6 +94,51 @@ def test_networks_that_the_paper_does_not_have(cifar: Path, place: Path) -> None
     assert "ResNet-32 on cifar-100, ResNet-18 on imagenet" in page
 
 
+def test_a_network_runs_for_the_rows_that_list_it(
+    cifar: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others for what is named, where that is not a table of other networks."""
+    compared: list[list[str]] = []
+
+    def noted(*_: object, methods: list[str], **__: object) -> Comparison:
+        compared.append(methods)
+        return Comparison("m", None, ())
+
+    def ran(network: str, *rows: str) -> list[list[str]]:
+        compared.clear()
+        result = run(
+            *rows, "--cifar10", str(cifar), "--imagenet", str(cifar), "--out", str(place / "out"),
+            "--model", f"{network}={place / 'in.onnx'}",
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        return [*compared]
+
+    monkeypatch.setattr(reproduce.fcpts_onnx, "compare", noted)
+    trio = ["pot-l2norm", "pot-erk", "fcpts"]
+    assert ran("cifar-10/ResNet-32") == [trio]
+    assert ran("cifar-10/ResNet-32", "table2", "table4", "figure5") == [trio, trio]
+    table3, figure1, figure4, figure5 = ran("imagenet/ResNet-50")
+    assert table3 == ["pot-l2norm", "pot-erk", "probmask", "fcpts"]
+    assert figure1 == figure5 == trio
+    assert figure4 == ["fcpts-erk", "fcpts"]
+    assert ran("imagenet/ResNet-50", "table1", "table4") == []
+    assert ran("cifar-10/ResNet-20", "table4", "table1") == [trio]
+
+
+def test_algorithm_1_beside_the_papers_values(cifar: Path, place: Path) -> None:
+    row = "table2/cifar-10/resnet-32/fcpts-paper"
+    assert f"no row begins with {row}" in run(row, "--list").output
+    assert run(row, "--list", "--algorithm-1").output.startswith(row)
+    result = run(
+        row, "--algorithm-1", "--cifar10", str(cifar), "--out", str(place / "out"), "--samples",
+        "8", "--model", f"cifar-10/ResNet-32={place / 'in.onnx'}",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (line,) = (li for li in result.output.splitlines() if li.startswith("| fcpts-paper | "))
+    ours = reproduce.items()["table2"].paper[("cifar-10", "ResNet-32", "fcpts"), 90]
+    assert f"({ours})" in line
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -114,6 +160,10 @@ def test_networks_that_the_paper_does_not_have(cifar: Path, place: Path) -> None
             "cifar-10/b: there is no --model of that name",
         ),
         (("table2",), "say with --out"),
+        (
+            ("--cifar10", "CIFAR", "--model", "cifar-10/a=MODEL", "--out", "OUT"),
+            "the paper does not have a on cifar-10: name the tables and figures to run",
+        ),
         (("--model", "ResNet-32=in.onnx", "--out", "OUT"), "expected DATASET/NETWORK=..."),
         (("--model", "cifar-10/ResNet-32=in.onnx", "--out", "OUT"), "no folder for 'cifar-10'"),
         (("--cifar10", "CIFAR", "--model", "cifar-10/a=none.onnx", "--out", "OUT"), "no such file"),
