@@ -28,6 +28,7 @@ __all__ = [
     "Source",
     "files_in",
     "find_images",
+    "image_size",
     "visible_files",
 ]
 
@@ -196,7 +197,7 @@ def _settle_size(paths: Sequence[Path], plan: ImagePlan) -> ImagePlan:
     """Where neither graph nor user states the whole size, the images have to have one size."""
     if plan.height is not None and plan.width is not None:
         return plan
-    sizes = {size for path in paths if (size := _size(path)) is not None}
+    sizes = {size for path in paths if (size := image_size(path)) is not None}
     if len(sizes) > 1:
         some = ", ".join(f"{height}x{width}" for height, width in sorted(sizes)[:3])
         raise CalibrationError(
@@ -212,13 +213,15 @@ def _settle_size(paths: Sequence[Path], plan: ImagePlan) -> ImagePlan:
     return replace(plan, height=height, width=width)
 
 
-def _size(path: Path) -> tuple[int, int] | None:
+def image_size(path: Path) -> tuple[int, int] | None:
     """Height and width by the file's header, None where it cannot be read."""
-    try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
-            return image.height, image.width
-    except _UNREADABLE:
-        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path, formats=IMAGE_FORMATS) as image:
+                return image.height, image.width
+        except _UNREADABLE:
+            return None
 
 
 def _decode(path: Path, plan: ImagePlan) -> np.ndarray[Any, Any] | str:

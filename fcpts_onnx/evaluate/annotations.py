@@ -11,6 +11,7 @@ import numpy as np
 
 from fcpts_onnx.errors import CalibrationError
 from fcpts_onnx.evaluate.boxes import Boxes
+from fcpts_onnx.sources import image_size
 from fcpts_onnx.texts import read_text
 
 __all__ = ["annotated"]
@@ -38,8 +39,8 @@ def annotated(
         leave_out: whether boxes of other classes are left out; else they are an error.
 
     Raises:
-        CalibrationError: an image has no file, one cannot be read or is empty, or a class is not
-            known. All that is wrong is counted.
+        CalibrationError: an image has no file, one cannot be read, is empty or of an image of
+            another size, or a class is not known. All that is wrong is counted.
     """
     if twice := _repeated(image.stem for image in images):
         raise CalibrationError(
@@ -94,7 +95,7 @@ def _read(image: Path, folder: Path, names: Sequence[str]) -> list[_Named]:
     """
     xml, text = (folder / f"{image.stem}{suffix}" for suffix in (".xml", ".txt"))
     if xml.is_file():
-        boxes = _from_xml(xml)
+        boxes = _from_xml(xml, image)
     elif text.is_file():
         boxes = [_from_line(line, names) for line in read_text(text).splitlines() if line]
     else:
@@ -110,11 +111,12 @@ def _read(image: Path, folder: Path, names: Sequence[str]) -> list[_Named]:
     return boxes
 
 
-def _from_xml(file: Path) -> list[_Named]:
+def _from_xml(file: Path, image: Path) -> list[_Named]:
     root = ElementTree.parse(file).getroot()
     width, height = (float(root.findtext(f"size/{side}") or 0) for side in ("width", "height"))
     if not width or not height:
         raise ValueError("it has no size of the image")
+    _check_size(image, height, width)
     found = []
     for box in root.iter("object"):
         sides = [box.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
@@ -125,6 +127,24 @@ def _from_xml(file: Path) -> list[_Named]:
         corners = ((left - 1) / width, (top - 1) / height, right / width, bottom / height)
         found.append((box.findtext("name") or "", corners, box.findtext("difficult") == "1"))
     return found
+
+
+def _check_size(image: Path, height: float, width: float) -> None:
+    """See that boxes are of the image as its file has it, if that can be read.
+
+    Raises:
+        ValueError: they are of another one.
+    """
+    found = image_size(image)
+    if found is None or found == (height, width):
+        return
+    advice = "take the image as it was annotated"
+    if found == (width, height):
+        advice = "its boxes are of the rotated picture, so turn the pixels"
+    raise ValueError(
+        f"it is of an image {width:g} wide and {height:g} high, and that is {found[1]} wide and "
+        f"{found[0]} high: {advice}"
+    )
 
 
 def _from_line(line: str, names: Sequence[str]) -> _Named:

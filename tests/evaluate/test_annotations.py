@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fcpts_onnx.errors import CalibrationError
 from fcpts_onnx.evaluate.annotations import annotated
@@ -70,6 +71,33 @@ def test_what_cannot_be_used(name: str, text: str, message: str, tmp_path: Path)
     (tmp_path / name).write_text(text)
     with pytest.raises(CalibrationError, match="1 of 2 annotations cannot be used") as raised:
         annotated([Path("a.jpg"), Path("b.jpg")], tmp_path, CLASSES)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((200, 100), None),
+        (
+            (400, 200),
+            "a: it is of an image 200 wide and 100 high, and that is 400 wide and 200 high",
+        ),
+        (
+            (100, 200),
+            "100 wide and 200 high: its boxes are of the rotated picture, so turn",
+        ),
+    ],
+)
+def test_an_image_of_another_size(
+    size: tuple[int, int], message: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "a.xml").write_text(XML)
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    if message is None:
+        assert len(annotated([tmp_path / "a.png"], tmp_path, CLASSES)[0]) == 2
+        return
+    with pytest.raises(CalibrationError) as raised:
+        annotated([tmp_path / "a.png"], tmp_path, CLASSES)
     assert message in str(raised.value)
 
 
