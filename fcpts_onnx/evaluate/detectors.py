@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -242,13 +243,35 @@ class FastestDet(Detector):
         return [Boxes.of(*found) for found in zip(corners, best, sure, strict=True)]
 
 
+def _positive(found: Any) -> bool:
+    """Whether it is a number above 0."""
+    return type(found) in (int, float) and 0 < found < math.inf
+
+
+def _paired(found: Any) -> bool:
+    """Whether it is a list of numbers above 0, two or more of them, in pairs."""
+    is_even = isinstance(found, tuple) and len(found) > 0 and len(found) % 2 == 0
+    return is_even and all(map(_positive, found))
+
+
 # What holds of an entry of any kind that has it.
 _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "least_score": (lambda share: 0 <= share <= 1, "a share of 0 to 1"),
     "overlap": (lambda share: 0 <= share <= 1, "a share of 0 to 1"),
     "most": (lambda count: count > 0, "more than 0"),
     "order": (lambda order: order in (None, *_ORDERS), "xyxy or yxyx"),
-    "size": (lambda size: size is None or bool(np.all(np.array(size) > 0)), "more than 0"),
+    "size": (
+        lambda size: size is None or _positive(size) or (_paired(size) and len(size) == 2),
+        "more than 0 for width and height",
+    ),
+    "variances": (
+        lambda found: found is None or (_paired(found) and len(found) == 2),
+        "two numbers above 0",
+    ),
+    "anchors": (
+        lambda maps: maps is None or all(map(_paired, maps)),
+        "a list for each map, of width and height above 0 in turn",
+    ),
 }
 KINDS: dict[str, type[Detector]] = {
     "finished": Finished,
