@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ __all__ = ["annotated"]
 
 _NAMED = 5  # of many that are wrong
 _SLACK = 0.05  # how far boxes may reach beyond the image, as a share of its sides
+_SAME_SHAPE = 0.01  # of width to height: sides are whole numbers
 _FIELDS = 5  # of a line of text: class, middle, size
 _Named = tuple[str, tuple[float, float, float, float], bool]
 """Class, left, top, right, bottom as shares of the image's sides, and whether it is difficult."""
@@ -40,7 +42,7 @@ def annotated(
 
     Raises:
         CalibrationError: an image has no file, one cannot be read, is empty or of an image of
-            another size, or a class is not known. All that is wrong is counted.
+            another shape, or a class is not known. All that is wrong is counted.
     """
     if twice := _repeated(image.stem for image in images):
         raise CalibrationError(
@@ -136,10 +138,11 @@ def _check_size(image: Path, height: float, width: float) -> None:
         ValueError: they are of another one.
     """
     found = image_size(image)
-    if found is None or found == (height, width):
+    # Boxes are shares of the sides: they fit an image that was scaled since.
+    if found is None or math.isclose(found[0] * width, found[1] * height, rel_tol=_SAME_SHAPE):
         return
     advice = "take the image as it was annotated"
-    if found == (width, height):
+    if math.isclose(found[0] * height, found[1] * width, rel_tol=_SAME_SHAPE):
         advice = "its boxes are of the rotated picture, so turn the pixels"
     raise ValueError(
         f"it is of an image {width:g} wide and {height:g} high, and that is {found[1]} wide and "

@@ -78,9 +78,10 @@ def test_what_cannot_be_used(name: str, text: str, message: str, tmp_path: Path)
     ("size", "message"),
     [
         ((200, 100), None),
+        ((99, 50), None),
         (
-            (400, 200),
-            "a: it is of an image 200 wide and 100 high, and that is 400 wide and 200 high",
+            (100, 100),
+            "a: it is of an image 200 wide and 100 high, and that is 100 wide and 100 high",
         ),
         (
             (100, 200),
@@ -88,7 +89,7 @@ def test_what_cannot_be_used(name: str, text: str, message: str, tmp_path: Path)
         ),
     ],
 )
-def test_an_image_of_another_size(
+def test_an_image_of_another_shape(
     size: tuple[int, int], message: str | None, tmp_path: Path
 ) -> None:
     (tmp_path / "a.xml").write_text(XML)
