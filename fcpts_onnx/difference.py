@@ -109,7 +109,7 @@ def _fields_apart(first: Message, second: Message) -> Iterator[str]:
 
 
 def _bare(model: Model) -> onnx.ModelProto:
-    """A model without the values of its constants; only their names, types and shapes.
+    """A model without the values of its constants; only their names, types, shapes and texts.
 
     Tensors inside the graphs of nodes keep their values, wherever these are stored.
     """
@@ -145,7 +145,11 @@ def _copy_fields(source: Message, target: Message, *, but: str) -> None:
 
 
 def _stripped(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    """A tensor's name, type and shape."""
+    """A tensor's name, type and shape, and what is said of it."""
     return onnx.TensorProto(
-        name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, doc_string=tensor.doc_string
+        name=tensor.name,
+        data_type=tensor.data_type,
+        dims=tensor.dims,
+        doc_string=tensor.doc_string,
+        metadata_props=tensor.metadata_props,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -81,7 +82,7 @@ def _as_sparse(tensor: onnx.TensorProto) -> onnx.SparseTensorProto:
     values = numpy_helper.to_array(tensor).reshape(-1)
     places = np.flatnonzero(values)
     return onnx.SparseTensorProto(
-        values=numpy_helper.from_array(values[places], tensor.name),
+        values=_renewed(tensor, values[places]),
         indices=numpy_helper.from_array(places.astype(np.int64)),
         dims=tensor.dims,
     )
@@ -100,4 +101,13 @@ def _as_dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
         dense.reshape(-1)[places] = values
     else:
         dense[tuple(places.T)] = values
-    return numpy_helper.from_array(dense, name)
+    return _renewed(sparse.values, dense)
+
+
+def _renewed(tensor: onnx.TensorProto, values: np.ndarray[Any, Any]) -> onnx.TensorProto:
+    """A tensor with other values; its name and what is said of it stay."""
+    renewed = numpy_helper.from_array(values, tensor.name)
+    if tensor.HasField("doc_string"):
+        renewed.doc_string = tensor.doc_string
+    renewed.metadata_props.extend(tensor.metadata_props)
+    return renewed

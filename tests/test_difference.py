@@ -133,6 +133,17 @@ def test_all_else_counts(first: Model, tmp_path: Path) -> None:
     assert found.parts == ("doc_string", "graph.node", "metadata_props")
 
 
+@pytest.mark.parametrize("field", ["doc_string", "metadata_props"])
+def test_what_is_said_of_a_tensor_counts(field: str, first: Model, tmp_path: Path) -> None:
+    proto = networks.cnn()
+    if field == "doc_string":
+        proto.graph.initializer[0].doc_string = "more"
+    else:
+        proto.graph.initializer[0].metadata_props.add(key="author", value="somebody")
+    found = difference(first, loaded(proto, tmp_path / "e.onnx"))
+    assert found.parts == ("graph.initializer",)
+
+
 def test_a_stamp_does_not_count(first: Model, tmp_path: Path) -> None:
     proto = networks.cnn()
     proto.metadata_props.add(key=STAMP, value="{}")

@@ -90,6 +90,24 @@ def test_every_command_reads_it(place: Path, sparse: Path) -> None:
     assert json.loads((place / "more.json").read_text())["zeros"] == round(0.87 * 320)
 
 
+def test_what_is_said_of_a_tensor_stays(place: Path) -> None:
+    proto = onnx.load(place / "in.onnx")
+    proto.ir_version = 10
+    for tensor in proto.graph.initializer:
+        tensor.doc_string = f"the {tensor.name} of a test"
+        tensor.metadata_props.add(key="origin", value=tensor.name)
+    onnx.save(proto, place / "in.onnx")
+    result = prune(place)
+    assert result.exit_code == 0, result.output
+    stored = onnx.load(place / "out.onnx").graph.sparse_initializer
+    assert {entry.values.doc_string for entry in stored} >= {"the conv.w of a test"}
+    for tensor in load(place / "out.onnx").proto.graph.initializer:
+        assert tensor.doc_string == f"the {tensor.name} of a test"
+        assert [(entry.key, entry.value) for entry in tensor.metadata_props] == [
+            ("origin", tensor.name)
+        ]
+
+
 def test_an_ir_version_without_them(place: Path) -> None:
     proto = onnx.load(place / "in.onnx")
     proto.ir_version = 4
