@@ -47,6 +47,10 @@ _NORM_INPUTS = {
     "LayerNormalization": (1, 2),
 }
 
+_Axes = tuple[int | None, int | None]
+"""Of a weight: the axis of output channels and that of input channels, None where there is none."""
+_NO_AXES: _Axes = (None, None)
+
 
 @dataclass(frozen=True)
 class Norm:
@@ -77,6 +81,7 @@ class Weight:
         excluded: why it is not pruned, None when it is.
         norm: the batch norm that all its output goes through, if there is one.
         grid: what its whole numbers mean, where it is stored as such.
+        input_axis: the axis of input channels in the stored layout, None where there is none.
     """
 
     name: str
@@ -89,6 +94,7 @@ class Weight:
     excluded: str | None = None
     norm: Norm | None = None
     grid: Grid | None = None
+    input_axis: int | None = None
 
     @property
     def value(self) -> str:
@@ -116,13 +122,13 @@ def find_weights(model: Model) -> list[Weight]:
             for position in _WEIGHT_INPUTS.get(node.op, ()) if not node.domain else ():
                 if position >= len(node.inputs):
                     continue
-                source, axis = _trace(node.inputs[position], _channel_axis(node, position))
+                source, axes = _trace(node.inputs[position], _axes(node, position))
                 if not _is_constant(source):
                     continue
                 if source.name in found:
-                    found[source.name] = _shared(found[source.name], node, axis)
+                    found[source.name] = _shared(found[source.name], node, axes)
                 else:
-                    weight = _describe(model, source, node, axis, scope)
+                    weight = _describe(model, source, node, axes, scope)
                     reason = weight.excluded or _other_use(source, graph_outputs, live)
                     if reason is None and source.name not in stored:
                         reason = "a constant inside a function"
@@ -200,31 +206,39 @@ def _constant(tensor: gs.Tensor) -> gs.Constant:
     return tensor if isinstance(tensor, gs.Constant) else tensor.inputs[0].attrs["value"]
 
 
-def _channel_axis(node: gs.Node, position: int) -> int | None:
-    """The axis of output channels of a weight, as the node sees it; for MatMul from the end."""
+def _axes(node: gs.Node, position: int) -> _Axes:
+    """Those of a weight as the node sees it; for MatMul from the end."""
     if node.op == "Conv":
-        return 0
+        return 0, 1
     if node.op == "ConvTranspose":
-        return 1 if node.attrs.get("group", 1) == 1 else None
+        return (1, 0) if node.attrs.get("group", 1) == 1 else _NO_AXES
     if node.op == "Gemm":
         transposed = node.attrs.get("transB" if position else "transA", 0)
-        return int(bool(transposed) != bool(position))
-    return -1 if position else -2
+        channels = int(bool(transposed) != bool(position))
+        return channels, 1 - channels
+    return (-1, -2) if position else (-2, -1)
 
 
-def _trace(tensor: gs.Tensor, axis: int | None) -> tuple[gs.Tensor, int | None]:
-    """Walk back from a node's input to where its values are stored, and the axis along."""
+def _trace(tensor: gs.Tensor, axes: _Axes = _NO_AXES) -> tuple[gs.Tensor, _Axes]:
+    """Walk back from a node's input to where its values are stored, and the axes along."""
     while not _is_constant(tensor) and tensor.inputs:
         producer = tensor.inputs[0]
         if producer.domain or producer.op not in _PASS_THROUGH:
             break
         if producer.op == "Reshape":
-            axis = None
-        if producer.op == "Transpose" and axis is not None:
+            axes = _NO_AXES
+        if producer.op == "Transpose":
             perm = producer.attrs.get("perm")
-            axis = perm[axis] if perm else -1 - axis
+            axes = _before(axes[0], perm), _before(axes[1], perm)
         tensor = producer.inputs[0]
-    return tensor, axis
+    return tensor, axes
+
+
+def _before(axis: int | None, perm: Sequence[int] | None) -> int | None:
+    """Where an axis lay before a Transpose; None where that, in a broken file, has too few."""
+    if axis is None or not perm:
+        return None if axis is None else -1 - axis
+    return perm[axis] if -len(perm) <= axis < len(perm) else None
 
 
 def _passed_on(tensor: gs.Tensor) -> list[gs.Tensor]:
@@ -286,16 +300,17 @@ def _is_along(
 
 
 def _describe(
-    model: Model, source: gs.Tensor, node: gs.Node, axis: int | None, scope: str | None
+    model: Model, source: gs.Tensor, node: gs.Node, axes: _Axes, scope: str | None
 ) -> Weight:
     constant = _constant(source)
     shape = tuple(constant.shape)
-    axis = _counted(axis, shape)
+    channels, inputs = (_counted(axis, shape) for axis in axes)
     # graphsurgeon keeps ONNX's number of a type that numpy itself does not have.
     is_number = isinstance(constant.dtype, int)
     kind = helper.tensor_dtype_to_np_dtype(constant.dtype) if is_number else constant.dtype
     dtype = np.dtype(kind).name
-    weight = Weight(source.name, shape, dtype, node.op, (node_label(node),), axis, 0)
+    nodes = (node_label(node),)
+    weight = Weight(source.name, shape, dtype, node.op, nodes, channels, 0, input_axis=inputs)
     if scope is None and source.name in model.tensors:
         weight = replace(weight, grid=grid_behind(model, source, dtype))
         weight = replace(weight, zeros=count_zeros(model, weight))
@@ -316,11 +331,14 @@ def _counted(axis: int | None, shape: Sequence[int]) -> int | None:
     return None if axis is None or len(shape) < 2 else axis % len(shape)
 
 
-def _shared(weight: Weight, node: gs.Node, axis: int | None) -> Weight:
-    """The weight with one more node using it; its channel axis holds only where both agree."""
-    nodes = dict.fromkeys((*weight.nodes, node_label(node)))
-    same = weight.channel_axis if _counted(axis, weight.shape) == weight.channel_axis else None
-    return replace(weight, nodes=tuple(nodes), channel_axis=same, norm=None)
+def _shared(weight: Weight, node: gs.Node, axes: _Axes) -> Weight:
+    """The weight with one more node using it; its axes hold only where both agree."""
+    nodes = tuple(dict.fromkeys((*weight.nodes, node_label(node))))
+    channels, inputs = (
+        known if _counted(axis, weight.shape) == known else None
+        for known, axis in zip((weight.channel_axis, weight.input_axis), axes, strict=True)
+    )
+    return replace(weight, nodes=nodes, channel_axis=channels, input_axis=inputs, norm=None)
 
 
 def _before_outputs(graph: gs.Graph) -> set[int]:
@@ -346,7 +364,7 @@ def _other_use(source: gs.Tensor, graph_outputs: set[str], live: set[int]) -> st
     for node, position in _uses(source):
         if node.domain or position not in _WEIGHT_INPUTS.get(node.op, ()):
             return f"also used by the {node.op} node {node_label(node)!r}"
-        if all(_is_constant(_trace(value, None)[0]) for value in node.inputs[:2]):
+        if all(_is_constant(_trace(value)[0]) for value in node.inputs[:2]):
             return f"the {node.op} node {node_label(node)!r} has only constant inputs"
     if not any(id(node) in live for node, _ in _uses(source)):
         return "no output depends on it"

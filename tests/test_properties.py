@@ -121,17 +121,16 @@ def check_fixed_point(saved: Model, changed: set[str], folder: Path) -> None:
 def check_pattern(folder: Path, length: int, in_groups: bool) -> None:
     """Of each whole group of input channels half is kept, or blocks of output channels are whole.
 
-    What is left over is dense; so is a layer without an axis of channels, in blocks. Input
-    channels are known where they are the first or second axis.
+    What is left over is dense; so is a layer without an axis of channels, in blocks.
     """
     saved = load(folder / "out.onnx")
     for weight in find_weights(load(folder / "in.onnx")):
-        stored, axis = saved.array(weight.name), weight.channel_axis
+        stored = saved.array(weight.name)
+        axis = weight.input_axis if in_groups else weight.channel_axis
         kept = (stored if weight.grid is None else weight.grid.values(stored)) != 0
-        if axis is None or (in_groups and (axis > 1 or kept.shape[1 - axis] < length)):
+        if axis is None or (in_groups and kept.shape[axis] < length):
             assert in_groups or kept.all()
             continue
-        axis = 1 - axis if in_groups else axis
         counts = set(grouped(kept, axis, length).sum(1))
         assert counts <= ({length // 2} if in_groups else {0, length}), weight.name
         assert np.moveaxis(kept, axis, -1)[..., kept.shape[axis] // length * length :].all()
@@ -179,7 +178,8 @@ def test_counts_meet_any_budget(
 )
 def test_masks_have_their_zeros(sizes: Array, pattern: str, axis: int | None, share: float) -> None:
     """Ties, zeros and the greatest values included."""
-    rule, one = PATTERNS[pattern], Weight("w", sizes.shape, "float32", "Conv", (), axis, 0)
+    rule, inputs = PATTERNS[pattern], None if axis is None else 1 - axis
+    one = Weight("w", sizes.shape, "float32", "Conv", (), axis, 0, input_axis=inputs)
     most = rule.most(one)
     zeros = most if rule.is_fixed else int(share * most) // rule.unit * rule.unit
     mask = rule.mask(one, torch.from_numpy(sizes), zeros)

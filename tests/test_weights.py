@@ -44,30 +44,71 @@ def test_types_that_numpy_lacks(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("op", "shape", "attributes", "axis"),
+    ("op", "shape", "attributes", "axes"),
     [
-        ("Conv", (6, 4, 3), {}, 0),
-        ("Conv", (6, 4, 3, 3), {}, 0),
-        ("Conv", (6, 2, 3, 3, 3), {"group": 2}, 0),
-        ("ConvTranspose", (4, 6, 3, 3), {}, 1),
-        ("ConvTranspose", (4, 3, 3, 3), {"group": 2}, None),
-        ("Gemm", (4, 6), {}, 1),
-        ("Gemm", (6, 4), {"transB": 1}, 0),
-        ("MatMul", (4, 6), {}, 1),
-        ("MatMul", (2, 4, 6), {}, 2),
+        ("Conv", (6, 4, 3), {}, (0, 1)),
+        ("Conv", (6, 4, 3, 3), {}, (0, 1)),
+        ("Conv", (6, 2, 3, 3, 3), {"group": 2}, (0, 1)),
+        ("ConvTranspose", (4, 6, 3, 3), {}, (1, 0)),
+        ("ConvTranspose", (4, 3, 3, 3), {"group": 2}, (None, None)),
+        ("Gemm", (4, 6), {}, (1, 0)),
+        ("Gemm", (6, 4), {"transB": 1}, (0, 1)),
+        ("MatMul", (4, 6), {}, (1, 0)),
+        ("MatMul", (2, 4, 6), {}, (2, 1)),
     ],
 )
-def test_kinds_of_weights(op: str, shape: tuple[int, ...], attributes: dict, axis: int) -> None:
+def test_kinds_of_weights(
+    op: str, shape: tuple[int, ...], attributes: dict, axes: tuple[int | None, int | None]
+) -> None:
     weight = one(op, shape, **attributes)
-    assert (weight.op, weight.shape, weight.channel_axis) == (op, shape, axis)
+    assert (weight.op, weight.shape) == (op, shape)
+    assert (weight.channel_axis, weight.input_axis) == axes
     assert weight.excluded is None
     assert weight.count == np.prod(shape)
 
 
 def test_weight_on_the_left() -> None:
-    assert one("MatMul", (6, 4), first=True).channel_axis == 0
-    assert one("Gemm", (6, 4), first=True).channel_axis == 0
-    assert one("Gemm", (4, 6), first=True, transA=1).channel_axis == 1
+    for weight, axes in (
+        (one("MatMul", (6, 4), first=True), (0, 1)),
+        (one("MatMul", (2, 6, 4), first=True), (1, 2)),
+        (one("Gemm", (6, 4), first=True), (0, 1)),
+        (one("Gemm", (4, 6), first=True, transA=1), (1, 0)),
+    ):
+        assert (weight.channel_axis, weight.input_axis) == axes
+
+
+@pytest.mark.parametrize(
+    ("perms", "shape", "axes"),
+    [
+        ([[0, 3, 1, 2]], (6, 2, 3, 4), (0, 3)),  # OHWI, as in files made from TFLite
+        ([[3, 2, 0, 1]], (2, 3, 4, 6), (3, 2)),  # HWIO, as TensorFlow has it
+        ([None], (3, 2, 4, 6), (3, 2)),
+        ([[1, 2, 3, 0], [2, 3, 1, 0]], (4, 3, 2, 6), (3, 0)),
+    ],
+    ids=str,
+)
+def test_axes_before_transposes(
+    perms: list[list[int] | None], shape: tuple[int, ...], axes: tuple[int, int]
+) -> None:
+    nodes = [
+        helper.make_node("Transpose", [f"w{place}"], [f"w{place + 1}"], perm=perm)
+        for place, perm in enumerate(perms)
+    ]
+    nodes.append(helper.make_node("Conv", ["x", f"w{len(perms)}"], ["y"]))
+    shapes = {"x": ["N", 4, 8, 8]}, {"y": ["N", 6, "H", "W"]}
+    weight = find(networks.make(nodes, {"w0": values(*shape)}, *shapes))["w0"]
+    assert (weight.channel_axis, weight.input_axis) == axes
+    assert (weight.shape[axes[0]], weight.shape[axes[1]]) == (6, 4)
+
+
+def test_a_transpose_of_too_few_axes() -> None:
+    nodes = [
+        helper.make_node("Transpose", ["w"], ["v"], perm=[0]),
+        helper.make_node("Conv", ["x", "v"], ["y"]),
+    ]
+    shapes = {"x": ["N", 4, 8, 8]}, {"y": ["N", 6, "H", "W"]}
+    weight = find(networks.make(nodes, {"w": values(6, 4, 3, 3)}, *shapes))["w"]
+    assert (weight.channel_axis, weight.input_axis) == (0, None)
 
 
 def test_behind_identity_cast_transpose_and_reshape() -> None:
@@ -82,9 +123,9 @@ def test_behind_identity_cast_transpose_and_reshape() -> None:
     ]
     constants = {"w": values(24), "shape": np.array([6, 4]), "v": values(5, 6)}
     found = find(networks.make(nodes, constants, {"x": ["N", 4]}, {"z": ["N", 5]}))
-    assert found["v"].channel_axis == 0
+    assert (found["v"].channel_axis, found["v"].input_axis) == (0, 1)
     assert found["v"].excluded is None
-    assert found["w"].channel_axis is None
+    assert (found["w"].channel_axis, found["w"].input_axis) == (None, None)
     assert found["w"].excluded == "a vector, not a matrix"
 
 
@@ -96,7 +137,7 @@ def test_shared_weights_are_found_once() -> None:
     found = find(networks.make(nodes, {"w": values(4, 4)}, {"x": ["N", 4]}, {"y": ["N", 4]}))
     assert found["w"].nodes == ("one", "two")
     assert found["w"].count == 16
-    assert found["w"].channel_axis == 1
+    assert (found["w"].channel_axis, found["w"].input_axis) == (1, 0)
 
 
 def test_shared_weights_with_other_axes_have_none() -> None:
@@ -105,7 +146,7 @@ def test_shared_weights_with_other_axes_have_none() -> None:
         helper.make_node("Gemm", ["a", "w"], ["y"], "two", transB=1),
     ]
     found = find(networks.make(nodes, {"w": values(4, 4)}, {"x": ["N", 4]}, {"y": ["N", 4]}))
-    assert found["w"].channel_axis is None
+    assert (found["w"].channel_axis, found["w"].input_axis) == (None, None)
 
 
 def test_embeddings_norms_biases_and_dynamic_products_are_no_weights() -> None:

@@ -71,14 +71,14 @@ class Groups(Pattern):
         self._gone, self._of = of - kept, of
 
     def most(self, weight: Weight) -> int:
-        axis = _input_axis(weight)
+        axis = weight.input_axis
         if axis is None:
             return 0
         groups = weight.shape[axis] // self._of
         return weight.count // weight.shape[axis] * groups * self._gone
 
     def ranked(self, weight: Weight, sizes: Tensor) -> Tensor:
-        axis = _input_axis(weight)
+        axis = weight.input_axis
         if axis is None:
             return torch.full_like(sizes, math.inf)
         groups, rest = _grouped(sizes, axis, self._of)
@@ -126,15 +126,6 @@ PATTERNS: dict[str, Pattern] = {
     "4:8": Groups(4, 8),
     "1x4": Blocks(4),
 }
-
-
-def _input_axis(weight: Weight) -> int | None:
-    """The axis that a layer sums over; its other axes are places of a kernel."""
-    if weight.channel_axis is None or len(weight.shape) < 2:
-        return None
-    if len(weight.shape) == 2 or weight.op.startswith("Conv"):
-        return 1 - weight.channel_axis if weight.channel_axis in (0, 1) else None
-    return weight.channel_axis - 1 if weight.channel_axis == len(weight.shape) - 1 else None
 
 
 def _grouped(values: Tensor, axis: int, length: int) -> tuple[Tensor, Tensor]:

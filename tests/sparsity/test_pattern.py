@@ -20,8 +20,11 @@ from fcpts_onnx.weights import Weight
 from tests import networks
 
 
-def weight(*shape: int, op: str = "Conv", axis: int | None = 0, zeros: int = 0) -> Weight:
-    return Weight("w", shape, "float32", op, ("n",), axis, zeros)
+def weight(
+    *shape: int, axis: int | None = 0, along: int | None = 1, zeros: int = 0, name: str = "w"
+) -> Weight:
+    """A weight with output channels on one axis and input channels along another."""
+    return Weight(name, shape, "float32", "Conv", ("n",), axis, zeros, input_axis=along)
 
 
 def sizes(*shape: int) -> Tensor:
@@ -39,36 +42,36 @@ def test_groups_by_hand() -> None:
     """The two smallest of each four; of ties the first; a fifth is left alone."""
     values = torch.tensor([[4.0, 1.0, 3.0, 2.0, 0.0], [7.0, 7.0, 7.0, 7.0, 0.0]])
     two_of_four = PATTERNS["2:4"]
-    one = weight(2, 5, op="Gemm")
+    one = weight(2, 5)
     assert two_of_four.most(one) == 4
     expected = [[1, 0, 1, 0, 1], [0, 0, 1, 1, 1]]
     assert two_of_four.mask(one, values, 4).tolist() == expected
 
 
 @pytest.mark.parametrize(
-    ("shape", "op", "axis", "along"),
+    ("shape", "along"),
     [
-        ((8, 16, 3, 3), "Conv", 0, 1),
-        ((16, 8, 3, 3), "ConvTranspose", 1, 0),
-        ((12, 16), "Gemm", 0, 1),
-        ((16, 12), "MatMul", 1, 0),
-        ((2, 16, 12), "MatMul", 2, 1),
-        ((8, 19, 1), "Conv", 0, 1),
+        ((8, 16, 3, 3), 1),
+        ((16, 8, 3, 3), 0),
+        ((8, 4, 4, 16), 3),
+        ((12, 16), 1),
+        ((2, 16, 12), 1),
+        ((8, 19, 1), 1),
     ],
     ids=str,
 )
 @pytest.mark.parametrize(("name", "kept", "of"), [("2:4", 2, 4), ("4:8", 4, 8)])
 def test_groups_lie_along_the_axis_that_is_summed_over(
-    shape: tuple[int, ...], op: str, axis: int, along: int, name: str, kept: int, of: int
+    shape: tuple[int, ...], along: int, name: str, kept: int, of: int
 ) -> None:
-    pattern, one = PATTERNS[name], weight(*shape, op=op, axis=axis)
+    pattern, one = PATTERNS[name], weight(*shape, along=along)
     mask = pattern.mask(one, sizes(*shape), pattern.most(one)).numpy()
     assert (grouped(mask, along, of).sum(1) == kept).all()
     assert int((mask == 0).sum()) == pattern.most(one)
 
 
 def test_layers_without_groups_stay_dense() -> None:
-    for one in (weight(8, 1, 3, 3), weight(8, 3, 3, 3), weight(40), weight(8, 8, axis=None)):
+    for one in (weight(8, 1, 3, 3), weight(8, 3, 3, 3), weight(8, 8, along=None)):
         values = sizes(*one.shape)
         assert PATTERNS["2:4"].most(one) == 0
         assert PATTERNS["2:4"].mask(one, values, 0).all()
@@ -93,17 +96,11 @@ def test_blocks_are_whole(zeros: int) -> None:
 def test_blocks_of_the_least_energy_go_first() -> None:
     values = torch.ones(8, 1)
     values[0], values[4:] = 3.0, 2.0  # root mean squares of 1.7 and 2.0
-    assert (
-        PATTERNS["1x4"].mask(weight(8, 1, op="Gemm"), values, 4)[:, 0].tolist() == [0] * 4 + [1] * 4
-    )
-
-
-def named(name: str, one: Weight) -> Weight:
-    return Weight(name, one.shape, one.dtype, one.op, one.nodes, one.channel_axis, one.zeros)
+    assert PATTERNS["1x4"].mask(weight(8, 1), values, 4)[:, 0].tolist() == [0] * 4 + [1] * 4
 
 
 def test_budget_of_groups() -> None:
-    weights = [named("a", weight(8, 3, 3, 3)), named("b", weight(8, 8, 3, 3))]
+    weights = [weight(8, 3, 3, 3, name="a"), weight(8, 8, 3, 3, name="b")]
     budget = Budget.of(weights, None, pattern=PATTERNS["2:4"])
     assert (budget.zeros, budget.most) == (288, {"a": 0, "b": 288})
     assert budget.target == 288 / 792
@@ -118,7 +115,7 @@ def test_budget_of_groups() -> None:
 
 @pytest.mark.parametrize("target", [0.1, 0.5, 0.77, 0.9])
 def test_budget_of_blocks(target: float) -> None:
-    weights = [named(n, weight(c, 8, 3, 3, zeros=5)) for n, c in (("a", 8), ("b", 10), ("c", 64))]
+    weights = [weight(c, 8, 3, 3, zeros=5, name=n) for n, c in (("a", 8), ("b", 10), ("c", 64))]
     budget = Budget.of(weights, target, pattern=PATTERNS["1x4"])
     count = sum(one.count for one in weights)
     assert abs(budget.zeros - target * count) <= 2
@@ -147,7 +144,7 @@ def test_learned_files_keep_to_it(pattern: str, how: dict[str, str], tmp_path: P
     for found in fcpts_onnx.inspect(tmp_path / "in.onnx").weights:
         mask = saved.array(found.name) != 0
         total += int((~mask).sum())
-        axis = found.channel_axis if pattern == "1x4" else 1 - found.channel_axis
+        axis = found.channel_axis if pattern == "1x4" else found.input_axis
         kept = grouped(mask, axis, length).sum(1)
         assert set(kept) <= ({0, 4} if pattern == "1x4" else {length // 2})
         assert np.moveaxis(mask, axis, -1)[..., mask.shape[axis] // length * length :].all()
@@ -191,3 +188,19 @@ def test_other_methods_are_refused(tmp_path: Path) -> None:
         options = {"pattern": "2:4", **more}
         with pytest.raises(TargetError, match=message):
             fcpts_onnx.prune(tmp_path / "in.onnx", tmp_path / "o.onnx", calib=[data], **options)
+
+
+def test_convolutions_that_are_stored_channels_last(tmp_path: Path) -> None:
+    """As files made from TFLite: groups lie along the input channels, not along the kernel."""
+    nodes = [
+        onnx.helper.make_node("Transpose", ["w"], ["v"], perm=[0, 3, 1, 2]),
+        onnx.helper.make_node("Conv", ["x", "v"], ["y"], kernel_shape=[4, 4]),
+    ]
+    shapes = {"x": ["N", 8, 6, 6]}, {"y": ["N", 4, 3, 3]}
+    networks.save(networks.make(nodes, {"w": networks.values(4, 4, 4, 8)}, *shapes), tmp_path / "m")
+    (tmp_path / "quick.toml").write_text(networks.QUICK)
+    fcpts_onnx.prune(
+        tmp_path / "m", tmp_path / "out.onnx", pattern="2:4",
+        calib=[networks.values(16, 8, 6, 6, scale=1.0)], recipe=str(tmp_path / "quick.toml"),
+    )  # fmt: skip
+    assert (grouped(load(tmp_path / "out.onnx").array("w") != 0, 3, 4).sum(1) == 2).all()
