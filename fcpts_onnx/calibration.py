@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fcpts_onnx.arrays import Stored, drawn, fitting, in_memory, in_npy, in_npz
 from fcpts_onnx.errors import CalibrationError
 from fcpts_onnx.model import InputSpec, Model
-from fcpts_onnx.preprocess import ImagePlan, Preprocess, check_type
+from fcpts_onnx.preprocess import ImagePlan, Preprocess
 from fcpts_onnx.sources import IMAGE_SUFFIXES, Arrays, Images, Source, find_images, visible_files
 from fcpts_onnx.views import random_view
 
@@ -31,13 +29,6 @@ _DIGESTED = 256  # samples at once
 
 Data = str | os.PathLike[str] | Iterable[Any]
 """Where calibration data comes from: a path, or an iterable of arrays or of dicts by input name."""
-
-
-# RuntimeError: encrypted, or packed in a way that zipfile does not know.
-_UNREADABLE = (
-    OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-_LARGE, _MOST_PACKED = 2**31, 100  # bytes unpacked; and how many times of those packed
 
 
 @dataclass(frozen=True)
@@ -140,17 +131,19 @@ def load_calibration(
     if seed < 0:
         raise CalibrationError(f"--seed is {seed}; expected a number from 0 on.")
     if isinstance(data, Mapping):
-        return _from_arrays("Python", data, model, samples, seed)
+        given = {name: [in_memory(np.asarray(array), "Python")] for name, array in data.items()}
+        return _from_arrays("Python", given, model, samples, seed)
     if not isinstance(data, (str, os.PathLike)):
-        return _from_arrays("Python", _stack(data, model), model, samples, seed)
+        return _from_arrays("Python", _by_input(data, model), model, samples, seed)
     path = Path(data)
     if path.is_dir():
         return _from_folder(path, model, preprocess, samples, seed)
     if path.suffix == ".npy" and path.exists():
         spec = _only_input(model, path)
-        return _from_arrays(str(path), {spec.name: _load(path)}, model, samples, seed)
+        return _from_arrays(str(path), {spec.name: [in_npy(path)]}, model, samples, seed)
     if path.suffix == ".npz" and path.exists():
-        return _from_arrays(str(path), _load_npz(path), model, samples, seed)
+        stored = {name: [array] for name, array in in_npz(path).items()}
+        return _from_arrays(str(path), stored, model, samples, seed)
     if not path.exists():
         raise CalibrationError(f"{path}: no such file or folder.")
     raise CalibrationError(
@@ -186,21 +179,17 @@ def _from_folder(
         )
     spec = _only_input(model, folder)
     if images:
-        chosen = [images[index] for index in _draw(len(images), samples, seed)]
+        chosen = [images[index] for index in _drawn_places(len(images), samples, seed)]
         read = Images.read(chosen, ImagePlan.of(spec, preprocess))
         return Calibration(str(folder), {spec.name: read}, read.skipped)
-    values = [_samples(_load(file), spec, str(file)) for file in arrays]
-    return _from_arrays(
-        str(folder), {spec.name: _joined(values, str(folder))}, model, samples, seed
-    )
+    return _from_arrays(str(folder), {spec.name: [*map(in_npy, arrays)]}, model, samples, seed)
 
 
-def _draw(available: int, samples: int, seed: int) -> list[int]:
+def _drawn_places(available: int, samples: int, seed: int) -> np.ndarray[Any, Any]:
     """Which samples to take, in order."""
     if available <= samples:
-        return list(range(available))
-    chosen = np.random.default_rng(seed).choice(available, samples, replace=False)
-    return sorted(int(index) for index in chosen)
+        return np.arange(available)
+    return np.sort(np.random.default_rng(seed).choice(available, samples, replace=False))
 
 
 def _only_input(model: Model, origin: Path) -> InputSpec:
@@ -213,120 +202,47 @@ def _only_input(model: Model, origin: Path) -> InputSpec:
     return model.inputs[0]
 
 
-def _load(path: Path) -> np.ndarray[Any, Any]:
-    with _reading(path, "an array") as loaded:
-        if not isinstance(loaded, np.ndarray):
-            raise CalibrationError(f"{path}: is an archive of arrays. Name it .npz.")
-        return loaded
-
-
-def _load_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    with _reading(path, "an .npz archive") as loaded:
-        if isinstance(loaded, np.ndarray):
-            raise CalibrationError(f"{path}: is a single array. Name it .npy.")
-        unpacked = sum(entry.file_size for entry in loaded.zip.infolist())
-        if unpacked > max(_LARGE, _MOST_PACKED * path.stat().st_size):
-            raise CalibrationError(
-                f"{path}: holds {unpacked:,} bytes packed into {path.stat().st_size:,}; no samples "
-                f"pack to less than 1/{_MOST_PACKED}. Give them unpacked, as .npy."
-            )
-        return {name: loaded[name] for name in loaded.files}
-
-
-@contextmanager
-def _reading(path: Path, what: str) -> Iterator[Any]:
-    """What numpy finds in a file, which never is anything pickled."""
-    try:
-        with path.open("rb") as file:
-            yield np.load(file, allow_pickle=False)
-    except _UNREADABLE as error:
-        raise CalibrationError(f"{path}: cannot be read as {what}: {error}") from error
-
-
-def _stack(data: Iterable[Any], model: Model) -> dict[str, np.ndarray[Any, Any]]:
-    """Arrays, or dicts of arrays by input name, joined along the sample axis."""
-    specs = {spec.name: spec for spec in model.inputs}
-    collected: dict[str, list[np.ndarray[Any, Any]]] = {}
+def _by_input(data: Iterable[Any], model: Model) -> dict[str, list[Stored]]:
+    """Arrays, or dicts of arrays by input name, in their order."""
+    names = {spec.name for spec in model.inputs}
+    collected: dict[str, list[Stored]] = {}
     for entry in data:
         if not isinstance(entry, Mapping):
             entry = {_only_input(model, Path("Python")).name: entry}
         for name, value in entry.items():
-            if name not in specs:
-                raise CalibrationError(f"The graph has no input {name!r}, only {sorted(specs)}.")
-            collected.setdefault(name, []).append(_samples(np.asarray(value), specs[name], name))
+            if name not in names:
+                raise CalibrationError(f"The graph has no input {name!r}, only {sorted(names)}.")
+            collected.setdefault(name, []).append(in_memory(np.asarray(value), name))
     if not collected:
         raise CalibrationError("The calibration data is empty.")
-    return {name: _joined(values, name) for name, values in collected.items()}
-
-
-def _joined(arrays: Sequence[np.ndarray[Any, Any]], origin: str) -> np.ndarray[Any, Any]:
-    """Samples as one array."""
-    shapes = sorted({array.shape[1:] for array in arrays})
-    if len(shapes) > 1:
-        some = ", ".join(str(list(shape)) for shape in shapes[:3])
-        raise CalibrationError(f"{origin}: samples of different shapes ({some} ...). Use one.")
-    return np.concatenate(arrays)
+    return collected
 
 
 def _from_arrays(
-    origin: str, arrays: Mapping[str, np.ndarray[Any, Any]], model: Model, samples: int, seed: int
+    origin: str, arrays: Mapping[str, Sequence[Stored]], model: Model, samples: int, seed: int
 ) -> Calibration:
+    """Some samples of arrays that follow one another, by input."""
     names = {spec.name for spec in model.inputs}
     if names != set(arrays):
         raise CalibrationError(
             f"{origin}: has arrays for {sorted(arrays)}, the graph's inputs are {sorted(names)}."
         )
-    values = {spec.name: _samples(arrays[spec.name], spec, origin) for spec in model.inputs}
-    counts = {name: len(array) for name, array in values.items()}
+    parts = {spec.name: [fitting(a, spec) for a in arrays[spec.name]] for spec in model.inputs}
+    for name, found in parts.items():
+        _check_shapes(found, f"{origin}, {name!r}")
+    counts = {name: sum(part.shape[0] for part in found) for name, found in parts.items()}
     if len(set(counts.values())) != 1 or not min(counts.values()):
         raise CalibrationError(f"{origin}: needs as many samples for each input; found {counts}.")
-    chosen = _draw(min(counts.values()), samples, seed)
+    chosen = _drawn_places(min(counts.values()), samples, seed)
     return Calibration(
-        origin, {name: Arrays(name, array[chosen]) for name, array in values.items()}
+        origin,
+        {s.name: Arrays(s.name, drawn(parts[s.name], chosen, s)) for s in model.inputs},
     )
 
 
-def _samples(array: np.ndarray[Any, Any], spec: InputSpec, origin: str) -> np.ndarray[Any, Any]:
-    """An array as samples of an input along axis 0, in the input's type.
-
-    Raises:
-        CalibrationError: its shape, type or values do not fit.
-    """
-    check_type(spec)
-    if not array.ndim and spec.shape != ():
-        raise CalibrationError(f"{origin}: is a single number, not samples of {spec.name!r}.")
-    if spec.shape is not None:
-        if array.ndim == len(spec.shape) - 1:
-            array = array[None]
-        stated = spec.shape[1:]
-        fits = array.ndim == len(spec.shape) and all(
-            size is None or size == found
-            for size, found in zip(stated, array.shape[1:], strict=True)
-        )
-        if not fits:
-            expected = ["samples", *("any" if size is None else size for size in stated)]
-            raise CalibrationError(
-                f"{origin}: has shape {list(array.shape)}, input {spec.name!r} takes {expected}."
-            )
-    if array.dtype != spec.dtype:
-        if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and spec.dtype.kind in "iu"):
-            raise CalibrationError(
-                f"{origin}: holds {array.dtype}, input {spec.name!r} takes {spec.dtype}."
-            )
-        _check_range(array, spec, origin)
-        array = array.astype(spec.dtype)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise CalibrationError(f"{origin}: has NaN or Inf among its values.")
-    return array
-
-
-def _check_range(array: np.ndarray[Any, Any], spec: InputSpec, origin: str) -> None:
-    """See that an input of whole numbers holds all values; others would come to stand for them."""
-    if spec.dtype.kind not in "iu" or not array.size:
-        return
-    limits, least, most = np.iinfo(spec.dtype), int(array.min()), int(array.max())
-    if least < limits.min or most > limits.max:
-        raise CalibrationError(
-            f"{origin}: has values from {least} to {most}, input {spec.name!r} takes {spec.dtype} "
-            f"({limits.min} to {limits.max}). Give the values that the model takes."
-        )
+def _check_shapes(arrays: Sequence[Stored], origin: str) -> None:
+    """See that samples have one shape."""
+    shapes = sorted({array.shape[1:] for array in arrays})
+    if len(shapes) > 1:
+        some = ", ".join(str(list(shape)) for shape in shapes[:3])
+        raise CalibrationError(f"{origin}: samples of different shapes ({some} ...). Use one.")

@@ -35,7 +35,8 @@ ALLOWED = {
     "preprocess": {"model"},
     "views": set(),
     "sources": {"preprocess"},
-    "calibration": {"model", "preprocess", "sources", "views"},
+    "arrays": {"model", "preprocess"},
+    "calibration": {"arrays", "model", "preprocess", "sources", "views"},
     "runtime": {"model"},
     "sparsity": {
         "calibration", "checkpoint", "packing", "quantization", "team", "twin", "weights",
