@@ -55,7 +55,11 @@ def _check_quantizable(model: Model) -> None:
         raise ModelError(
             f"{model.path}: has 8-bit values already (QuantizeLinear). Quantize the float model."
         )
-    if kinds := {tensor.data_type for tensor in model.tensors.values()} & _HALVES:
+    kinds = {tensor.data_type for tensor in model.tensors.values()} & _HALVES
+    # Of double, only weights: a float32 model may have a constant of it.
+    weights = {weight.name for weight in find_weights(model)} & model.tensors.keys()
+    kinds |= {model.tensors[name].data_type for name in weights} & {TensorProto.DOUBLE}
+    if kinds:
         names = ", ".join(sorted(TensorProto.DataType.Name(kind).lower() for kind in kinds))
         raise ModelError(
             f"{model.path}: has weights in {names}; the quantizer takes float32 only. Export it so."
@@ -99,6 +103,11 @@ def quantize(
         _write_quantized(loaded.path, source, stage, calibration)
         saved = load(stage)
         counted = tuple(_recounted(loaded, saved, weights))
+        if not any(tensor.data_type == TensorProto.INT8 for tensor in saved.tensors.values()):
+            raise ModelError(
+                f"{loaded.path}: onnxruntime left all its weights in float, none is in 8 bits. "
+                "Nothing was written."
+            )
         found = validate_models(origin, saved, calibration, (), threads=threads)
         sizes = (loaded.file_bytes, saved.file_bytes)
     return Quantization(

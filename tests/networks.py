@@ -129,13 +129,22 @@ def batch_norm(**settings: Any) -> onnx.ModelProto:
 
 def in_half(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The same in float16: tensors, inputs and outputs."""
+    return _in_type(proto, TensorProto.FLOAT16)
+
+
+def in_double(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """As `in_half`, in float64."""
+    return _in_type(proto, TensorProto.DOUBLE)
+
+
+def _in_type(proto: onnx.ModelProto, kind: int) -> onnx.ModelProto:
     constants = (node.attribute[0].t for node in proto.graph.node if node.op_type == "Constant")
     for tensor in (*proto.graph.initializer, *constants):
         if tensor.data_type == FLOAT:
-            array = numpy_helper.to_array(tensor).astype(np.float16)
+            array = numpy_helper.to_array(tensor).astype(helper.tensor_dtype_to_np_dtype(kind))
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+        value.type.tensor_type.elem_type = kind
     return proto
 
 

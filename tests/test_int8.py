@@ -173,7 +173,32 @@ def test_models_that_are_refused(place: Path) -> None:
     networks.save(half, place / "half.onnx")
     with pytest.raises(ModelError, match="has weights in float16"):
         fcpts_onnx.quantize(place / "half.onnx", place / "q2.onnx", calib=place / "images")
+    double = networks.in_double(networks.cnn())
+    networks.save(double, place / "double.onnx")
+    with pytest.raises(ModelError, match="has weights in double"):
+        fcpts_onnx.quantize(place / "double.onnx", place / "q2.onnx", calib=place / "images")
     assert not (place / "q2.onnx").exists()
+
+
+def test_a_constant_in_double_is_no_weight(place: Path) -> None:
+    proto = networks.cnn()
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float64(2), "two"))
+    proto.graph.node.insert(0, onnx.helper.make_node("Cast", ["two"], ["factor"], to=1))
+    proto.graph.node[-1].output[0] = "half"
+    proto.graph.node.append(onnx.helper.make_node("Mul", ["half", "factor"], ["scores"]))
+    networks.save(proto, place / "m.onnx")
+    fcpts_onnx.quantize(place / "m.onnx", place / "m8.onnx", calib=place / "images")
+    assert load(place / "m8.onnx").array("conv.w_quantized").dtype == np.int8
+
+
+def test_a_model_that_is_left_in_float(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def left(proto: onnx.ModelProto, target: str, *_: object, **__: object) -> None:
+        onnx.save(proto, target)
+
+    monkeypatch.setattr("fcpts_onnx.int8.quantize_static", left)
+    with pytest.raises(ModelError, match=r"in\.onnx: onnxruntime left all its weights in float"):
+        fcpts_onnx.quantize(place / "in.onnx", place / "q.onnx", calib=place / "images")
+    assert not (place / "q.onnx").exists()
 
 
 def test_interrupted_after_pruning(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
