@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from fcpts_onnx.texts import read_text
 __all__ = ["IMAGE_FORMATS", "PRESETS", "ImagePlan", "Preprocess", "check_type"]
 
 _MOST_PIXELS = 2**27
-_LARGEST_MEAN = 2.5  # of pixels that are scaled to 2 at most
+_LARGEST = 2.5  # mean and deviation of pixels that are scaled to 2 at most
 _LEAST_LEVELS = 64  # of whole numbers that pixels of 0..255 may come to
 _BEYOND = 2  # levels that may be cut off at either end, as rounded deviations have it
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")
@@ -48,7 +48,8 @@ class Preprocess:
 
     Attributes:
         scale: what a pixel of 0..255 is multiplied with.
-        mean, std: one number, or one a channel in the order of the model's channels.
+        mean, std: one number, or one a channel in the order of the model's channels. Lists and
+            numpy's numbers are taken too.
         size: (height, width) where the graph leaves it open; None takes it from the graph.
         resize: length of the short side in pixels before the centre crop; None takes the least
             that covers the size. An image that has the size already is left as it is.
@@ -70,6 +71,8 @@ class Preprocess:
     layout: str = "auto"
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(field.name, getattr(self, field.name)))
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise RecipeError(
@@ -90,14 +93,27 @@ class Preprocess:
                 )
         if 0 in (self.scale, *self.std):
             raise RecipeError("Preprocessing: scale and std must not be zero.")
-        if self.scale < 1 / 100 and any(abs(mean) > _LARGEST_MEAN for mean in self.mean):
-            raise RecipeError(
-                f"Preprocessing: the mean {self.mean} is of pixels from 0 to 255, and they are "
-                f"scaled by {self.scale:.3g} before. Start from raw, or give what is left of it."
-            )
+        self._check_scales()
         lengths = (*(self.size or ()), *((self.resize,) if self.resize is not None else ()))
         if any(length < 1 for length in lengths):
             raise RecipeError("Preprocessing: size and resize must be above zero.")
+
+    def _check_scales(self) -> None:
+        """See that mean and std are those of pixels that are scaled so."""
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if abs(self.scale) < 1 / 100 and any(abs(value) > _LARGEST for value in values):
+                raise RecipeError(
+                    f"Preprocessing: the {name} {values} is of pixels from 0 to 255, and they are "
+                    f"scaled by {self.scale:.3g} before. Start from raw, or give what is left of "
+                    "it."
+                )
+        below = all(abs(value) < 1 for value in (*self.mean, *self.std))
+        if self.scale == 1 and any(self.mean) and below:
+            raise RecipeError(
+                f"Preprocessing: the mean {self.mean} and std {self.std} are of pixels from 0 to "
+                "1, and they are from 0 to 255. Start from unit, which scales them by 1/255."
+            )
 
     @classmethod
     def of(cls, choice: Preprocess | str) -> Preprocess:
@@ -143,11 +159,14 @@ class Preprocess:
             raise RecipeError(
                 f"{source}: preset {preset!r} is unknown; expected one of {', '.join(PRESETS)}."
             )
-        plain = {key: _plain(key, value) for key, value in entries.items() if key != "preset"}
-        return PRESETS[preset].overridden(**plain)
+        others = {key: value for key, value in entries.items() if key != "preset"}
+        return PRESETS[preset].overridden(**others)
 
     def overridden(self, **entries: Any) -> Preprocess:
         """The same with other values for what is named; None leaves a value as it is.
+
+        Mean and std of a preset follow the channels: BGR reverses them. Those that are named, or
+        were before, are in the order of the model's channels already.
 
         Raises:
             RecipeError: an entry is unknown or out of range.
@@ -158,7 +177,26 @@ class Preprocess:
                 f"Preprocessing: unknown {', '.join(unknown)}; "
                 f"known are {', '.join(sorted(known))}."
             )
-        return replace(self, **{key: value for key, value in entries.items() if value is not None})
+        given = {key: value for key, value in entries.items() if value is not None}
+        if given.get("channels", self.channels) != self.channels:
+            given = {name: getattr(self, name)[::-1] for name in self._of_presets()} | given
+        return replace(self, **given)
+
+    def _of_presets(self) -> Iterator[str]:
+        """Which of mean and std are those of a preset, in either order of channels."""
+        for name in ("mean", "std"):
+            known, own = {getattr(preset, name) for preset in PRESETS.values()}, getattr(self, name)
+            if own in known or own[::-1] in known:
+                yield name
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A field's value in Python's own numbers: lists as tuples, one mean for all channels too."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return tuple(n.item() if isinstance(n, np.generic) else n for n in value)
+    return (value,) if name in ("mean", "std") and isinstance(value, (int, float)) else value
 
 
 PRESETS = {
@@ -324,10 +362,3 @@ def _check_levels(spec: InputSpec, preprocess: Preprocess) -> None:
             f"{most:.3g} of pixels of 0 to 255, which is cut off or rounded away there. Give "
             f"--preprocess {asked}, or what the input was made with."
         )
-
-
-def _plain(key: str, value: Any) -> Any:
-    """A TOML value as a field's value: lists become tuples, one mean for all channels too."""
-    if key in ("mean", "std") and isinstance(value, (int, float)):
-        return (value,)
-    return tuple(value) if isinstance(value, list) else value

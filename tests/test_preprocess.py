@@ -150,6 +150,53 @@ def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
         Preprocess.named(str(path))
 
 
+def test_numbers_of_python_and_numpy() -> None:
+    expected = Preprocess(1 / 255, (0.5, 0.25, 0.5), (0.5,), size=(8, 16))
+    for mean, std, size in (
+        ([0.5, 0.25, 0.5], 0.5, [8, 16]),
+        (np.array([0.5, 0.25, 0.5], np.float32), np.float32(0.5), np.array([8, 16])),
+        ([np.float32(0.5), 0.25, np.float64(0.5)], [0.5], (np.int64(8), 16)),
+    ):
+        found = Preprocess(np.float64(1 / 255), mean, std, size=size)
+        assert found == expected
+        assert {type(n) for n in (found.scale, *found.mean, *found.std)} == {float}
+        assert {type(n) for n in found.size} == {int}
+    with pytest.raises(RecipeError, match="mean is"):
+        Preprocess(mean=np.zeros((3, 1)))
+
+
+def test_a_preset_follows_the_order_of_channels(tmp_path: Path) -> None:
+    preset = PRESETS["imagenet"]
+    bgr = preset.overridden(channels="bgr")
+    assert (bgr.mean, bgr.std) == (preset.mean[::-1], preset.std[::-1])
+    assert bgr.overridden(channels="bgr", resize=9).mean == bgr.mean
+    assert bgr.overridden(channels="rgb") == preset
+    given = preset.overridden(channels="bgr", mean=(0.1, 0.2, 0.3))
+    assert (given.mean, given.std) == ((0.1, 0.2, 0.3), preset.std[::-1])
+    (tmp_path / "mine.toml").write_text('preset = "imagenet"\nchannels = "bgr"\n')
+    assert Preprocess.named(str(tmp_path / "mine.toml")) == bgr
+    (tmp_path / "mine.toml").write_text("mean = [104, 117, 123]\n")
+    stored = Preprocess.named(str(tmp_path / "mine.toml"))
+    assert stored.overridden(channels="bgr").mean == (104, 117, 123)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"scale": 1 / 255, "mean": 127.5}, "mean .* is of pixels from 0 to 255"),
+        ({"scale": 1 / 255, "std": (58.4, 57.1, 57.4)}, "std .* is of pixels from 0 to 255"),
+        ({"mean": 0.5, "std": 0.5}, "pixels from 0 to 1, and they are from 0 to 255. Start from u"),
+        ({"mean": (0.0, 0.4, 0.4), "std": (0.2, 0.2, 0.2)}, "pixels from 0 to 1"),
+    ],
+)
+def test_scales_that_are_mixed_up(numbers: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Preprocess(**numbers)
+    Preprocess(std=0.5)  # twice the pixels
+    Preprocess(mean=0.5, std=255)
+    Preprocess(scale=-1, mean=-255)  # inverted
+
+
 def test_unknown_name() -> None:
     with pytest.raises(
         RecipeError, match=r"'cifar10' is unknown; expected imagenet, tf, unit, raw"
