@@ -110,7 +110,12 @@ def target_densities(model: Model, weights: Iterable[Weight], chip: str) -> dict
 
 
 def convolution_of(node: gs.Node, weight: Weight) -> Convolution | None:
-    """The layer of a weight; None where it is no convolution in two directions, nor a product."""
+    """The layer of a weight; None where it is no convolution in two directions, nor a product.
+
+    A weight without values is none.
+    """
+    if not weight.count:
+        return None
     if node.op in ("Gemm", "MatMul") and weight.channels and len(weight.shape) == 2:
         return Convolution(weight.count // weight.channels, weight.channels)
     stored_as_read = node.op == "Conv" and node.inputs[1].name == weight.value

@@ -94,10 +94,10 @@ _Uses = list[tuple[int, float]]
 def _uses(
     model: Model, weights: Iterable[Weight], chip: str, size: tuple[int, int] | None
 ) -> Iterator[tuple[Weight, _Uses | None]]:
-    """How weights are used by layers that the chip has; None where sizes are open."""
+    """How weights with values are used by layers that the chip has; None where sizes are open."""
     nodes = {node_label(node): node for node in model.inlined().graph.nodes}
     shapes = _shapes(model, size)
-    for weight in weights:
+    for weight in (weight for weight in weights if weight.count):
         users = [nodes[name] for name in weight.nodes if name in nodes]
         layers = [(node, convolution_of(node, weight)) for node in users]
         uses = [

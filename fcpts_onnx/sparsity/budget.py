@@ -66,11 +66,11 @@ class Budget:
             TargetError: the target is not between 0 and 1, is below the zeros already there, or
                 would empty a layer.
         """
-        count = sum(weight.count for weight in weights)
+        if target is not None and not 0 < target < 1:
+            raise TargetError(f"The target is {target:g}; expected a share between 0 and 1.")
         if target is None or pattern.is_fixed:
             return cls._full(weights, target, pattern)
-        if not 0 < target < 1:
-            raise TargetError(f"The target is {target:g}; expected a share between 0 and 1.")
+        count = sum(weight.count for weight in weights)
         unit = pattern.unit
         zeros, present = round(target * count / unit) * unit, sum(w.zeros for w in weights)
         if zeros < present:

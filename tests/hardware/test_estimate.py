@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from fcpts_onnx.hardware import estimate
+from fcpts_onnx.hardware import estimate, target_densities
 from fcpts_onnx.model import Model, load
 from fcpts_onnx.weights import Weight, find_weights
 from tests import networks
@@ -118,6 +118,24 @@ def test_layers_that_a_chip_is_not_known_to_have(tmp_path: Path) -> None:
     found = estimate(model, find_weights(model), {}, "cv22")
     assert found is not None
     assert (found.known, found.layers, found.dense_bytes) == (1, 2, 8 * 4 * 3 + 48 * 5)
+
+
+def test_weights_without_values_count_for_nothing(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], "one"),
+        helper.make_node("MatMul", ["h", "void"], ["v"], "two"),
+        helper.make_node("MatMul", ["v", "back"], ["y"], "three"),
+    ]
+    constants = {"w": networks.values(4, 8), "void": networks.values(8, 0)}
+    constants["back"] = networks.values(0, 8)
+    proto = networks.make(nodes, constants, {"x": ["N", 4]}, {"y": ["N", 8]})
+    model = loaded(proto, tmp_path / "m.onnx")
+    weights = find_weights(model)
+    assert {weight.name for weight in weights if not weight.count} == {"void", "back"}
+    assert target_densities(model, weights, "cv22").keys() == {"w"}
+    found = estimate(model, weights, {}, "cv22")
+    assert found is not None
+    assert (found.known, found.layers, found.dense_bytes) == (1, 1, 32)
 
 
 def test_types_that_contradict_each_other_tell_no_sizes(tmp_path: Path) -> None:

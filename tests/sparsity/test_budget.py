@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from fcpts_onnx.errors import TargetError
 from fcpts_onnx.sparsity.budget import Budget, control_loss
 from fcpts_onnx.sparsity.mask import mask_of_smallest
+from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.weights import Weight
 
 
@@ -24,10 +26,12 @@ def test_budget_is_rounded_to_the_weight() -> None:
     assert Budget.of(weights, 0.55).zeros == 13
 
 
-@pytest.mark.parametrize("target", [0.0, 1.0, -0.2, 1.7, float("nan")])
-def test_target_out_of_range(target: float) -> None:
+@pytest.mark.parametrize("target", [0.0, 1.0, -0.2, 1.7, float("nan"), float("inf")])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_target_out_of_range(target: float, pattern: str) -> None:
+    several = replace(weight("a", 8, 8), input_axis=1)
     with pytest.raises(TargetError, match="expected a share between 0 and 1"):
-        Budget.of([weight("a", 3, 5)], target)
+        Budget.of([several], target, pattern=PATTERNS[pattern])
 
 
 def test_target_below_present_zeros() -> None:
