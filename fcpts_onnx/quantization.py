@@ -34,6 +34,16 @@ class Grid:
     kind: str
 
     @property
+    def step(self) -> Array:
+        """What to divide by: the scale, and next to nothing where it is 0, as all values are."""
+        return np.where(self.scale == 0, np.finfo(np.float32).tiny, self.scale)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether no scale is negative, infinite or no number."""
+        return bool((np.isfinite(self.scale) & (self.scale >= 0)).all())
+
+    @property
     def limits(self) -> tuple[Array, Array]:
         """The least and greatest value, in steps of the scale."""
         info = np.iinfo(self.kind)
@@ -45,7 +55,7 @@ class Grid:
 
     def stored(self, values: Array) -> Array:
         """What is stored for values that lie on the grid."""
-        return (np.round(values / self.scale).astype(np.int32) + self.zero_point).astype(self.kind)
+        return (np.round(values / self.step).astype(np.int32) + self.zero_point).astype(self.kind)
 
 
 def grid_behind(model: Model, source: gs.Tensor, kind: str) -> Grid | None:

@@ -317,6 +317,8 @@ def _describe(
     if dtype not in _LEARNED_TYPES and weight.grid is None:
         reason = f"stored as {dtype}, not as int8 or uint8 behind one DequantizeLinear"
         return replace(weight, excluded=reason)
+    if weight.grid is not None and not weight.grid.is_sound:
+        return replace(weight, excluded="has a scale that is negative or not finite")
     if scope is not None:
         return replace(weight, excluded=f"inside the {scope}")
     if source.name not in model.tensors:

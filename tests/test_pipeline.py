@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 import fcpts_onnx
 from fcpts_onnx import FcptsError, Progress, PruneResult, Recipe
@@ -234,6 +234,32 @@ def stored_zeros(path: Path, names: list[str]) -> int:
                 point = np.moveaxis(point.reshape(-1, *[1] * (tensors[name].ndim - 1)), 0, axis)
         zeros += int((tensors[name].astype(np.float32) == point).sum())
     return zeros
+
+
+@pytest.mark.parametrize("how", [{}, {"allocate": "uniform", "reconstruct": "none"}], ids=str)
+@pytest.mark.parametrize("point", [0, 3])
+def test_channels_of_scale_zero(how: dict[str, str], point: int, tmp_path: Path) -> None:
+    """Whatever is stored in them is zero; what is stored for a zero is counted all the same."""
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "scale", "point"], ["w"], axis=1),
+        helper.make_node("MatMul", ["x", "w"], ["a"], "one"),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("MatMul", ["b", "v"], ["y"], "two"),
+    ]
+    stored = np.random.default_rng(0).integers(-100, 100, (6, 16), np.int8)
+    scale = np.full(16, 0.01, np.float32)
+    scale[3:9] = 0.0
+    constants = {
+        "q": stored, "scale": scale, "point": np.full(16, point, np.int8), "v": values(16, 5),
+    }  # fmt: skip
+    proto = networks.make(nodes, constants, {"x": ["N", 6]}, {"y": ["N", 5]})
+    path, output = networks.save(proto, tmp_path / "in.onnx"), tmp_path / "out.onnx"
+    for target in (0.1, 0.5):
+        result = fcpts_onnx.prune(
+            path, output, target=target, calib=[values(64, 6, scale=1.0)], recipe=QUICK, **how
+        )
+        assert result.zeros == stored_zeros(output, ["q", "v"]) == round(target * 176)
+        assert all(np.isfinite(step.loss) for step in result.history)
 
 
 def test_the_table_of_real_models_names_every_file() -> None:

@@ -323,6 +323,18 @@ def test_scales_that_do_not_fit_the_whole_numbers(size: int, axis: int, kind: st
     assert "stored as int8" in str(find(proto)["q"].excluded)
 
 
+@pytest.mark.parametrize("scale", [-0.5, np.nan, np.inf])
+def test_scales_that_are_no_steps(scale: float) -> None:
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "scale"], ["w"]),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    scales = np.array([0.5, scale, 0.0, 1.0], np.float32)
+    constants = {"q": np.ones((6, 4), np.int8), "scale": scales}
+    proto = networks.make(nodes, constants, {"x": ["N", 6]}, {"y": ["N", 4]})
+    assert find(proto)["q"].excluded == "has a scale that is negative or not finite"
+
+
 def test_vectors_and_numbers_have_no_channels() -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "v"], ["a"]),

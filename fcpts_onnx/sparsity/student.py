@@ -191,7 +191,8 @@ class _Steps:
     """The grid of a weight that is stored as whole numbers."""
 
     def __init__(self, grid: Grid, device: torch.device) -> None:
-        self._scale = torch.from_numpy(np.asarray(grid.scale)).to(device)
+        self._scale = torch.from_numpy(grid.step).to(device)
+        self._dead = torch.from_numpy(np.asarray(grid.scale == 0)).to(device)
         self._low, self._high = (
             torch.from_numpy(np.asarray(limit)).to(device) for limit in grid.limits
         )
@@ -206,7 +207,9 @@ class _Steps:
         whole = steps.round()
         whole = torch.minimum(torch.maximum(whole, self._low), self._high)
         whole = torch.where((whole == 0) & (steps != 0), away, whole)
-        return value + (whole * self._scale - value).detach()
+        # Where the scale is 0 nothing that is stored changes a value.
+        passed = torch.where(self._dead, 0.0, value)
+        return passed + (whole * self._scale - passed).detach()
 
 
 def _gain(weight: Weight, norm: Norm, twin: Network) -> Tensor:
