@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,24 @@ def check_storage(storage: str, path: Path, proto: onnx.ModelProto) -> None:
     """See that a model may be stored "dense" or "sparse".
 
     Raises:
-        OutputError: it is neither, or the model's IR version knows no sparse initializers.
+        OutputError: it is neither, the model's IR version knows no sparse initializers, or it has
+            most of its weights where these cannot be.
     """
     if storage not in ("dense", "sparse"):
         raise OutputError(f"The storage is {storage!r}; expected dense or sparse.")
-    if storage == "sparse" and proto.ir_version < _OLDEST_IR:
+    if storage == "dense":
+        return
+    if proto.ir_version < _OLDEST_IR:
         raise OutputError(
             f"{path}: IR version {proto.ir_version} has no sparse initializers, {_OLDEST_IR} is "
             "the first. Export it with a newer onnx, or use --storage dense."
+        )
+    dense, count = _values_that_stay_dense(proto.graph)
+    if 2 * dense > count:
+        raise OutputError(
+            f"{path}: {dense:,} of {count:,} values of weights lie in external data, in Constant "
+            "nodes or in inputs of the graph, where they stay dense. Save it with initializers "
+            "inside the file, or use --storage dense."
         )
 
 
@@ -66,15 +77,42 @@ def store_sparse(graph: onnx.GraphProto) -> None:
     inputs = {value.name for value in graph.input}
     kept = []
     for tensor in graph.initializer:
-        may = tensor.name not in inputs and not uses_external_data(tensor)
-        may = may and tensor.data_type in _NUMBERS
-        sparse = _as_sparse(tensor) if may else None
+        sparse = _as_sparse(tensor) if _may_be_sparse(tensor, inputs) else None
         if sparse is not None and sparse.ByteSize() < tensor.ByteSize():
             graph.sparse_initializer.append(sparse)
         else:
             kept.append(tensor)
     del graph.initializer[:]
     graph.initializer.extend(kept)
+
+
+def _may_be_sparse(tensor: onnx.TensorProto, inputs: Set[str]) -> bool:
+    """Whether an initializer may be stored sparse, beside inputs of these names."""
+    inside = tensor.name not in inputs and not uses_external_data(tensor)
+    return inside and tensor.data_type in _NUMBERS
+
+
+def _values_that_stay_dense(graph: onnx.GraphProto) -> tuple[int, int]:
+    """Of tensors of two axes or more: values that may not be stored sparse, and all values."""
+    inputs = {value.name for value in graph.input}
+    sparse = [tensor for tensor in graph.initializer if _may_be_sparse(tensor, inputs)]
+    constants = (
+        attribute.t
+        for node in graph.node
+        for attribute in node.attribute
+        if node.op_type == "Constant" and attribute.name == "value"
+    )
+    count = _count((*graph.initializer, *constants))
+    return count - _count(sparse), count
+
+
+def _count(tensors: Iterable[onnx.TensorProto]) -> int:
+    """The values of those that are weights by their type and shape."""
+    return sum(
+        math.prod(tensor.dims)
+        for tensor in tensors
+        if len(tensor.dims) > 1 and tensor.data_type in _NUMBERS
+    )
 
 
 def _as_sparse(tensor: onnx.TensorProto) -> onnx.SparseTensorProto:

@@ -118,6 +118,24 @@ def test_an_ir_version_without_them(place: Path) -> None:
     assert not (place / "out.onnx").exists()
 
 
+@pytest.mark.parametrize("where", ["external", "constants"])
+def test_weights_that_would_stay_dense(place: Path, where: str) -> None:
+    proto = onnx.load(place / "in.onnx")
+    if where == "external":
+        onnx.save(proto, place / "in.onnx", save_as_external_data=True, size_threshold=100)
+    else:
+        for tensor in [t for t in proto.graph.initializer if t.name.endswith(".w")]:
+            proto.graph.initializer.remove(tensor)
+            node = onnx.helper.make_node("Constant", [], [tensor.name], value=tensor)
+            proto.graph.node.insert(0, node)
+        onnx.save(proto, place / "in.onnx")
+    result = prune(place)
+    assert result.exit_code == 1
+    assert "of 320 values of weights lie in external data, in Constant nodes or in" in result.output
+    assert not (place / "out.onnx").exists()
+    assert prune(place, "--storage", "dense").exit_code == 0
+
+
 def in_two_columns(entry: onnx.SparseTensorProto) -> None:
     """Places as an index for each axis, which ONNX allows too."""
     places = numpy_helper.to_array(entry.indices)
