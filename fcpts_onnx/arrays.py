@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +24,8 @@ Array = np.ndarray[Any, Any]
 
 # RuntimeError: encrypted, or packed in a way that zipfile does not know.
 _UNREADABLE = (
-    OSError, ValueError, EOFError, MemoryError, RuntimeError, KeyError, zipfile.BadZipFile,
-    zlib.error,
+    OSError, ValueError, EOFError, KeyError, MemoryError, OverflowError, RuntimeError,
+    zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 _LARGE, _MOST_PACKED = 2**31, 100  # bytes unpacked; and how many times of those packed
 
@@ -181,12 +182,20 @@ def _archive(path: Path) -> Iterator[Any]:
 
 
 def _header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[tuple[int, ...], Any]:
+    """Shape and type of an array.
+
+    Raises:
+        ValueError: it is none, or has not the values that it claims.
+    """
+    form = np.lib.format
     with archive.open(entry) as file:
-        is_first = np.lib.format.read_magic(file) == (1, 0)
-        read = (
-            np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
-        )
+        is_first = form.read_magic(file) == (1, 0)
+        read = form.read_array_header_1_0 if is_first else form.read_array_header_2_0
         shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError("Object arrays cannot be loaded, as they are pickled")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > entry.file_size:
+        raise ValueError(f"{entry.filename} claims the shape {list(shape)}")
     return shape, dtype
 
 

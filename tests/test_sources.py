@@ -137,7 +137,7 @@ def encrypted(path: Path) -> None:
 
 THINGS = np.array([{"a": 1}], dtype=object)
 ARRAYS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "things.npy": (lambda path: np.save(path, THINGS), "Object arrays cannot be loaded"),
+    "things.npy": (lambda path: np.save(path, THINGS), "cannot be read as an array"),
     "things.npz": (lambda path: np.savez(path, image=THINGS), "Object arrays cannot be loaded"),
     "pickled.npy": (lambda path: path.write_bytes(pickle.dumps(1)), "pickled"),
     "nothing.npy": (lambda path: path.write_bytes(b""), "cannot be read as an array"),
@@ -159,6 +159,10 @@ ARRAYS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "huge.npz": (
         lambda path: packed(path, array_that_claims("(1048576, 3, 1024, 1024)")),
+        "cannot be read as an .npz",
+    ),
+    "negative.npz": (
+        lambda path: packed(path, array_that_claims("(-1, 3, 8, 8)")),
         "cannot be read as an .npz",
     ),
     "bomb.npz": (zip_bomb, "bytes packed into"),
