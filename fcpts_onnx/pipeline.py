@@ -29,6 +29,7 @@ from fcpts_onnx.methods import (
     Allocation,
     allocated,
     allocation,
+    rates_given,
     recovered,
 )
 from fcpts_onnx.model import Model, PathLike, load
@@ -55,12 +56,13 @@ from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.sparsity.reconstruct import Learned
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.team import Team, joined
-from fcpts_onnx.weights import find_weights
+from fcpts_onnx.weights import Weight, find_weights
 from fcpts_onnx.write import check_target
 
 __all__ = ["prune"]
 
 _FEW_SAMPLES = 64
+_APART = 0.01  # of shares of zeros, to be worth a word
 _HARDLY_ANY = 0.02  # zeros of a model that nobody has pruned
 
 
@@ -193,6 +195,7 @@ def prune(
             budget = None
             if not decided:
                 budget = budget_of(dense, weights, choices.aim, preprocess.size, team, say)
+                _tell_of_rates(choices, weights, budget, say)
             # Before the file may be replaced.
             everything = find_weights(dense) if hardware in CHIPS else []
         with clock.stopped():
@@ -373,6 +376,21 @@ def _check_samples(
         raise FcptsError(
             f"{team.size} processes cannot share batches of {batch} samples. Start fewer, or give "
             "more samples or a larger batch_size in the recipe (--recipe FILE.toml)."
+        )
+
+
+def _tell_of_rates(
+    choices: Choices, weights: Sequence[Weight], budget: Budget, say: Callable[[str], None]
+) -> None:
+    """Say where rates from a file come to other zeros than the target, which holds."""
+    if not (rates := rates_given(choices.allocate)):
+        return
+    zeros = sum(rates[weight.name] * weight.count for weight in weights)
+    share = zeros / sum(weight.count for weight in weights)
+    if abs(share - budget.target) > _APART:
+        say(
+            f"Rates: those of {choices.allocate} come to {share:.2%} zeros, the target is "
+            f"{budget.target:.2%}: all give or take in proportion"
         )
 
 

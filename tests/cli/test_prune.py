@@ -190,6 +190,9 @@ def test_zeros_shared_by_a_rule_or_a_file(place: Path) -> None:
     assert result.exit_code == 0, result.output
     again = json.loads((place / "again.json").read_text())
     assert {e["name"]: e["zeros"] for e in again["validation"]["weights"]} == rates
+    assert "Rates: those of" not in result.output
+    result = prune(place, "--allocate", place / "r.json", target="0.5")
+    assert "r.json come to 60.00% zeros, the target is 50.00%: all give or take" in result.output
     (place / "rates.json").write_text('{"conv.w": 0.5}')
     result = prune(place, "--allocate", place / "rates.json")
     assert result.exit_code == 1
