@@ -20,10 +20,10 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from fcpts_onnx.errors import CheckpointError, Interrupted, OutputError
+from fcpts_onnx.files import staged
 from fcpts_onnx.packing import flat, packed, unpacked
 from fcpts_onnx.results import silent
 from fcpts_onnx.team import Team
-from fcpts_onnx.write import staged
 
 __all__ = ["NO_CHECKPOINT", "Checkpoint", "opened"]
 

@@ -17,6 +17,7 @@ from fcpts_onnx.errors import (
     RecipeError,
     TargetError,
 )
+from fcpts_onnx.files import check_text, write_text
 from fcpts_onnx.methods import METHODS
 from fcpts_onnx.model import PathLike, load
 from fcpts_onnx.preprocess import Preprocess
@@ -26,7 +27,6 @@ from fcpts_onnx.results import Comparison, Evaluation, Progress, Trial, silent
 from fcpts_onnx.team import started_processes
 from fcpts_onnx.texts import in_words
 from fcpts_onnx.trials import Run, Setting, all_run, evaluated
-from fcpts_onnx.write import check_text, write_text
 
 __all__ = ["compare"]
 

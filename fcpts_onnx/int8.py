@@ -18,13 +18,14 @@ from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from fcpts_onnx.calibration import Calibration, Data, load_calibration, paths_of
 from fcpts_onnx.errors import FcptsError, ModelError, OutputError
+from fcpts_onnx.files import staged
 from fcpts_onnx.model import Model, PathLike, load, stored_tensors, take_in
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.results import Quantization, Sparsity
 from fcpts_onnx.runtime import IS_OLD, as_arrays, reason
 from fcpts_onnx.validate import validate_models
 from fcpts_onnx.weights import Weight, count_zeros, find_weights
-from fcpts_onnx.write import check_target, staged
+from fcpts_onnx.write import check_target
 
 __all__ = ["check_quantizable", "quantize"]
 

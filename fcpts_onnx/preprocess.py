@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from fcpts_onnx.errors import CalibrationError, RecipeError
+from fcpts_onnx.files import read_text
 from fcpts_onnx.model import InputSpec, image_axes
-from fcpts_onnx.texts import read_text
 
 __all__ = ["IMAGE_FORMATS", "PRESETS", "ImagePlan", "Preprocess", "check_type"]
 

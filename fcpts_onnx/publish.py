@@ -14,6 +14,7 @@ from torch import Tensor
 from fcpts_onnx.calibration import Calibration
 from fcpts_onnx.errors import OutputError, ParityError
 from fcpts_onnx.evidence import values_before_and_after
+from fcpts_onnx.files import staged
 from fcpts_onnx.model import Model, load
 from fcpts_onnx.ops.dtypes import promoted, to_numpy, to_torch
 from fcpts_onnx.parity import tolerance
@@ -21,7 +22,7 @@ from fcpts_onnx.results import Validation, WeightValues
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.validate import validate_models
 from fcpts_onnx.weights import Weight
-from fcpts_onnx.write import save, staged, stale_data
+from fcpts_onnx.write import save, stale_data
 
 __all__ = ["publish"]
 

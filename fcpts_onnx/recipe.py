@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fcpts_onnx.errors import RecipeError
-from fcpts_onnx.texts import read_text
+from fcpts_onnx.files import read_text
 
 __all__ = ["AUGMENTATIONS", "Recipe", "recipe_names", "recipe_text"]
 

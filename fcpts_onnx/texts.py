@@ -1,11 +1,9 @@
-"""SHOW: results as text: JSON, and figures in words; and what text files say."""
+"""SHOW: results as text: JSON, and figures in words."""
 
 from __future__ import annotations
 
-import codecs
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -15,20 +13,8 @@ __all__ = [
     "in_words",
     "one_line",
     "printable",
-    "read_text",
     "to_json",
 ]
-
-
-def read_text(file: Path) -> str:
-    """What a text file says, also one that Windows' redirection or editors wrote.
-
-    Raises:
-        OSError, UnicodeDecodeError: it cannot be read.
-    """
-    content = file.read_bytes()
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return content.decode("utf-16" if wide else "utf-8-sig").replace("\r\n", "\n")
 
 
 def printable(text: str) -> str:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 import onnx
@@ -17,12 +12,12 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from fcpts_onnx.errors import OutputError
+from fcpts_onnx.files import check_place
 from fcpts_onnx.model import STAMP, Model, external_bytes, stored_tensors
 from fcpts_onnx.sparse_initializers import store_sparse
 
-__all__ = ["check_target", "check_text", "save", "staged", "stale_data", "write_text"]
+__all__ = ["check_target", "save", "stale_data"]
 
-_FIRST = {"JSON": b"{", "HTML": b"<"}  # what a file of results begins with
 _ALIGNMENT = 4096  # so that a runtime can map each tensor straight from the file
 
 _FIELDS: dict[int, str] = {
@@ -52,57 +47,9 @@ def check_target(
         OutputError: the folder is missing or not writable, the target is a folder, a device or a
             pipe, or it is one of those files, or another one that is no model.
     """
-    _check_place(target, source, reads, overwrite)
+    check_place(target, source, reads, overwrite)
     if target.exists() and target.stat().st_size and not _is_model(target):
         raise OutputError(f"{target}: exists and is not an ONNX model. Name another file.")
-
-
-def _check_place(
-    target: Path, source: Path | None = None, reads: Iterable[Path] = (), overwrite: bool = False
-) -> None:
-    if not target.parent.is_dir():
-        raise OutputError(f"{target}: the folder {target.parent} does not exist. Make it first.")
-    if target.is_dir():
-        raise OutputError(f"{target}: is a folder. Name a file.")
-    if target.exists() and not target.is_file():
-        raise OutputError(f"{target}: is a device or a pipe, not a file. Name a file.")
-    if source is not None and _same(target, source) and not overwrite:
-        raise OutputError(f"{target}: is the input itself. Pass --overwrite to replace it.")
-    if any(_same(target, file) for file in reads):
-        raise OutputError(f"{target}: is read for this run. Name another file.")
-    with staged(target):
-        pass
-
-
-@contextmanager
-def staged(target: Path) -> Iterator[Path]:
-    """Write a file, and its external data, whole or not at all.
-
-    Yields a path of the same name in a hidden folder beside the target. When the block ends well,
-    what lies in that folder is flushed to disk and moved over, the file itself last. Whatever
-    else happens, the folder goes and the target stays as it was.
-
-    Raises:
-        OutputError: the operating system refuses (read-only, out of disk, ...).
-    """
-    # One by mkdtemp is for its owner alone; on Windows, so is what is moved out of it.
-    folder = target.parent / f".{target.name}.{secrets.token_hex(4)}"
-    try:
-        folder.mkdir()
-        stage = folder / target.name
-        yield stage
-        files = sorted(folder.iterdir(), key=lambda file: file == stage)
-        for file in files:
-            _flush(file)
-        for file in files:
-            file.replace(target.parent / file.name)
-        with suppress(OSError):  # some file systems flush no folders; all is in place
-            _flush(target.parent)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"{target}: cannot be written: {reason}. Nothing was written.") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def stale_data(target: Path, source: Model) -> list[Path]:
@@ -123,27 +70,6 @@ def stale_data(target: Path, source: Model) -> list[Path]:
     except (OSError, DecodeError, ValueError):  # no model, or one that states no right places
         return []
     return [file for file in files if file.resolve() not in read]
-
-
-def check_text(target: Path, kind: Literal["JSON", "HTML"]) -> None:
-    """See before any work that a result can be written; only files of its kind are ever replaced.
-
-    Raises:
-        OutputError: it cannot.
-    """
-    _check_place(target)
-    if target.exists() and _first_byte(target) not in (b"", _FIRST[kind]):
-        raise OutputError(f"{target}: exists and is not {kind}. Name another file.")
-
-
-def write_text(target: Path, text: str) -> None:
-    """Write a text file, whole or not at all.
-
-    Raises:
-        OutputError: the operating system refuses.
-    """
-    with staged(target) as stage:
-        stage.write_text(text, encoding="utf-8")
 
 
 def save(
@@ -263,20 +189,6 @@ def _is_model(path: Path) -> bool:
     return bool(proto.graph.node)
 
 
-def _first_byte(target: Path) -> bytes:
-    try:
-        with target.open("rb") as file:
-            return file.read(1)
-    except OSError as error:
-        raise OutputError(
-            f"{target}: exists and cannot be read: {error.strerror}. Name another file."
-        ) from error
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one.exists() and other.exists() and one.samefile(other)
-
-
 def _free_name(folder: Path, name: str) -> str:
     """The name, or one like it that no file in the folder has."""
     stem, candidate, number = name.removesuffix(".data"), name, 1
@@ -284,15 +196,3 @@ def _free_name(folder: Path, name: str) -> str:
         number += 1
         candidate = f"{stem}.{number}.data"
     return candidate
-
-
-def _flush(path: Path) -> None:
-    """Have the operating system put a file, or a folder's entries, on the disk."""
-    on_windows = sys.platform == "win32"
-    if on_windows and path.is_dir():
-        return  # it opens no folders, and keeps their entries itself
-    handle = os.open(path, os.O_RDWR if on_windows else os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

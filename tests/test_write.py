@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +15,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fcpts_onnx.errors import OutputError
+from fcpts_onnx.files import check_text, staged
 from fcpts_onnx.model import Model, load
 from fcpts_onnx.weights import find_weights, learned_along
-from fcpts_onnx.write import check_target, check_text, save, staged, stale_data, write_text
+from fcpts_onnx.write import check_target, save, stale_data
 from tests import networks
 from tests.shared import model_files, needs_shared
 
@@ -221,38 +220,6 @@ def test_data_that_is_not_learned_is_copied_as_it_is(tmp_path: Path) -> None:
     assert result.array("small").tolist() == [1, 2, 3, 4]
 
 
-def test_a_failure_leaves_the_target_as_it_was(tmp_path: Path) -> None:
-    target = tmp_path / "out.txt"
-    target.write_text("old")
-
-    def fail() -> None:
-        with staged(target) as stage:
-            stage.write_text("half")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    assert target.read_text() == "old"
-    assert os.listdir(tmp_path) == ["out.txt"]
-    write_text(target, "new")
-    assert target.read_text() == "new"
-
-
-def test_a_file_system_that_flushes_no_folders(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flush = os.fsync
-
-    def refuse(handle: int) -> None:
-        if stat.S_ISDIR(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "Invalid argument")
-        flush(handle)
-
-    monkeypatch.setattr("os.fsync", refuse)
-    write_text(tmp_path / "a.json", "{}")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
-
-
 def test_targets_that_cannot_be_written(tmp_path: Path) -> None:
     source = networks.save(networks.cnn(), tmp_path / "in.onnx")
     (tmp_path / "link.onnx").symlink_to(source)
@@ -273,16 +240,3 @@ def test_targets_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is a device or a pipe"):
         check_text(tmp_path / "pipe", "JSON")
     assert sorted(os.listdir(tmp_path)) == ["in.onnx", "link.onnx", "pipe", "to_pipe"]
-
-
-def test_a_file_of_results_that_cannot_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "run.json").write_text("{}")
-
-    def refuse(*_: object) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(OutputError, match="exists and cannot be read: Permission denied"):
-        check_text(tmp_path / "run.json", "JSON")

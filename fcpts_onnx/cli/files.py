@@ -25,6 +25,7 @@ from fcpts_onnx.cli.options import (
     selection_options,
     size_option,
 )
+from fcpts_onnx.files import check_text, write_text
 from fcpts_onnx.report.run import page, read_run
 from fcpts_onnx.report.terminal import (
     show_difference,
@@ -32,7 +33,6 @@ from fcpts_onnx.report.terminal import (
     show_line,
     show_validation,
 )
-from fcpts_onnx.write import check_text, write_text
 
 __all__: list[str] = []
 

@@ -19,10 +19,10 @@ from rich.console import Console
 
 from fcpts_onnx.errors import FcptsError, Interrupted
 from fcpts_onnx.evidence import versions
+from fcpts_onnx.files import write_text
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.team import is_first
 from fcpts_onnx.texts import printable, to_json
-from fcpts_onnx.write import write_text
 
 __all__ = [
     "COMMAND",

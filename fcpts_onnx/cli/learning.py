@@ -39,6 +39,7 @@ from fcpts_onnx.cli.options import (
 )
 from fcpts_onnx.cli.values import new_file
 from fcpts_onnx.errors import FcptsError, Interrupted
+from fcpts_onnx.files import write_text
 from fcpts_onnx.int8 import check_quantizable
 from fcpts_onnx.recipe import recipe_names, recipe_text
 from fcpts_onnx.report.progress import count_reporter, progress_reporter
@@ -53,7 +54,7 @@ from fcpts_onnx.report.terminal import (
 from fcpts_onnx.results import Evaluation
 from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.team import is_first
-from fcpts_onnx.write import check_target, write_text
+from fcpts_onnx.write import check_target
 
 __all__: list[str] = []
 

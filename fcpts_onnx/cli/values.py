@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
+from fcpts_onnx.files import check_text
 from fcpts_onnx.methods import ALLOCATIONS, LEARNED, METHODS
 from fcpts_onnx.recipe import AUGMENTATIONS
-from fcpts_onnx.write import check_target, check_text
+from fcpts_onnx.write import check_target
 
 __all__ = [
     "new_file",

@@ -12,8 +12,8 @@ import numpy as np
 
 from fcpts_onnx.errors import CalibrationError
 from fcpts_onnx.evaluate.boxes import Boxes
+from fcpts_onnx.files import read_text
 from fcpts_onnx.sources import image_size
-from fcpts_onnx.texts import read_text
 
 __all__ = ["annotated"]
 

@@ -15,7 +15,7 @@ import torch
 
 from fcpts_onnx.errors import RecipeError
 from fcpts_onnx.evaluate.boxes import Array, Boxes, without_repeats
-from fcpts_onnx.texts import read_text
+from fcpts_onnx.files import read_text
 
 __all__ = ["Detector", "FastestDet", "Finished", "Selected", "Ssd", "Yolo", "read_detector"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcpts_onnx.errors import CalibrationError
+from fcpts_onnx.files import read_text
 from fcpts_onnx.sources import find_images
-from fcpts_onnx.texts import read_text
 
 __all__ = ["Labelled", "class_names", "labelled_images", "listed_names"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fcpts_onnx.errors import TargetError
+from fcpts_onnx.files import read_text
 from fcpts_onnx.sparsity.task import Task
-from fcpts_onnx.texts import read_text
 
 __all__ = ["check_rates", "read_rates", "stored_rates"]
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import cattrs
 
 from fcpts_onnx.errors import FcptsError
+from fcpts_onnx.files import read_text
 from fcpts_onnx.report.html import rendered
 from fcpts_onnx.report.plots import course, densities, layer_rates, rates_over_steps
 from fcpts_onnx.results import PruneResult
-from fcpts_onnx.texts import dense_time, in_aim, in_bytes, read_text
+from fcpts_onnx.texts import dense_time, in_aim, in_bytes
 
 __all__ = ["page", "read_run"]
 
