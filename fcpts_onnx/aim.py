@@ -56,9 +56,7 @@ class Aim:
         pattern = self.pattern
         whole = [weight.name for weight in weights if weight.grid is not None]
         if whole and (pattern.is_fixed or pattern.unit > 1):
-            raise TargetError(
-                f"Patterns are for float weights; {whole[0]} is stored as whole numbers."
-            )
+            raise TargetError(f"Patterns are for float weights; {whole[0]} is stored as integers.")
         if pattern.is_fixed and self.hardware is not None:
             raise TargetError("--hardware has no say where the pattern sets every layer's zeros.")
         if self.objective not in OBJECTIVES:

@@ -152,7 +152,7 @@ def _taken(part: Stored, places: Array, spec: InputSpec) -> Array:
 
 
 def _check_range(array: Array, spec: InputSpec, origin: str) -> None:
-    """See that an input of whole numbers holds all values; others would come to stand for them."""
+    """See that an input of integers holds all values; others would come to stand for them."""
     if spec.dtype.kind not in "iu" or not array.size:
         return
     limits, least, most = np.iinfo(spec.dtype), int(array.min()), int(array.max())

@@ -78,7 +78,7 @@ def _tensors(first: Model, second: Model) -> Iterator[TensorDifference]:
 
 
 def _zero_points(model: Model) -> dict[str, Array]:
-    """What is stored for a zero, by weight that is stored as whole numbers."""
+    """What is stored for a zero, by weight that is stored as integers."""
     return {w.name: w.grid.zero_point for w in find_weights(model) if w.grid is not None}
 
 

@@ -39,7 +39,7 @@ def values_before_and_after(dense: Model, sparse: Model, weights: Sequence[Weigh
 
 
 def _float_values(model: Model, weight: Weight) -> np.ndarray[Any, Any]:
-    """A weight's values in float32: what whole numbers stand for, where it is stored as such."""
+    """A weight's values in float32: what integers stand for, where it is stored as such."""
     stored = model.array(weight.name)
     values = stored if weight.grid is None else weight.grid.values(stored)
     return np.array(values, np.float32)

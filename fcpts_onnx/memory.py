@@ -70,7 +70,7 @@ def pieces_that_fit(task: Task, limit: int | None, team: Team, say: Callable[[st
     part = -(-size // (pieces * team.size))
     say(
         f"Memory: about {in_bytes(round(fixed + part * each))} at most"
-        + (f", with each batch in {pieces} pieces" if pieces > 1 else "")
+        + (f", with each batch in {pieces} micro-batches" if pieces > 1 else "")
     )
     return pieces
 

@@ -75,7 +75,7 @@ def _remedy(model: Model) -> str:
     """What a graph that cannot be computed on these samples may lack."""
     shapes = [spec.shape for spec in model.inputs if spec.shape]
     if any((shape[0] or 1) > 1 for shape in shapes):
-        return " A batch size is written into the graph: export it with an open one."
+        return " The graph has a fixed batch size: export it with a dynamic one."
     if any(None in shape[1:] for shape in shapes):
         return " The graph leaves sizes open: give samples of one that it takes, or --size."
     return ""

@@ -75,7 +75,7 @@ def learning_twin(model: Model, weights: Sequence[Weight], exclude: Sequence[str
     if unreached := [weight.name for weight in weights if weight.value not in twin.learned]:
         raise ModelError(
             f"{model.path}: no gradient reaches the weights {', '.join(unreached[:10])}: they lie "
-            "behind a choice, as ArgMax, TopK or a cast to whole numbers makes it. Exclude them."
+            "behind a choice, as ArgMax, TopK or a cast to integers makes it. Exclude them."
         )
     return twin
 

@@ -22,7 +22,7 @@ __all__ = ["IMAGE_FORMATS", "PRESETS", "ImagePlan", "Preprocess", "check_type"]
 
 _MOST_PIXELS = 2**27
 _LARGEST = 2.5  # mean and deviation of pixels that are scaled to 2 at most
-_LEAST_LEVELS = 64  # of whole numbers that pixels of 0..255 may come to
+_LEAST_LEVELS = 64  # of integers that pixels of 0..255 may come to
 _BEYOND = 2  # levels that may be cut off at either end, as rounded deviations have it
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")
 """What a file of images may hold, whatever it is called: Pillow starts programs for some others."""
@@ -321,7 +321,7 @@ def check_type(spec: InputSpec) -> None:
     if spec.dtype.isbuiltin != 1:
         raise CalibrationError(
             f"Input {spec.name!r} is of type {spec.dtype}, which cannot be fed; expected float32, "
-            "float16, double or whole numbers. Export the model with one of these, and a Cast."
+            "float16, double or integers. Export the model with one of these, and a Cast."
         )
 
 
@@ -350,7 +350,7 @@ def _sides(
 
 
 def _check_levels(spec: InputSpec, preprocess: Preprocess) -> None:
-    """See that an input of whole numbers tells apart what the preprocessing makes of pixels."""
+    """See that an input of integers tells apart what the preprocessing makes of pixels."""
     pixels, limits = np.array([[0.0], [255.0]]), np.iinfo(spec.dtype)
     ends = (pixels * preprocess.scale - np.array(preprocess.mean)) / np.array(preprocess.std)
     least, most = ends.min(), ends.max()

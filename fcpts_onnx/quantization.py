@@ -1,4 +1,4 @@
-"""FIND: weights that are stored as whole numbers behind DequantizeLinear, and what they mean."""
+"""FIND: weights that are stored as integers behind DequantizeLinear, and what they mean."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ class Recipe:
             value = getattr(self, key)
             kinds = (int,) if isinstance(getattr(type(self), key), int) else (int, float)
             if type(value) not in kinds:
-                kind = "a whole number" if kinds == (int,) else "a number"
+                kind = "an integer" if kinds == (int,) else "a number"
                 raise RecipeError(f"Recipe {self.name!r}: {key} is {value!r}; expected {kind}.")
             if not least <= value <= most:
                 raise RecipeError(

@@ -90,7 +90,7 @@ class Runtime:
         if self._fixed is not None and self._fixed > _LARGEST_BATCH:
             raise ModelError(
                 f"{model.path}: takes batches of {self._fixed:,} samples; more than "
-                f"{_LARGEST_BATCH:,} are not made. Export it with an open batch size."
+                f"{_LARGEST_BATCH:,} are not made. Export it with a dynamic batch size."
             )
 
     def run(self, inputs: Arrays) -> dict[str, Array]:

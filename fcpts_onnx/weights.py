@@ -80,7 +80,7 @@ class Weight:
         zeros: how many of its values are zero already.
         excluded: why it is not pruned, None when it is.
         norm: the batch norm that all its output goes through, if there is one.
-        grid: what its whole numbers mean, where it is stored as such.
+        grid: what its integers mean, where it is stored as such.
         input_axis: the axis of input channels in the stored layout, None where there is none.
     """
 
@@ -170,7 +170,7 @@ def learned_along(
 
 
 def count_zeros(model: Model, weight: Weight) -> int:
-    """How many values of a weight are zero: stored as their zero point, if as whole numbers."""
+    """How many values of a weight are zero: stored as their zero point, if as integers."""
     zero = 0 if weight.grid is None else weight.grid.zero_point
     return int((model.array(weight.name) == zero).sum())
 

@@ -75,7 +75,7 @@ def test_pieces_learn_the_same(wide: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("fcpts_onnx.memory._LARGEST_REUSED", 6 * MIB)
     large: list[str] = []
     found.append(prune(wide, large))  # 13.5 MiB in one tensor
-    assert predicted(large).endswith("with each batch in 3 pieces")
+    assert predicted(large).endswith("with each batch in 3 micro-batches")
     for name, values in expected.items():
         for other in found:
             same = (other[name] == 0) == (values == 0)

@@ -215,7 +215,7 @@ def test_external_data_and_overwriting_in_place(tmp_path: Path) -> None:
 
 
 def stored_zeros(path: Path, names: list[str]) -> int:
-    """Zeros counted from the file by hand: of whole numbers, what DequantizeLinear makes zero."""
+    """Zeros counted from the file by hand: of integers, what DequantizeLinear makes zero."""
     proto = onnx.load(str(path))
     tensors = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
     tensors |= {

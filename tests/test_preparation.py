@@ -100,7 +100,7 @@ def test_a_scale_in_whole_numbers_is_refused(tmp_path: Path) -> None:
     networks.save(networks.make(nodes, constants, {"x": ["N", 6]}, {"y": ["N", 3]}), tmp_path / "m")
     result = CliRunner().invoke(main, ["inspect", str(tmp_path / "m")])
     assert result.exit_code == 0, result.output
-    assert "w would have to be learned, and is in whole numbers" in result.output
+    assert "w would have to be learned, and is in integers" in result.output
 
 
 def test_an_input_of_8_bit_floats(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from fcpts_onnx.model import Model, load
 from fcpts_onnx.parity import check_parity
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.sparsity.budget import Budget
-from fcpts_onnx.sparsity.mask import behind
+from fcpts_onnx.sparsity.mask import apply_mask
 from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import Weight, find_weights
@@ -184,7 +184,7 @@ def test_masks_have_their_zeros(sizes: Array, pattern: str, axis: int | None, sh
     zeros = most if rule.is_fixed else int(share * most) // rule.unit * rule.unit
     mask = rule.mask(one, torch.from_numpy(sizes), zeros)
     assert int((mask == 0).sum()) == zeros
-    assert int((behind(mask, torch.from_numpy(sizes)) == 0).sum()) == zeros
+    assert int((apply_mask(mask, torch.from_numpy(sizes)) == 0).sum()) == zeros
 
 
 @given(cases(RUNS), shares)

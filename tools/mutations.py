@@ -95,7 +95,7 @@ def _rewire(graph: onnx.GraphProto, generator: Generator) -> None:
 
 
 def _change_values(graph: onnx.GraphProto, generator: Generator) -> None:
-    """Change a value of a small tensor of whole numbers: sizes, axes, and the like."""
+    """Change a value of a small tensor of integers: sizes, axes, and the like."""
     constants = [entry.t for node in graph.node for entry in node.attribute if entry.HasField("t")]
     small = [
         tensor

@@ -270,7 +270,7 @@ learning_options = _options(
         "--memory",
         callback=read_bytes,
         metavar="SIZE",
-        help="At most 4G or 800M to learn in, with batches in pieces; what there is by default.",
+        help="At most 4G or 800M to learn in, with micro-batches; what there is by default.",
     ),
     click.option(
         "--loss",

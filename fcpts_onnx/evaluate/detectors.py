@@ -26,7 +26,7 @@ _KINDS_OF = {
     tuple: "a list",
     str: "text",
     float: "a number",
-    int: "a whole number",
+    int: "an integer",
     bool: "true or false",
 }
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from fcpts_onnx.errors import CheckpointError
 from fcpts_onnx.sparsity.budget import counts_by_rank
-from fcpts_onnx.sparsity.mask import behind, mask_of_smallest
+from fcpts_onnx.sparsity.mask import apply_mask, mask_of_smallest
 from fcpts_onnx.sparsity.task import Task
-from fcpts_onnx.sparsity.thresholds import Thresholds, Values, along, rise
+from fcpts_onnx.sparsity.thresholds import Thresholds, Values, cubic_ramp, ramp_progress
 
 __all__ = ["ProbabilisticMasks"]
 
@@ -58,7 +58,7 @@ class ProbabilisticMasks(Thresholds):
 
     def begin_step(self, values: Values, progress: float) -> None:
         del values  # probabilities alone are projected
-        self._project(rise(along(progress, self._recipe.ramp)))
+        self._project(cubic_ramp(ramp_progress(progress, self._recipe.ramp)))
         self._temperature = 1 - (1 - _COLDEST) * progress
 
     def masked(self, values: Values) -> dict[str, Tensor]:
@@ -71,7 +71,7 @@ class ProbabilisticMasks(Thresholds):
         }
         counts = self._budget.counts(counts_by_rank(kept, self._budget.zeros))
         return {
-            name: behind(mask_of_smallest(kept[name], counts[name]), value)
+            name: apply_mask(mask_of_smallest(kept[name], counts[name]), value)
             for name, value in values.items()
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fcpts_onnx.sparsity.mask import behind
+from fcpts_onnx.sparsity.mask import apply_mask
 from fcpts_onnx.sparsity.reconstruct import Learned
 from fcpts_onnx.sparsity.task import Task
 
@@ -19,5 +19,5 @@ def untouched(task: Task) -> Learned:
         weight.name: task.pattern.mask(weight, dense[weight.name].abs(), counts[weight.name])
         for weight in task.weights
     }
-    sparse = {name: behind(masks[name], value) for name, value in dense.items()}
+    sparse = {name: apply_mask(masks[name], value) for name, value in dense.items()}
     return Learned({stored[name]: value.cpu() for name, value in sparse.items()})

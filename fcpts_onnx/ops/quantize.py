@@ -1,7 +1,7 @@
 """TWIN: quantised arithmetic, as float arithmetic with rounding.
 
 Integers carry no gradient in torch. Where gradients are recorded, a quantised tensor is therefore a
-float tensor of whole numbers, and rounding passes the gradient on as if it were not there. (Under
+float tensor of integers, and rounding passes the gradient on as if it were not there. (Under
 torch.vmap a tensor does not know whether it needs a gradient, so this cannot go by the tensor.)
 """
 
@@ -211,7 +211,7 @@ def saturate(steps: Tensor, zero_point: Tensor | None, dtype: torch.dtype) -> Te
 
 
 def centred(x: Tensor, zero_point: Tensor | None) -> Tensor:
-    """x - zero_point, in int32 unless x is a float tensor of whole numbers."""
+    """x - zero_point, in int32 unless x is a float tensor of integers."""
     wide = x if x.is_floating_point() else x.int()
     return wide if zero_point is None else wide - zero_point.to(wide)
 

@@ -47,8 +47,8 @@ class OrtEngine:
         gradient_builder()
         if twin.per_sample:
             raise UnsupportedError(
-                f"{twin.model.path}: a batch size is written into the graph, which --engine ort "
-                "does not take. Export it with an open batch size, or use --engine torch."
+                f"{twin.model.path}: the graph has a fixed batch size, which --engine ort "
+                "does not take. Export it with a dynamic batch size, or use --engine torch."
             )
         self._twin, self._threads = twin, threads
         self.learned: dict[str, nn.Parameter] = twin.learned

@@ -78,7 +78,7 @@ def show_inspection(console: Console, found: Inspection, tree: bool = False) -> 
         console,
         f"{len(pruned)} of {len(found.weights)} weights can be pruned: {found.prunable:,} values, "
         f"{found.zeros:,} zero already{present}. {len(found.along)} biases and norm parameters "
-        "are learned along.",
+        "are trained with the weights.",
     )
     if found.others:
         show_line(

@@ -15,7 +15,7 @@ from fcpts_onnx.checkpoint import NO_CHECKPOINT, Checkpoint
 from fcpts_onnx.errors import UnsupportedError
 from fcpts_onnx.packing import moved
 from fcpts_onnx.results import Progress, silent
-from fcpts_onnx.sparsity.mask import behind
+from fcpts_onnx.sparsity.mask import apply_mask
 from fcpts_onnx.sparsity.reconstruct import Learned
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.twin import Twin
@@ -122,7 +122,7 @@ def layer_by_layer(
         dense = twin.learned[layer.weight.value].detach()
         moments = _moments(passes, layer, dense, changed)
         sparse = rule(layer.rows(dense).double(), moments, counts[name])
-        rows = behind(sparse.mask, sparse.rows.to(dense.dtype))
+        rows = apply_mask(sparse.mask, sparse.rows.to(dense.dtype))
         changed[layer.weight.value] = layer.stored(rows)
         if sparse.shift is not None and layer.bias is not None:
             bias = twin.learned[layer.bias].detach()
@@ -149,8 +149,8 @@ def layers_to_prune(twin: Twin, weights: Sequence[Weight]) -> dict[str, Layer]:
     bad = [w.name for w in weights if w.name not in found or w.grid is not None]
     if bad:
         raise UnsupportedError(
-            f"Layer by layer cannot take {', '.join(bad)}: used by several nodes, stored as whole "
-            "numbers, changed before use, or a stack of matrices. Exclude them, or reconstruct "
+            f"Layer by layer cannot take {', '.join(bad)}: used by several nodes, stored as "
+            "integers, changed before use, or a stack of matrices. Exclude them, or reconstruct "
             "netwise."
         )
     return found
@@ -165,8 +165,8 @@ def _twin(task: Task) -> Twin:
         raise UnsupportedError("Layer by layer needs the inputs of layers: use --engine torch.")
     if task.network.per_sample:
         raise UnsupportedError(
-            f"{task.network.model.path}: a batch size is written into the graph, which cannot be "
-            "taken layer by layer. Export it with an open batch size, or reconstruct netwise."
+            f"{task.network.model.path}: a batch size is fixed in the graph, which cannot be "
+            "taken layer by layer. Export it with a dynamic batch size, or reconstruct netwise."
         )
     return task.network
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["apply_threshold", "behind", "kth_smallest", "mask_of_smallest"]
+__all__ = ["apply_mask", "apply_threshold", "kth_smallest", "mask_of_smallest"]
 
 
 def apply_threshold(weights: Tensor, threshold: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def mask_of_smallest(sizes: Tensor, zeros: int) -> Tensor:
     return torch.empty_like(sizes).copy_(mask.view(sizes.shape))
 
 
-def behind(mask: Tensor, values: Tensor) -> Tensor:
+def apply_mask(mask: Tensor, values: Tensor) -> Tensor:
     """M * W with exactly the mask's zeros: one that happens to be zero would be one too many."""
     kept = torch.where(values == 0, torch.finfo(values.dtype).tiny, values)
     return torch.where(mask != 0, kept, 0.0)

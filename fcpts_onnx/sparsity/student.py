@@ -188,7 +188,7 @@ class Student:
 
 
 class _Steps:
-    """The grid of a weight that is stored as whole numbers."""
+    """The grid of a weight that is stored as integers."""
 
     def __init__(self, grid: Grid, device: torch.device) -> None:
         self._scale = torch.from_numpy(grid.step).to(device)

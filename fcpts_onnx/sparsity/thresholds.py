@@ -24,7 +24,7 @@ from fcpts_onnx.sparsity.bridge import (
     sample,
 )
 from fcpts_onnx.sparsity.budget import control_loss
-from fcpts_onnx.sparsity.mask import apply_threshold, behind, kth_smallest, mask_of_smallest
+from fcpts_onnx.sparsity.mask import apply_mask, apply_threshold, kth_smallest, mask_of_smallest
 from fcpts_onnx.sparsity.task import Task
 
 __all__ = [
@@ -34,8 +34,8 @@ __all__ = [
     "Start",
     "Thresholds",
     "Values",
-    "along",
-    "rise",
+    "cubic_ramp",
+    "ramp_progress",
 ]
 
 Values = Mapping[str, Tensor]
@@ -157,7 +157,8 @@ class ScoreThresholds(Thresholds):
         }
         counts = self._budget.counts(wanted)
         return {
-            name: behind(mask_of_smallest(v.abs(), counts[name]), v) for name, v in values.items()
+            name: apply_mask(mask_of_smallest(v.abs(), counts[name]), v)
+            for name, v in values.items()
         }
 
     def _threshold(self, name: str) -> Tensor:
@@ -180,7 +181,7 @@ class _Ramped(Thresholds):
         self.masks = {name: torch.ones_like(value) for name, value in values.items()}
 
     def begin_step(self, values: Values, progress: float) -> None:
-        ramp = along(progress, self._recipe.ramp)
+        ramp = ramp_progress(progress, self._recipe.ramp)
         due = self._steps % self._recipe.interval == 0 or ramp == 1.0
         if not self._settled and due:
             self._advance(values, ramp)
@@ -194,11 +195,11 @@ class _Ramped(Thresholds):
         if not self._settled:
             self._set_masks(values, 1.0)
             self._settled = True
-        return {name: behind(self.masks[name], value) for name, value in values.items()}
+        return {name: apply_mask(self.masks[name], value) for name, value in values.items()}
 
     def _advance(self, values: Values, ramp: float) -> None:
         """Go on to a share of the ramp."""
-        self._set_masks(values, rise(ramp))
+        self._set_masks(values, cubic_ramp(ramp))
 
     def _ranked(self, name: str, value: Tensor) -> Tensor:
         return self._pattern.ranked(self._weights[name], value.detach().abs())
@@ -248,7 +249,7 @@ class CostThresholds(_Ramped):
 
     def _advance(self, values: Values, ramp: float) -> None:
         self._move(min(_LARGEST_MOVE, self._recipe.reach * (ramp - self._moved)))
-        self._set_masks(values, rise(ramp))
+        self._set_masks(values, cubic_ramp(ramp))
         self._moved = ramp
 
     def _observe(self, name: str, value: Tensor, gradient: Tensor) -> None:
@@ -311,12 +312,12 @@ class FixedThresholds(_Ramped):
         }
 
 
-def along(progress: float, ramp: float) -> float:
+def ramp_progress(progress: float, ramp: float) -> float:
     """How much of a ramp is behind, 0 to 1, if it takes such a share of the run."""
     return min(1.0, progress / ramp) if ramp else 1.0
 
 
-def rise(ramp: float) -> float:
+def cubic_ramp(ramp: float) -> float:
     """The share of the zeros that is there by then: fast at first (Zhu and Gupta 2017)."""
     return 1 - (1 - ramp) ** 3
 

@@ -21,7 +21,7 @@ def frontier(
     """The last values before each output that gradients of the learned tensors reach.
 
     An output that they reach is one itself. Detectors end in NonMaxSuppression, TopK, ArgMax or
-    casts to whole numbers: what follows belongs to other places for other weights, so that dense
+    casts to integers: what follows belongs to other places for other weights, so that dense
     and sparse cannot be compared there, and what went into it takes the output's place. What is
     learned behind a choice is nothing to compare.
 

@@ -83,8 +83,8 @@ class Twin(nn.Module):
         steps = _folded(model, steps, values, learned_set)
         if whole := [n for n in learned if n in values and not values[n].is_floating_point()]:
             raise UnsupportedError(
-                f"{model.path}: {', '.join(whole)} would have to be learned, and is in whole "
-                "numbers. Exclude it."
+                f"{model.path}: {', '.join(whole)} would have to be learned, and is in "
+                "integers. Exclude it."
             )
         # In the order they are named, which is the same in every process of a team.
         self.learned = {
@@ -228,7 +228,7 @@ def _folded(
 ) -> list[Step]:
     """Run the steps that depend on constants alone, adding to `constants`; the others are left.
 
-    What follows from learned values is left too: these change. What is stored as whole numbers is
+    What follows from learned values is left too: these change. What is stored as integers is
     learned as the float values that these stand for, and so computed here.
     """
     sizes = [value.numel() for value in constants.values()]

@@ -170,7 +170,7 @@ def test_from_a_file(tmp_path: Path) -> None:
         ('kind = "yolo"\nclasses = ["a"]\npriors = []', "unknown priors; known are classes"),
         ('kind = "yolo"\nclasses = "cat"', "classes must list the names"),
         ('kind = "yolo"\nclasses = ["a"]\nsize = 3', "size is 3; expected a list"),
-        ('kind = "yolo"\nclasses = ["a"]\nmost = 0.5', "most is 0.5; expected a whole number"),
+        ('kind = "yolo"\nclasses = ["a"]\nmost = 0.5', "most is 0.5; expected an integer"),
         ('kind = "yolo"\nclasses = ["a"]\nmost = -1', "most is -1; expected more than 0"),
         ('kind = "yolo"\nclasses = ["a"]\noverlap = 3', "overlap is 3; expected a share of 0 to 1"),
         ('kind = "yolo"\nclasses = ["a"]\nsize = [0, 9]', "expected more than 0"),

@@ -33,7 +33,7 @@ EINSUMS: list[tuple[str, tuple[tuple[int, ...], ...]]] = [
 
 
 def einsum(equation: str, shapes: tuple[tuple[int, ...], ...], dtype: type = np.float32) -> Case:
-    """A case with whole numbers, which every type has."""
+    """A case with integers, which every type has."""
     inputs = tuple(
         np.asarray(np.round(normal(*shape, seed=place) * 4), dtype)
         for place, shape in enumerate(shapes)

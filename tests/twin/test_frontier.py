@@ -36,7 +36,7 @@ CASES = {
     "an output that gradients reach": ([node("Relu", ["a"], ["y"])], ["y"], ["y"]),
     "the best class": ([node("ArgMax", ["a"], ["y"], axis=1)], ["y"], ["a"]),
     "best classes, their scores": ([node("TopK", ["a", "k"], ["v", "i"])], ["v", "i"], ["v", "a"]),
-    "a cast to whole numbers": (
+    "a cast to integers": (
         [node("Sigmoid", ["a"], ["s"]), node("Cast", ["s"], ["y"], **INTEGER)], ["y"], ["s"],
     ),
     "a mask that switches places on": (
