@@ -11,12 +11,12 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from fcpts_onnx.branches import bodies
 from fcpts_onnx.errors import ModelError
+from fcpts_onnx.texts import shortened
 
 __all__ = ["OLDEST_OPSET", "check", "follow_links"]
 
 OLDEST_OPSET = 7
 
-_LONGEST_REASON = 400
 _MOST_NODES = 2**20  # with the functions of the model in their place
 _DEEPEST = 30  # graphs and functions inside each other; protobuf reads little more
 
@@ -37,8 +37,7 @@ def check(path: Path, proto: ModelProto) -> None:
     try:
         onnx.checker.check_model(_checkable(path, proto))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:_LONGEST_REASON]
-        raise ModelError(f"{path}: not a valid ONNX model: {reason}") from error
+        raise ModelError(f"{path}: not a valid ONNX model: {shortened(error)}") from error
 
 
 def follow_links(path: Path, proto: ModelProto) -> None:

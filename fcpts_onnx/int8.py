@@ -22,7 +22,8 @@ from fcpts_onnx.files import staged
 from fcpts_onnx.model import Model, PathLike, load, stored_tensors, take_in
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.results import Quantization, Sparsity
-from fcpts_onnx.runtime import IS_OLD, as_arrays, reason
+from fcpts_onnx.runtime import IS_OLD, as_arrays
+from fcpts_onnx.texts import shortened
 from fcpts_onnx.validate import validate_models
 from fcpts_onnx.weights import Weight, count_zeros, find_weights
 from fcpts_onnx.write import check_target
@@ -158,7 +159,7 @@ def _prepared(model: Model) -> onnx.ModelProto:
     except Exception as error:  # the converter's errors share no base class
         raise ModelError(
             f"{model.path}: opset {model.opsets['']} cannot be converted to {_OPSET}, from which "
-            f"on each output channel has a scale of its own: {reason(error)}. Export it anew."
+            f"on each output channel has a scale of its own: {shortened(error)}. Export it anew."
         ) from error
 
 
@@ -187,7 +188,7 @@ def _write_quantized(
                 extra_options={"WeightSymmetric": True},
             )
     except Exception as error:  # its errors share no base class
-        raise ModelError(f"{path}: onnxruntime cannot quantize it: {reason(error)}") from error
+        raise ModelError(f"{path}: onnxruntime cannot quantize it: {shortened(error)}") from error
 
 
 def _recounted(model: Model, saved: Model, weights: Sequence[Weight]) -> Iterator[Sparsity]:

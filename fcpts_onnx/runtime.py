@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fcpts_onnx.errors import ModelError
 from fcpts_onnx.model import Model, stored_tensors, take_in
+from fcpts_onnx.texts import shortened
 
 __all__ = [
     "IS_OLD",
@@ -25,7 +26,6 @@ __all__ = [
     "as_arrays",
     "check_finite",
     "converted",
-    "reason",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -39,7 +39,6 @@ _OLD_OPSET, _OLD_IR = 21, 10
 # What it logs is in its exceptions too; there, names of the model are shown with care.
 _FATAL_ONLY = 4
 _LARGEST_BATCH = 2**16
-_LONGEST_REASON = 400
 
 
 class Runtime:
@@ -82,7 +81,7 @@ class Runtime:
             )
         except Exception as error:  # onnxruntime's errors share no base class
             raise ModelError(
-                f"{model.path}: onnxruntime cannot load it: {reason(error)}"
+                f"{model.path}: onnxruntime cannot load it: {shortened(error)}"
             ) from error
         self.path = model.path
         sizes = [spec.shape[0] for spec in model.inputs if spec.shape]
@@ -117,7 +116,9 @@ class Runtime:
         try:
             results = self._session.run(list(self.outputs), dict(inputs))
         except Exception as error:  # onnxruntime's errors share no base class
-            raise ModelError(f"{self.path}: onnxruntime cannot run it: {reason(error)}") from error
+            raise ModelError(
+                f"{self.path}: onnxruntime cannot run it: {shortened(error)}"
+            ) from error
         found = dict(zip(self.outputs, results, strict=True))
         return {name: values for name, values in found.items() if _is_numeric(values)}
 
@@ -168,17 +169,11 @@ def converted(model: Model, proto: onnx.ModelProto, oldest: int = 1) -> onnx.Mod
     except Exception as error:  # the converter's errors share no base class
         raise ModelError(
             f"{model.path}: opset {opset} cannot be converted to {target}, as onnxruntime for "
-            f"training needs it: {reason(error)}. Export it with opset {target}, or use --engine "
-            "torch, with the usual onnxruntime."
+            f"training needs it: {shortened(error)}. Export it with opset {target}, or use "
+            "--engine torch, with the usual onnxruntime."
         ) from error
     proto.ir_version = min(proto.ir_version, _OLD_IR)
     return proto
-
-
-def reason(error: Exception) -> str:
-    """onnxruntime's message on one line, without end."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + " ..."
 
 
 def _is_numeric(values: object) -> bool:

@@ -13,6 +13,7 @@ __all__ = [
     "in_words",
     "one_line",
     "printable",
+    "shortened",
     "to_json",
 ]
 
@@ -31,6 +32,12 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """As `printable`, line breaks too."""
     return printable(text).replace("\n", "\\n")
+
+
+def shortened(message: object, most: int = 400) -> str:
+    """The beginning of a long message by others, on one line."""
+    line = " ".join(str(message).split())
+    return line if len(line) <= most else line[:most] + " ..."
 
 
 def in_words(scores: Mapping[str, float]) -> str:

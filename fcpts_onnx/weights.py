@@ -21,6 +21,7 @@ __all__ = [
     "is_named",
     "learned_along",
     "node_label",
+    "nodes_by_label",
 ]
 
 _LEARNED_TYPES = {
@@ -173,6 +174,11 @@ def count_zeros(model: Model, weight: Weight) -> int:
     """How many values of a weight are zero: stored as their zero point, if as integers."""
     zero = 0 if weight.grid is None else weight.grid.zero_point
     return int((model.array(weight.name) == zero).sum())
+
+
+def nodes_by_label(model: Model) -> dict[str, gs.Node]:
+    """The nodes of a model, functions taken apart, by what weights call them."""
+    return {node_label(node): node for node in model.inlined().graph.nodes}
 
 
 def is_named(pattern: str, *names: str) -> bool:

@@ -14,7 +14,7 @@ from fcpts_onnx.evaluate.labels import labelled_images
 from fcpts_onnx.model import Model
 from fcpts_onnx.preprocess import ImagePlan, Preprocess
 from fcpts_onnx.results import Evaluation, silent
-from fcpts_onnx.runtime import Runtime, check_finite
+from fcpts_onnx.runtime import Runtime, as_arrays, check_finite
 from fcpts_onnx.sources import Images
 from fcpts_onnx.sparsity.losses import class_scores
 
@@ -87,7 +87,7 @@ def evaluate_classifier(
 
 def _scores(model: Model, runtime: Runtime, batch: Tensor) -> Tensor:
     """The first output of numbers on a batch, as class scores (images, classes)."""
-    outputs = runtime.run({model.inputs[0].name: np.ascontiguousarray(batch.numpy())})
+    outputs = runtime.run(as_arrays({model.inputs[0].name: batch}))
     check_finite(model.path, outputs)
     name = next((name for name in model.outputs if name in outputs), None)
     if name is None:

@@ -18,7 +18,7 @@ from fcpts_onnx.evaluate.mean_precision import average_precision
 from fcpts_onnx.model import Model
 from fcpts_onnx.preprocess import ImagePlan, Preprocess
 from fcpts_onnx.results import Evaluation, silent
-from fcpts_onnx.runtime import Runtime, check_finite
+from fcpts_onnx.runtime import Runtime, as_arrays, check_finite
 from fcpts_onnx.sources import Images, find_images
 
 __all__ = ["evaluate_detector"]
@@ -95,7 +95,7 @@ def _detections(
     size = fixed or _BATCH  # how many boxes there are may differ from run to run
     for start in range(0, len(images), size):
         batch = images.take(torch.arange(start, min(start + size, len(images))))
-        outputs = runtime.run({model.inputs[0].name: np.ascontiguousarray(batch.numpy())})
+        outputs = runtime.run(as_arrays({model.inputs[0].name: batch}))
         check_finite(model.path, outputs)
         boxes = detector.detections(outputs)
         if len(boxes) != len(batch):

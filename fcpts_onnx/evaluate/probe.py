@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 from fcpts_onnx.errors import ModelError
 from fcpts_onnx.evaluate.runner import Runner, random_input
 from fcpts_onnx.model import Model
-from fcpts_onnx.weights import Weight, node_label
+from fcpts_onnx.weights import Weight, nodes_by_label
 from fcpts_onnx.write import save
 
 __all__ = ["SHARES", "probe"]
@@ -53,7 +53,7 @@ def probe(
         ]
         if error := next((runner.error for runner in runners.values() if runner.error), None):
             raise ModelError(f"{model.path}: cannot be probed: {error}")
-    nodes = {node_label(node): node for node in model.inlined().graph.nodes}
+    nodes = nodes_by_label(model)
     found = {}
     for weight in weights:
         name = _layer_name(nodes.get(weight.nodes[0]), turns[0][0.0])

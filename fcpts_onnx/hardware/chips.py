@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 
 from fcpts_onnx.errors import TargetError
 from fcpts_onnx.model import Model
-from fcpts_onnx.weights import Weight, node_label
+from fcpts_onnx.weights import Weight, nodes_by_label
 
 __all__ = [
     "CHIPS",
@@ -100,7 +100,7 @@ def target_densities(model: Model, weights: Iterable[Weight], chip: str) -> dict
     Raises:
         TargetError: there is no such chip.
     """
-    nodes = {node_label(node): node for node in model.inlined().graph.nodes}
+    nodes = nodes_by_label(model)
     return {
         weight.name: target_density(layer, chip)
         for weight in weights

@@ -13,7 +13,7 @@ from fcpts_onnx.errors import TargetError
 from fcpts_onnx.hardware.chips import convolution_of, time_bound
 from fcpts_onnx.model import Model, image_axes
 from fcpts_onnx.results import Estimate
-from fcpts_onnx.weights import Weight, node_label
+from fcpts_onnx.weights import Weight, nodes_by_label
 
 __all__ = ["estimate", "layer_times"]
 
@@ -95,7 +95,7 @@ def _uses(
     model: Model, weights: Iterable[Weight], chip: str, size: tuple[int, int] | None
 ) -> Iterator[tuple[Weight, _Uses | None]]:
     """How weights with values are used by layers that the chip has; None where sizes are open."""
-    nodes = {node_label(node): node for node in model.inlined().graph.nodes}
+    nodes = nodes_by_label(model)
     shapes = _shapes(model, size)
     for weight in (weight for weight in weights if weight.count):
         users = [nodes[name] for name in weight.nodes if name in nodes]

@@ -16,6 +16,7 @@ from torch import Tensor
 from fcpts_onnx.errors import FcptsError, UnsupportedError
 from fcpts_onnx.ops.dtypes import PROMOTED_TYPES, TORCH_TYPES, promoted, to_numpy
 from fcpts_onnx.runtime import converted
+from fcpts_onnx.texts import shortened
 from fcpts_onnx.twin import Twin
 
 __all__ = ["gradient_builder", "gradient_graph", "no_gradient"]
@@ -24,7 +25,6 @@ __all__ = ["gradient_builder", "gradient_graph", "no_gradient"]
 _OLDEST_OPSET = 11
 _LOSS = "fcpts/loss"
 _ERRORS_ONLY = 3
-_LONGEST_REASON = 400
 _NOISE = re.compile(r"^/onnxruntime_src/.*?( was false\.|\[ONNXRuntimeError\] : \d+ :) ")
 _ONNX_TYPES = {torch_type: onnx_type for onnx_type, torch_type in TORCH_TYPES.items()}
 
@@ -76,8 +76,7 @@ def no_gradient(error: Exception) -> UnsupportedError:
 
 def _reason(error: Exception) -> str:
     """A message on one line, without the source line that onnxruntime may put first."""
-    text = _NOISE.sub("", " ".join(str(error).split())).rstrip(".")
-    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + " ..."
+    return shortened(_NOISE.sub("", " ".join(str(error).split())).rstrip("."))
 
 
 def _copy(
