@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -51,8 +51,24 @@ def show_line(console: Console, text: str, style: str | None = None) -> None:
 
 def show_inspection(console: Console, found: Inspection, tree: bool = False) -> None:
     """Every candidate, and why an excluded one is excluded, as a table or as a tree."""
-    total = sum(weight.count for weight in found.weights)
     show_line(console, f"{found.model}: opset {found.opset}; input {'; '.join(found.inputs)}")
+    if tree:
+        console.print(weight_tree(found.model, found.weights), soft_wrap=True)
+    else:
+        _whole(console, _candidates(found))
+    for line in _notes(found):
+        show_line(console, line)
+    if found.sizes:
+        table = _table("stored as", "float32", "float16", "int8", right=(1, 2, 3))
+        for size in found.sizes:
+            _row(table, size.name, *map(in_bytes, (size.float32, size.float16, size.int8)))
+        _whole(console, table)
+        show_line(console, "Of the weights that can be pruned, each with as many zeros as it has")
+
+
+def _candidates(found: Inspection) -> Table:
+    """A row a weight."""
+    total = sum(weight.count for weight in found.weights)
     device = ("useful",) if found.densities else ("faster from",) if found.gains_from else ()
     titles = ("weight", "op", "shape", "count", "zeros", "share", *device, "pruned")
     table = _table(*titles, right=range(3, len(titles) - 1))
@@ -68,41 +84,32 @@ def show_inspection(console: Console, found: Inspection, tree: bool = False) -> 
             *([_on_device(found, weight.name)] if device else []),
             "yes" if weight.excluded is None else f"no: {weight.excluded}",
         )
-    if tree:
-        console.print(weight_tree(found.model, found.weights), soft_wrap=True)
-    else:
-        _whole(console, table)
+    return table
+
+
+def _notes(found: Inspection) -> Iterator[str]:
+    """What is to be said of all weights together, a line each."""
     pruned = [weight for weight in found.weights if weight.excluded is None]
     present = f" ({found.zeros / found.prunable:.2%})" if found.prunable else ""
-    show_line(
-        console,
+    yield (
         f"{len(pruned)} of {len(found.weights)} weights can be pruned: {found.prunable:,} values, "
         f"{found.zeros:,} zero already{present}. {len(found.along)} biases and norm parameters "
-        "are trained with the weights.",
+        "are trained with the weights."
     )
     if found.others:
-        show_line(
-            console,
-            f"{found.others:,} values in other constants (LSTM, embeddings, ...) are not pruned",
-        )
+        yield f"{found.others:,} values in other constants (LSTM, embeddings, ...) are not pruned"
     for head in found.heads:
-        show_line(console, f"Learned against {head}")
+        yield f"Learned against {head}"
     if found.densities:
-        show_line(console, "Useful: zeros beyond this share of a layer save no time on the chip")
+        yield "Useful: zeros beyond this share of a layer save no time on the chip"
     if found.gains_from:
-        show_line(console, "Faster from: the share of zeros from which on MNN runs it faster")
+        yield "Faster from: the share of zeros from which on MNN runs it faster"
     if found.estimate is not None:
-        _estimate(console, found.estimate)
+        yield _estimated(found.estimate)
     elif found.densities:
-        show_line(console, "No time is estimated: the graph leaves sizes open. Give --size")
+        yield "No time is estimated: the graph leaves sizes open. Give --size"
     if found.obstacle:
-        show_line(console, f"It cannot be pruned: {found.obstacle}")
-    if found.sizes:
-        table = _table("stored as", "float32", "float16", "int8", right=(1, 2, 3))
-        for size in found.sizes:
-            _row(table, size.name, *map(in_bytes, (size.float32, size.float16, size.int8)))
-        _whole(console, table)
-        show_line(console, "Of the weights that can be pruned, each with as many zeros as it has")
+        yield f"It cannot be pruned: {found.obstacle}"
 
 
 def _on_device(found: Inspection, name: str) -> str:
@@ -115,13 +122,12 @@ def _on_device(found: Inspection, name: str) -> str:
     return ""
 
 
-def _estimate(console: Console, found: Estimate) -> None:
+def _estimated(found: Estimate) -> str:
     dense = dense_time(found.known, found.layers)
-    show_line(
-        console,
+    return (
         f"{found.chip}, an estimate: at best {found.time:.2f} of {dense}; "
         f"{in_bytes(found.weight_bytes)} of 8-bit weights with a bitmask, "
-        f"{in_bytes(found.dense_bytes)} dense",
+        f"{in_bytes(found.dense_bytes)} dense"
     )
 
 
@@ -141,7 +147,7 @@ def show_pruning(console: Console, result: PruneResult) -> None:
     for found, title in zip(result.accuracy, ("dense", "sparse"), strict=False):
         show_evaluation(console, found, title)
     if result.estimate is not None:
-        _estimate(console, result.estimate)
+        show_line(console, _estimated(result.estimate))
     times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.seconds.items())
     show_line(console, f"Seconds: {times}; in all {sum(result.seconds.values()):.1f}")
 

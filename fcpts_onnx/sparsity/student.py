@@ -44,22 +44,22 @@ class Student:
 
     def __init__(
         self,
-        twin: Network,
+        network: Network,
         weights: Sequence[Weight],
         recipe: Recipe,
         centres: Mapping[str, Centre] | None = None,
         compensations: Mapping[str, Compensation] | None = None,
     ) -> None:
         scaled = [weight for weight in weights if recipe.channel_scales and weight.channels]
-        self.dense = {name: value.detach() for name, value in twin.learned.items()}
+        self.dense = {name: value.detach() for name, value in network.learned.items()}
         self._names = {weight.name: weight.value for weight in weights}
-        self._gains = {w.name: _gain(w, w.norm, twin) for w in scaled if w.norm is not None}
+        self._gains = {w.name: _gain(w, w.norm, network) for w in scaled if w.norm is not None}
         # Of branches that are switched off, whose weights act as if they were not.
         self._passed = {
             w.name: share
             for w in scaled
             if w.norm is not None
-            and (share := _exact_gain(w.norm, twin) / self._gains[w.name].flatten()).ne(1).any()
+            and (share := _exact_gain(w.norm, network) / self._gains[w.name].flatten()).ne(1).any()
         }
         self._grids = {w.name: _Steps(w.grid, self.device) for w in weights if w.grid is not None}
         acting = {
@@ -71,10 +71,7 @@ class Student:
         along = {name: value for name, value in self.dense.items() if name not in fixed}
         self._units = dict.fromkeys((*acting, *along), 1.0)
         if recipe.optimizer == "adam":
-            sizes = {name: _size(value) for name, value in along.items()}
-            sizes |= {norm.shift: _size(_folded_bias(norm, twin)) for norm in norms}
-            self._units = {name: max(size, _LEAST_SIZE) for name, size in sizes.items()}
-            self._units |= {name: _size(value) for name, value in acting.items()}
+            self._units = _sizes(acting, along, norms, network)
         self._weights = {name: self._parameter(name, value) for name, value in acting.items()}
         self._along = {name: self._parameter(name, value) for name, value in along.items()}
         self._centres = {
@@ -212,23 +209,36 @@ class _Steps:
         return passed + (whole * self._scale - passed).detach()
 
 
-def _gain(weight: Weight, norm: Norm, twin: Network) -> Tensor:
+def _sizes(
+    acting: Mapping[str, Tensor],
+    along: Mapping[str, Tensor],
+    norms: Sequence[Norm],
+    network: Network,
+) -> dict[str, float]:
+    """What each tensor is learned in units of: weights as they act, and all that is beside them."""
+    sizes = {name: _size(value) for name, value in along.items()}
+    sizes |= {norm.shift: _size(_folded_bias(norm, network)) for norm in norms}
+    units = {name: max(size, _LEAST_SIZE) for name, size in sizes.items()}
+    return units | {name: _size(value) for name, value in acting.items()}
+
+
+def _gain(weight: Weight, norm: Norm, network: Network) -> Tensor:
     """What batch norm multiplies each channel with; never nearly zero, to be divided by."""
-    gain = _exact_gain(norm, twin)
+    gain = _exact_gain(norm, network)
     least = _LEAST_GAIN * gain.abs().mean()
     gain = torch.where(gain.abs() < least, torch.where(gain < 0, -least, least), gain)
     gain = torch.where(gain == 0, 1.0, gain)  # a branch that is switched off as a whole
     return _along_channels(gain, weight)
 
 
-def _exact_gain(norm: Norm, twin: Network) -> Tensor:
-    variance = twin.constant(norm.variance) + norm.epsilon
-    return twin.constant(norm.scale).detach() / variance.sqrt()
+def _exact_gain(norm: Norm, network: Network) -> Tensor:
+    variance = network.constant(norm.variance) + norm.epsilon
+    return network.constant(norm.scale).detach() / variance.sqrt()
 
 
-def _folded_bias(norm: Norm, twin: Network) -> Tensor:
+def _folded_bias(norm: Norm, network: Network) -> Tensor:
     """The bias that a layer has once batch norm is folded into it, less what its own adds."""
-    return twin.constant(norm.shift) - twin.constant(norm.mean) * _exact_gain(norm, twin)
+    return network.constant(norm.shift) - network.constant(norm.mean) * _exact_gain(norm, network)
 
 
 def _along_channels(values: Tensor, weight: Weight) -> Tensor:

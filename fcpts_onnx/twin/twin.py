@@ -98,6 +98,13 @@ class Twin(nn.Module):
         steps = with_layers_joined(steps, values | self.learned, self.output_names)
         steps = with_shapes_remembered(steps, values)
         self.steps = _schedule(steps, self.output_names)
+        self._hold(values)
+        found = Counter(step.op for step in self.steps)
+        named = ", ".join(f"{count} {op}" for op, count in sorted(found.items()))
+        logger.debug("twin of %s: %s; %d tensors learned", model.path, named, len(self.learned))
+
+    def _hold(self, values: Mapping[str, Tensor]) -> None:
+        """Keep the constants that the steps read, as buffers where a device may need them."""
         nodes = [node for step in self.steps for node in step.nodes()]
         read = set(self.output_names).union(*(node.reads for node in nodes))
         # What Python reads stays on the CPU, which a GPU would have to be waited for. So do single
@@ -116,9 +123,6 @@ class Twin(nn.Module):
         }
         for name, buffer in self._buffer_of.items():
             self.register_buffer(buffer, values[name])
-        found = Counter(step.op for step in self.steps)
-        named = ", ".join(f"{count} {op}" for op, count in sorted(found.items()))
-        logger.debug("twin of %s: %s; %d tensors learned", model.path, named, len(self.learned))
 
     def constant(self, name: str) -> Tensor:
         """The value of a constant float tensor that the graph reads."""
