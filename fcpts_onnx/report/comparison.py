@@ -51,8 +51,10 @@ def _table(found: Comparison) -> tuple[list[str], list[list[str]]]:
     """Titles and cells, the best method of each target first, by accuracy or else by divergence."""
     names = list(found.dense.scores) if found.dense is not None else []
     best_first = sorted(found.trials, key=_rank)
-    titles = ["zeros", "method", *names, "KL on calib", "same top-1 on calib", "seconds", "note"]
-    return titles, [list(_cells(trial, names)) for trial in best_first]
+    titles = ["zeros", "method", *names, "KL on calib", "same top-1 on calib", "seconds"]
+    if any(trial.note for trial in best_first):
+        titles.append("note")
+    return titles, [list(_cells(trial, names))[: len(titles)] for trial in best_first]
 
 
 def _rank(trial: Trial) -> tuple[float, float, float]:

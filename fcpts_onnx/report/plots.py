@@ -27,6 +27,7 @@ _INK = "#123456"  # stands for the colour of the page's text
 _FONT = "DejaVu Sans"  # what comes along, to measure text with
 _MOST_NAMES = 48  # of layers below bars
 _LONGEST_NAME = 28
+_FEW = 100  # times the least value: so far 2 and 5 are marked beside powers of ten
 
 
 def layer_rates(weights: Sequence[Sparsity]) -> Markup:
@@ -65,7 +66,7 @@ def densities(found: Distribution) -> Markup:
         axes.plot(centres, found.curve, color=_BLUE, linewidth=1)
         for side in (-found.threshold, found.threshold):
             axes.axvline(side, color=_GREEN, linewidth=1, linestyle="--")
-        axes.set_ylim(0, 1.15 * max((*found.dense, *found.curve)))
+        axes.set_ylim(0, 1.15 * max((*found.dense, *found.sparse, *found.curve)))
         axes.set_xlim(-found.reach, found.reach)
         axes.set_yticks([])
         axes.locator_params(axis="x", nbins=5)
@@ -80,7 +81,8 @@ def course(history: Sequence[Progress]) -> Markup:
     def draw(axes: Axes) -> None:
         axes.plot(steps, [entry.loss for entry in history], color=_BLUE, label="loss (left)")
         if all(entry.loss > 0 for entry in history):
-            axes.set_yscale("log")
+            _set_log_scale(axes, [entry.loss for entry in history])
+        axes.locator_params(axis="x", integer=True)
         zeros = axes.twinx()
         zeros.plot(steps, [entry.sparsity for entry in history], color=_RED, label="zeros (right)")
         zeros.set_ylim(0, 1)
@@ -110,10 +112,12 @@ def rates_over_steps(history: Sequence[Progress]) -> Markup:
             rasterized=True,
         )
         axes.invert_yaxis()
+        axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("step")
         if len(names) <= _MOST_NAMES:
             axes.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=6)
         bar = axes.figure.colorbar(image, ax=axes, format=_percent, pad=0.02)
+        bar.set_label("zeros")
         bar.outline.set_visible(False)
 
     height = 1 + 0.14 * min(len(names), _MOST_NAMES)
@@ -165,7 +169,18 @@ def _short(name: str) -> str:
 
 
 def _percent(value: float, _: object) -> str:
-    return f"{100 * value:.4g} %"
+    return f"{100 * value:.4g}%"
+
+
+def _set_log_scale(axes: Axes, values: Sequence[float]) -> None:
+    """Marks as plain numbers, which matplotlib would write as mathematics."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    within = max(values) < _FEW * min(values)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if within else (1,)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _svg(draw: Callable[[Axes], None], width: float, height: float, label: str) -> Markup:

@@ -68,9 +68,15 @@ def test_chart() -> None:
         "top-1 over the share of zeros, a line a method"
     ]
     chart = page(FOUND).partition("<table")[0]
-    for name in ("dense", "wanda", "ltp", "fcpts", "share of zeros", "top-1", "70 %", "90 %"):
+    for name in ("dense", "wanda", "ltp", "fcpts", "share of zeros", "top-1", "70%", "90%"):
         assert f">{name}<" in chart
     assert ">str<" not in chart
+
+
+def test_a_column_of_notes_only_where_there_are_any() -> None:
+    found = Comparison("m.onnx", DENSE, (BEST,))
+    assert markdown(found).splitlines()[4].endswith("| seconds |")
+    assert ">note<" not in page(found)
 
 
 @pytest.mark.parametrize("trials", [(), (FAILED,)])

@@ -14,8 +14,9 @@ import pytest
 import fcpts_onnx
 from fcpts_onnx import PruneResult
 from fcpts_onnx.errors import FcptsError
+from fcpts_onnx.report.plots import course
 from fcpts_onnx.report.run import page, read_run
-from fcpts_onnx.results import Estimate
+from fcpts_onnx.results import Estimate, Progress
 from fcpts_onnx.texts import to_json
 from tests import networks
 
@@ -58,6 +59,21 @@ def test_what_it_says(result: PruneResult) -> None:
         assert part in text
     assert text.count("data:image/webp;base64,") == 8
     assert text.count("<svg") == 3 + 3  # rates, course, rates over steps; a weight each
+
+
+@pytest.mark.parametrize("least", [1e-8, 0.3])
+def test_losses_beside_their_axis_are_plain_numbers(least: float) -> None:
+    """Not what matplotlib writes as mathematics, which the page would show with its marks."""
+    history = [Progress(step, 4, least * step, 0.5, 0.0, {}) for step in (1, 2, 3, 4)]
+    text = course(history)
+    below, beside = (
+        [float(mark) for mark in re.findall(r">([\d.e-]+)</text>", part)]
+        for part in text.split(">step<")
+    )
+    assert "$" not in text
+    assert below
+    assert all(mark.is_integer() for mark in below)  # steps
+    assert any(least <= mark <= 4 * least for mark in beside)
 
 
 def test_it_needs_no_network_and_runs_nothing(result: PruneResult) -> None:
