@@ -32,11 +32,11 @@ def bar_reporter(console: Console) -> Iterator[Callable[[Progress], None]]:
     columns = (
         TextColumn("Learning"),
         BarColumn(),
-        TextColumn("loss {task.fields[loss]:z.3f}  sparsity {task.fields[sparsity]:.1%}"),
+        TextColumn("{task.fields[state]}"),
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("learn", total=None, start=False, loss=0.0, sparsity=0.0)
+        task = bar.add_task("learn", total=None, start=False, state="to start")
 
         def show(progress: Progress) -> None:
             if progress.step < bar.tasks[0].completed:  # the next run
@@ -46,8 +46,7 @@ def bar_reporter(console: Console) -> Iterator[Callable[[Progress], None]]:
                 task,
                 total=progress.steps,
                 completed=progress.step,
-                loss=progress.loss,
-                sparsity=progress.sparsity,
+                state=f"loss {progress.loss:z.3f}  sparsity {progress.sparsity:.1%}",
             )
 
         yield show

@@ -29,6 +29,8 @@ def test_learning(terminal: bool) -> None:
             report(Progress(step, 100, 0.5, step / 200, 3.0 * step, {}))
     text = console.file.getvalue()
     if terminal:
+        assert "to start" in text  # no loss is shown that nothing has
+        assert "loss 0.000" not in text
         assert "loss 0.500  sparsity 50.0%" in text
     else:
         lines = text.splitlines()
