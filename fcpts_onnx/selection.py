@@ -50,7 +50,8 @@ def select(
 def _check_named(option: str, bad: Sequence[str]) -> None:
     if bad:
         raise TargetError(
-            f"{option} {bad[0]!r} matches no candidate. 'fcpts-onnx inspect' lists their names."
+            f"{option} {bad[0]!r} matches no weight and no node of one. "
+            "'fcpts-onnx inspect' lists the weights."
         )
 
 

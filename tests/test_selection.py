@@ -31,7 +31,7 @@ def test_select() -> None:
     assert left(keep_dense=("first",)) == ["depthwise.w", "fc.w"]
     assert left(keep_dense=("first", "last")) == ["depthwise.w"]
     assert left(keep_dense=("last",), exclude=("fc",)) == ["conv.w"]
-    with pytest.raises(TargetError, match=r"--include 'none\*' matches no candidate"):
+    with pytest.raises(TargetError, match=r"--include 'none\*' matches no weight"):
         select(model, include=("none*",))
     reasons = [w.excluded for w in select(model, exclude=("fc",), keep_dense=("first",))]
     assert reasons == ["--keep-dense first", None, "--exclude fc"]

@@ -217,10 +217,11 @@ def show_difference(console: Console, found: Difference) -> None:
 
 def show_latency(console: Console, found: Latency, layers: bool = False) -> None:
     """Times side by side; what an engine refuses, or computes differently, below."""
+    threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
     shapes = ", ".join(f"{name} {_shape(tuple(s))}" for name, s in found.inputs.items())
     show_line(
         console,
-        f"{found.runs} runs each, in turns; {found.threads} thread(s); input {shapes}; medians, "
+        f"{found.runs} runs each, in turns; {threads}; input {shapes}; medians, "
         "and quartiles in brackets",
     )
     table = _table(
@@ -228,9 +229,9 @@ def show_latency(console: Console, found: Latency, layers: bool = False) -> None
         "dense, ms",
         "sparse, ms",
         "speed-up",
-        "dense",
-        "sparse",
-        "load, ms",
+        "dense size",
+        "sparse size",
+        "to load, ms",
         right=range(1, 7),
     )
     by_place = {(timing.engine, timing.model): timing for timing in found.timings}
@@ -243,7 +244,7 @@ def show_latency(console: Console, found: Latency, layers: bool = False) -> None
             *(_milliseconds(timing) for timing in both),
             "" if gain is None else f"{gain:.2f}",
             *("" if timing.bytes is None else in_bytes(timing.bytes) for timing in both),
-            ", ".join("-" if t.loading is None else f"{t.loading:.3g}" for t in both),
+            " / ".join("-" if t.loading is None else f"{t.loading:.3g}" for t in both),
         )
     _whole(console, table)
     for timing in found.timings:

@@ -98,7 +98,7 @@ BAD = [
         "has no prunable weight: conv.w is --exclude *",
         ("--exclude", "*"),
     ),
-    Bad("glob", lambda _: None, "--include 'x*' matches no candidate", ("--include", "x*")),
+    Bad("glob", lambda _: None, "--include 'x*' matches no weight", ("--include", "x*")),
     Bad("target 0", lambda _: None, "target is 0; expected a share", target="0"),
     Bad("target 1", lambda _: None, "target is 1; expected a share", target="1"),
     Bad("target 70", lambda _: None, "target is 70; expected a share", target="70"),

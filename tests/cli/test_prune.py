@@ -254,7 +254,7 @@ def test_measured_on_labelled_images(place: Path) -> None:
 def test_wrong_usage_is_said_before_labelled_images_are_looked_at(place: Path) -> None:
     for options, message in (
         (("--recipe", "nope"), "Recipe 'nope' is unknown"),
-        (("--exclude", "nope*"), "--exclude 'nope*' matches no candidate"),
+        (("--exclude", "nope*"), "--exclude 'nope*' matches no weight"),
         (("--calib", "nowhere"), "nowhere: no such file or folder"),
     ):
         result = prune(place, "--data", place / "nowhere", *options)

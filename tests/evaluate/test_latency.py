@@ -211,9 +211,9 @@ def test_what_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = CliRunner().invoke(main, ["bench", "a.onnx", "b.onnx", "--layers"])
     assert shown.exit_code == 0
     lines = [" ".join(line.split()) for line in shown.output.splitlines()]
-    assert lines[0].startswith("100 runs each, in turns; 2 thread(s); input x 1x3x8x8;")
-    assert lines[2] == "ort 2 (1.9 to 2.1) 1 (1.9 to 2.1) 2.00 4 KB 4 KB 7, 7"
-    assert lines[4] == "mnn-sparse 2 (1.9 to 2.1) 4 KB 7, -"
+    assert lines[0].startswith("100 runs each, in turns; 2 threads; input x 1x3x8x8;")
+    assert lines[2] == "ort 2 (1.9 to 2.1) 1 (1.9 to 2.1) 2.00 4 KB 4 KB 7 / 7"
+    assert lines[4] == "mnn-sparse 2 (1.9 to 2.1) 4 KB 7 / -"
     assert "mnn, sparse: differs from onnxruntime by 0.25" in lines
     assert "mnn-sparse, sparse: no Loop" in lines
     assert "conv 1.500 0.500 3.00" in lines
