@@ -83,6 +83,7 @@ def test_what_holds_no_target_is_run_once(place: Path) -> None:
     (place / "quick.toml").write_text(QUICK + 'base = "ltp"\n')
     compare(place, "--methods", "ltp", "--targets", "0.7")
     result = compare(place, "--methods", "ltp", "--targets", "0.7,0.9")
+    assert f"results.html with this as a page, are in {place / 'out'}" in result.output
     assert "2 runs, 2 of them done before" in result.output
     runs = json.loads((place / "out" / "results.json").read_text())["runs"]
     assert [run["trial"]["target"] for run in runs] == [0.7, 0.9]

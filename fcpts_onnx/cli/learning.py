@@ -232,6 +232,7 @@ def demo(json_file: Path | None, quiet: bool, **options: Any) -> None:
     show_pruning(console, found.pruning)
     show_evaluation(console, found.dense, "dense")
     show_evaluation(console, found.sparse, "sparse")
+    show_line(console, "The demo keeps no files. Your own model: fcpts-onnx prune --help")
     write_json(json_file, found)
 
 

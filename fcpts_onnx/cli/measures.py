@@ -104,6 +104,7 @@ def compare(
     write_json(json_file, found)
     if not any(trial.output for trial in found.trials):
         raise click.ClickException("No method could take the model; the rows say why.")
+    show_line(console, f"The models, and results.html with this as a page, are in {out}")
 
 
 @main.command(short_help="Measure what zeros save on an engine.")

@@ -133,6 +133,7 @@ def test_demo(tmp_path: Path) -> None:
     assert "58,896 of 65,440 weights are zero (90.0000%)" in result.output
     assert "dense: top-1 9" in result.output
     assert "sparse: top-1 9" in result.output
+    assert result.output.endswith("Your own model: fcpts-onnx prune --help\n")
     stored = json.loads((tmp_path / "demo.json").read_text())
     assert stored["dense"]["scores"]["top-1"] > 0.97
     assert stored["sparse"]["scores"]["top-1"] > 0.93
