@@ -82,8 +82,9 @@ def _means(twin: Twin, calibration: Calibration, found: Mapping[str, Layer]) -> 
 
 def _mean(layer: Layer, data: Tensor, weight: Tensor) -> Tensor:
     """The gradient of a product's mean is the mean of the other factor."""
+    if layer.groups == 1:  # all output channels read the same: one of them says it
+        weight = weight.narrow(layer.axis, 0, 1)
     with torch.enable_grad():
         factor = weight.detach().requires_grad_()
         (mean,) = torch.autograd.grad(layer.times(data, factor).mean(1).sum(), factor)
-    # Without groups all output channels read the same: one of them says it.
-    return mean if layer.groups > 1 else mean.narrow(layer.axis, 0, 1).clone()
+    return mean

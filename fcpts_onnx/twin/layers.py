@@ -88,9 +88,10 @@ class Layer:
         patches = alone.times(data, units)  # (channels, places, count)
         return patches.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(2)
 
-    def by_sample(self, data: Tensor) -> tuple[Tensor, ...]:
-        """Data in parts, where its first axis is that of samples for certain."""
-        return data.split(1) if self.product.op in _CHANNELS_SECOND else (data,)
+    @property
+    def is_by_sample(self) -> bool:
+        """Whether the first axis of what it reads is that of samples for certain."""
+        return self.product.op in _CHANNELS_SECOND
 
     def times(self, data: Tensor, weight: Tensor) -> Tensor:
         """Data times a stored weight: (groups, places, output channels of one)."""
