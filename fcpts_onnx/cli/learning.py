@@ -68,12 +68,7 @@ _LABELLING = ("labels", "label_offset", "boxes", "detector")
 @click.option(
     "--target", type=float, help="Share of zeros, between 0 and 1; 2:4 and 4:8 say it themselves."
 )
-@click.option(
-    "--calib",
-    required=True,
-    type=FILE,
-    help="Folder of images or .npy, an .npz keyed by input name, or one .npy.",
-)
+@calib_option
 @samples_option(10_000, "How many to learn from at most, drawn at random.")
 @preprocess_options
 @selection_options
@@ -176,6 +171,7 @@ def prune(
     write_json(json_file, result)
     if report_file is not None and is_first():
         write_text(report_file, page(result))
+        show_line(console, f"Written: {report_file}")
     if quantized is not None and is_first():
         given = {"calib": calib, "preprocess": settings, "against": None if in_place else model}
         given |= {key: options[key] for key in ("seed", "threads")}

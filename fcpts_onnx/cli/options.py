@@ -69,7 +69,12 @@ def samples_option(default: int, what: str) -> Callable[[Command], Command]:
 
 
 FILE = click.Path(path_type=Path)
-calib_option = click.option("--calib", required=True, type=FILE, help="As for prune.")
+calib_option = click.option(
+    "--calib",
+    required=True,
+    type=FILE,
+    help="Folder of images or .npy, an .npz keyed by input name, or one .npy.",
+)
 size_option = click.option(
     "--size",
     callback=read_size,
@@ -346,7 +351,7 @@ comparing_options = _options(
         metavar="FOLDER",
         help="For the sparse models, results.json, .md and .html; runs that are there are kept.",
     ),
-    samples_option(10_000, "As for prune."),
+    samples_option(10_000, "How many to learn from at most, drawn at random."),
     click.option(
         "--recipe",
         metavar="NAME|FILE.toml",

@@ -282,7 +282,8 @@ def test_hardware(place: Path) -> None:
     """Of this network only the first layer gains on the chip, up to 45 zeros."""
     result = run("inspect", place / "in.onnx", "--hardware", "cv22", "--json", place / "i.json")
     assert result.exit_code == 0, result.output
-    assert "Useful: zeros beyond this share" in result.output
+    assert "Useful: zeros beyond this share of a layer" in result.output
+    assert "in all 14.2%" in " ".join(result.output.split())
     densities = json.loads((place / "i.json").read_text())["densities"]
     assert densities == {"conv.w": pytest.approx(0.7901, abs=1e-4), "depthwise.w": 1, "fc.w": 1}
     for target, least, most in ((0.1, 32, 32), (0.2, 45, 64)):
