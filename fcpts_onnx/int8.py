@@ -35,19 +35,18 @@ _OPSET = 13
 _LARGEST_FILE = 2**30
 _WARNINGS, _ERRORS = 2, 3  # levels of onnxruntime's own log
 _HALVES = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
+_BYTES = {TensorProto.INT8, TensorProto.UINT8}
 
 
-def check_quantizable(path: PathLike) -> None:
-    """See that the installed onnxruntime can quantize a model, as far as that is known before.
+def check_quantizable(model: Model, target: Path) -> None:
+    """See that a model can be quantized into a file, as far as that is known before.
 
     Raises:
-        FcptsError: it is that for training.
-        ModelError: the model cannot be loaded, or is not one in float32.
+        FcptsError: the installed onnxruntime is that for training.
+        ModelError: the model is not one in float32.
+        OutputError: the file is a float model, which nobody wants replaced by its kin in 8 bits.
     """
-    _check_quantizable(load(path))
-
-
-def _check_quantizable(model: Model) -> None:
+    _check_no_float_model(target)
     if IS_OLD:
         raise FcptsError(
             f"onnxruntime {ort.__version__}, which --engine ort takes, cannot quantize the sparse "
@@ -66,6 +65,15 @@ def _check_quantizable(model: Model) -> None:
         raise ModelError(
             f"{model.path}: has weights in {names}; the quantizer takes float32 only. Export it so."
         )
+
+
+def _check_no_float_model(target: Path) -> None:
+    try:
+        there = load(target)
+    except FcptsError:  # there is none, or it is of no use
+        return
+    if {tensor.data_type for tensor in there.tensors.values()}.isdisjoint(_BYTES):
+        raise OutputError(f"{target}: is a model in float. Name another file, or remove it.")
 
 
 def quantize(
@@ -92,10 +100,10 @@ def quantize(
         FcptsError: a file cannot be read or written, or onnxruntime cannot quantize the model.
     """
     loaded, target = load(model), Path(output)
-    _check_quantizable(loaded)
     origin = loaded if against is None else load(against)
     reads = [*loaded.files, *origin.files, *paths_of(calib)]
     check_target(target, loaded.path, reads=reads)
+    check_quantizable(loaded, target)
     source = _prepared(loaded)
     calibration = load_calibration(
         calib, loaded, Preprocess.of(preprocess), samples=samples, seed=seed

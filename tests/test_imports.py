@@ -88,7 +88,7 @@ ALLOWED = {
     },
     "demo": {"examine", "pipeline", "team"},
     "cli": {
-        "aim", "demo", "evidence", "hardware", "int8", "methods", "preprocess", "report",
+        "aim", "demo", "evidence", "hardware", "int8", "methods", "model", "preprocess", "report",
         "sparsity", "team", "write",
     },
 }  # fmt: skip

@@ -118,6 +118,18 @@ def test_nothing_is_written_beside_the_model(sparse: Path, place: Path) -> None:
     assert sorted(place.rglob("*")) == sorted([*before, place / "out8.onnx"])
 
 
+def test_a_model_in_float_is_not_replaced(sparse: Path, place: Path) -> None:
+    other = networks.save(networks.perceptron(), place / "other.onnx").read_bytes()
+    with pytest.raises(OutputError, match=r"other\.onnx: is a model in float"):
+        fcpts_onnx.quantize(sparse, place / "other.onnx", calib=place / "images")
+    given = ["--calib", place / "images", "--target", "0.6", "--then-quantize"]
+    command = ["prune", place / "in.onnx", place / "new.onnx", *given, place / "other.onnx"]
+    result = CliRunner().invoke(main, [str(part) for part in command])
+    assert (result.exit_code, (place / "new.onnx").exists()) == (1, False)
+    assert "other.onnx: is a model in float" in result.output
+    assert (place / "other.onnx").read_bytes() == other
+
+
 def test_calibration_data_is_never_replaced(sparse: Path, place: Path) -> None:
     np.savez(place / "c.npz", image=networks.values(8, 3, 8, 8))
     before = (place / "c.npz").read_bytes()

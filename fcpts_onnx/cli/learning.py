@@ -41,6 +41,7 @@ from fcpts_onnx.cli.values import new_file
 from fcpts_onnx.errors import FcptsError, Interrupted
 from fcpts_onnx.files import write_text
 from fcpts_onnx.int8 import check_quantizable
+from fcpts_onnx.model import load
 from fcpts_onnx.recipe import recipe_names, recipe_text
 from fcpts_onnx.report.progress import count_reporter, progress_reporter
 from fcpts_onnx.report.run import page
@@ -135,7 +136,7 @@ def prune(
     if data is None and any(options[name] for name in _LABELLING):
         raise click.UsageError("--labels, --label-offset, --boxes and --detector are for --data.")
     if quantized is not None:
-        check_quantizable(model)
+        check_quantizable(load(model), quantized)
     settings = settings_of(preprocess, options)
     console = console_of(quiet)
     measured = {name: options.pop(name) for name in _LABELLING}

@@ -159,7 +159,8 @@ def show_pruning(console: Console, result: PruneResult) -> None:
 def show_rehearsal(console: Console, found: Rehearsal) -> None:
     """What a run would come to."""
     zeros = "nobody knows how many" if found.zeros is None else f"{found.zeros:,}"
-    memory = "" if found.peak_bytes is None else f"; {in_bytes(found.peak_bytes)} of memory"
+    peak = found.peak_bytes
+    memory = "" if peak is None else f"; these few steps took {in_bytes(peak)} of memory"
     show_line(
         console,
         f"It would make {zeros} of {found.count:,} weights zero ({found.target:.4%} asked for) in "
