@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -18,7 +17,7 @@ from fcpts_onnx.calibration import Calibration, Data, load_calibration, paths_of
 from fcpts_onnx.checkpoint import opened
 from fcpts_onnx.choices import Choices
 from fcpts_onnx.clock import Clock
-from fcpts_onnx.errors import CalibrationError, FcptsError, OutputError
+from fcpts_onnx.errors import CalibrationError, FcptsError
 from fcpts_onnx.evidence import versions
 from fcpts_onnx.hardware import CHIPS, estimate
 from fcpts_onnx.machine import device_of, limited_threads
@@ -32,7 +31,7 @@ from fcpts_onnx.methods import (
     rates_given,
     recovered,
 )
-from fcpts_onnx.model import Model, PathLike, load
+from fcpts_onnx.model import PathLike, load
 from fcpts_onnx.parity import check_parity
 from fcpts_onnx.preparation import (
     informed,
@@ -41,7 +40,7 @@ from fcpts_onnx.preparation import (
     weights_to_prune,
 )
 from fcpts_onnx.preprocess import Preprocess
-from fcpts_onnx.publish import publish
+from fcpts_onnx.publish import check_no_dense_model, check_unchanged, publish
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import (
     Progress,
@@ -63,7 +62,6 @@ __all__ = ["prune"]
 
 _FEW_SAMPLES = 64
 _APART = 0.01  # of shares of zeros, to be worth a word
-_HARDLY_ANY = 0.02  # zeros of a model that nobody has pruned
 
 
 def prune(
@@ -187,7 +185,7 @@ def prune(
             check_storage(storage, dense.path, dense.proto)
             weights = weights_to_prune(dense, include, exclude, keep_dense)
             if not overwrite:
-                _check_no_dense_model(dense, target_path, choices.target)
+                check_no_dense_model(dense, target_path, choices.target)
             twin = learning_twin(dense, weights, exclude)
             choices.check_network(twin, weights)
         with clock("budget"):
@@ -246,7 +244,7 @@ def prune(
         if learned.history:
             clock.at_least("learn", learned.history[-1].seconds)
         with clock("write"):
-            _check_unchanged(dense, digest)
+            check_unchanged(dense, digest)
             made = _made(choices, recipe, budget, zeros) if stamp else None
             written = team.rank == 0 and publish(
                 dense, target_path, twin, learned.tensors, calibration, weights, zeros, threads,
@@ -318,41 +316,6 @@ def _settled(
     if decided and memory is None and decided.get("device") == task.device.type:
         return replace(task, pieces=decided["pieces"])
     return replace(task, pieces=pieces_that_fit(task, memory, task.team, say))
-
-
-def _check_no_dense_model(dense: Model, target: Path, share: float | None) -> None:
-    """See that what would be replaced is no dense model, that of the one to be pruned or another.
-
-    Args:
-        share: of zeros, that is asked for.
-    """
-    try:
-        there = {w.name: (w.shape, w.zeros) for w in find_weights(load(target))}
-    except FcptsError:  # there is none, or it is of no use
-        return
-    given = {w.name: (w.shape, w.zeros) for w in find_weights(dense)}
-    zeros, more = (sum(n for _, n in found.values()) for found in (there, given))
-    shapes, own = ({name: s for name, (s, _) in found.items()} for found in (there, given))
-    if shapes == own and zeros < more:
-        raise OutputError(
-            f"{target}: is a model of the same weights with {zeros:,} zeros, {dense.path} has "
-            f"{more:,}. Are the two swapped? Name another file, or pass --overwrite."
-        )
-    count = sum(math.prod(shape) for shape in shapes.values())
-    if count and zeros / count < min(_HARDLY_ANY, (share or 1) / 2):
-        raise OutputError(
-            f"{target}: is a dense model, with {zeros:,} zeros of {count:,} weights. Name another "
-            "file, or pass --overwrite to replace it."
-        )
-
-
-def _check_unchanged(dense: Model, digest: str) -> None:
-    """See that what the sparse file is held against, and takes its rest from, is still there."""
-    if dense.digest() != digest:
-        raise OutputError(
-            f"{dense.path}: was changed while it was pruned. Nothing was written. Put it back as "
-            "it was, and go on with --resume if there is a checkpoint."
-        )
 
 
 def _zeros(learned: Learned, task: Task) -> int:

@@ -1,7 +1,8 @@
-"""WRITE: the sparse file, written, checked, and only then put in its place."""
+"""WRITE: the sparse file, written, checked, and only then put in its place; what that may be."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -12,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration
-from fcpts_onnx.errors import OutputError, ParityError
+from fcpts_onnx.errors import FcptsError, OutputError, ParityError
 from fcpts_onnx.evidence import values_before_and_after
 from fcpts_onnx.files import staged
 from fcpts_onnx.model import Model, load
@@ -21,10 +22,54 @@ from fcpts_onnx.parity import tolerance
 from fcpts_onnx.results import Validation, WeightValues
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.validate import validate_models
-from fcpts_onnx.weights import Weight
+from fcpts_onnx.weights import Weight, find_weights
 from fcpts_onnx.write import save, stale_data
 
-__all__ = ["publish"]
+__all__ = ["check_no_dense_model", "check_unchanged", "publish"]
+
+_HARDLY_ANY = 0.02  # zeros of a model that nobody has pruned
+
+
+def check_no_dense_model(dense: Model, target: Path, share: float | None) -> None:
+    """See that what would be replaced is no dense model, that of the one to be pruned or another.
+
+    Args:
+        share: of zeros, that is asked for.
+
+    Raises:
+        OutputError: it is one.
+    """
+    try:
+        there = {w.name: (w.shape, w.zeros) for w in find_weights(load(target))}
+    except FcptsError:  # there is none, or it is of no use
+        return
+    given = {w.name: (w.shape, w.zeros) for w in find_weights(dense)}
+    zeros, more = (sum(n for _, n in found.values()) for found in (there, given))
+    shapes, own = ({name: s for name, (s, _) in found.items()} for found in (there, given))
+    if shapes == own and zeros < more:
+        raise OutputError(
+            f"{target}: is a model of the same weights with {zeros:,} zeros, {dense.path} has "
+            f"{more:,}. Are the two swapped? Name another file, or pass --overwrite."
+        )
+    count = sum(math.prod(shape) for shape in shapes.values())
+    if count and zeros / count < min(_HARDLY_ANY, (share or 1) / 2):
+        raise OutputError(
+            f"{target}: is a dense model, with {zeros:,} zeros of {count:,} weights. Name another "
+            "file, or pass --overwrite to replace it."
+        )
+
+
+def check_unchanged(dense: Model, digest: str) -> None:
+    """See that what the sparse file is held against, and takes its rest from, is still there.
+
+    Raises:
+        OutputError: it is another one now.
+    """
+    if dense.digest() != digest:
+        raise OutputError(
+            f"{dense.path}: was changed while it was pruned. Nothing was written. Put it back as "
+            "it was, and go on with --resume if there is a checkpoint."
+        )
 
 
 def publish(
