@@ -143,7 +143,8 @@ def _bias(step: Step, product: Step, weight: Weight, learned: Mapping[str, Tenso
     if bias is None or bias.numel() != weight.channels or product.attributes.get("beta", 1.0) != 1:
         return None
     # A Gemm may add one value a row instead.
-    return name if product.op in _CHANNELS_SECOND or bias.shape[-1] == bias.numel() else None
+    is_row = bias.shape[-1:].numel() == bias.numel()
+    return name if product.op in _CHANNELS_SECOND or is_row else None
 
 
 def _is_stack(weight: Weight) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from onnx import helper
@@ -130,6 +131,19 @@ BIASES = {
     "a row": ([helper.make_node("Gemm", ["x", "w", "row"], ["y"])], "row"),
     "one value a row": ([helper.make_node("Gemm", ["x", "w", "column"], ["y"])], None),
 }
+
+
+def test_a_bias_without_axes(tmp_path: Path) -> None:
+    """A Gemm of one output channel may add a plain number."""
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["y"])]
+    constants = {"w": values(4, 1), "b": np.array(0.5, np.float32)}
+    proto = networks.make(nodes, constants, {"x": ["N", 4]}, {"y": ["N", 1]})
+    path, samples = networks.save(proto, tmp_path / "in.onnx"), [values(70, 4, scale=1.0)]
+    recipe = Recipe(epochs=0, min_steps=4, batch_size=4, interval=1, centred=True)
+    result = fcpts_onnx.prune(
+        path, tmp_path / "out.onnx", target=0.5, calib=samples, recipe=recipe
+    )  # fmt: skip
+    assert result.zeros == 2
 
 
 @pytest.mark.parametrize("name", BIASES)
