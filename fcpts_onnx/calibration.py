@@ -90,6 +90,13 @@ class Calibration:
         for start in range(0, count, size):
             yield self.take(torch.arange(start, min(start + size, count)))
 
+    def file(self, index: int) -> str | None:
+        """The image file of a sample, by its path in the folder; None where it is none."""
+        for source in self.sources.values():
+            if isinstance(source, Images):
+                return source.paths[index].relative_to(self.origin).as_posix()
+        return None
+
     def picture(self, index: int) -> Image.Image | None:
         """The image of a sample; None where there is none."""
         for source in self.sources.values():

@@ -105,7 +105,8 @@ def compare(
         for seed in seeds
     ]
     left = [run for run in wanted if not book.has(run)]
-    say(f"{len(wanted)} runs, {len(wanted) - len(left)} of them done before")
+    done = len(wanted) - len(left)
+    say(f"{len(wanted)} runs" + (f", {done} of them done before" if done else ""))
     while left:
         first = [run for place, run in enumerate(left) if not _ends_as_any(run, left[:place])]
         for run, trial in all_run(setting, folder, first, jobs, book.drop, report):

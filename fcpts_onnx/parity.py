@@ -22,7 +22,7 @@ from fcpts_onnx.runtime import Array, Arrays, Runtime, as_arrays, check_finite
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import node_label
 
-__all__ = ["TOLERANCE", "check_parity", "tolerance", "written_error"]
+__all__ = ["TOLERANCE", "check_parity", "oracle_of", "tolerance", "written_error"]
 
 TOLERANCE = 1e-4
 """Worst accepted difference between twin and onnxruntime, relative to the output's scale."""
@@ -39,18 +39,29 @@ _PARITY_SAMPLES = 13  # no batch size that someone writes into a graph divides i
 _WRITTEN_SAMPLES, _WRITTEN_BATCH = 64, 16
 
 
-def check_parity(twin: Twin, model: Model, calibration: Calibration, threads: int = 0) -> Parity:
+def oracle_of(twin: Twin, model: Model, threads: int = 0) -> Runtime:
+    """The dense model in onnxruntime, giving what its twin gives.
+
+    Raises:
+        ModelError: onnxruntime cannot load it.
+    """
+    return Runtime(_with_values(model, twin.output_names), twin.output_names, threads)
+
+
+def check_parity(twin: Twin, model: Model, calibration: Calibration, oracle: Runtime) -> Parity:
     """Hold the dense twin against onnxruntime before it learns anything.
 
     A graph that has a batch size written into it gives wrong results, or none, on whole batches;
     the twin then runs it sample by sample from here on.
+
+    Args:
+        oracle: of `oracle_of`.
 
     Raises:
         ModelError: the dense network's outputs have NaN or Inf, or not the shapes it declares.
         ParityError: they differ by more than `TOLERANCE`; the first node that does is named.
     """
     batch = next(calibration.batches(_PARITY_SAMPLES))
-    oracle = Runtime(_with_values(model, twin.output_names), twin.output_names, threads)
     start = time.monotonic()
     expected = oracle.run(as_arrays(batch))
     seconds = time.monotonic() - start

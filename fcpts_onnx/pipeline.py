@@ -32,7 +32,7 @@ from fcpts_onnx.methods import (
     recovered,
 )
 from fcpts_onnx.model import PathLike, load
-from fcpts_onnx.parity import check_parity
+from fcpts_onnx.parity import check_parity, oracle_of
 from fcpts_onnx.preparation import (
     informed,
     learning_twin,
@@ -188,6 +188,7 @@ def prune(
                 check_no_dense_model(dense, target_path, choices.target)
             twin = learning_twin(dense, weights, exclude)
             choices.check_network(twin, weights)
+            oracle = oracle_of(twin, dense, threads)
         with clock("budget"):
             decided = checkpoint.decided  # by the run that is gone on with
             budget = None
@@ -207,7 +208,8 @@ def prune(
             # Timings and memory are others now, and so would be what follows from them.
             budget = budget or Budget(**decided["budget"])
         with clock("check"):
-            parity = check_parity(twin, dense, calibration, threads)
+            parity = check_parity(twin, dense, calibration, oracle)
+            del oracle  # with the memory that it took
             say(f"Twin: agrees with onnxruntime within {parity.error:.1e} of the output's scale")
             twin.prepare(torch_device)
             task = Task(

@@ -192,19 +192,24 @@ def _check_shape(name: str, one: Tensor, two: Tensor, sparse: Model, dense: Mode
 def _departures(
     head: Head, first: Tensor, second: Tensor, kl: Tensor, start: int
 ) -> list[Departure]:
-    """Samples of a batch and what both models take them for, without the pictures."""
+    """Samples of a batch and what both models take them for, without their images."""
     dense, sparse = (log_probabilities(values, head).exp().flatten(1) for values in (first, second))
     return [
-        Departure(start + row, apart, _likeliest(dense[row]), _likeliest(sparse[row]), None)
+        Departure(start + row, apart, _likeliest(dense[row]), _likeliest(sparse[row]))
         for row, apart in enumerate(kl.flatten().tolist())
     ]
 
 
 def _furthest(compared: Sequence[_Comparison], calibration: Calibration) -> tuple[Departure, ...]:
-    """The samples that are furthest apart, by the first output of classes, with their pictures."""
+    """The samples that are furthest apart, by the first output of classes, with their images."""
     found = next((one.furthest for one in compared if one.furthest), [])
     return tuple(
-        replace(sample, picture=_encoded(calibration.picture(sample.place))) for sample in found
+        replace(
+            sample,
+            file=calibration.file(sample.place),
+            picture=_encoded(calibration.picture(sample.place)),
+        )
+        for sample in found
     )
 
 

@@ -9,21 +9,27 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from fcpts_onnx.calibration import load_calibration
+from fcpts_onnx.calibration import Calibration, load_calibration
 from fcpts_onnx.errors import ModelError, ParityError
+from fcpts_onnx.model import Model
 from fcpts_onnx.ops import registry
-from fcpts_onnx.parity import TOLERANCE, check_parity, tolerance
+from fcpts_onnx.parity import TOLERANCE, check_parity, oracle_of, tolerance
 from fcpts_onnx.preprocess import PRESETS
+from fcpts_onnx.results import Parity
 from fcpts_onnx.twin import Twin
 from tests import networks
 from tests.networks import loaded, random_images, values
+
+
+def held(twin: Twin, model: Model, samples: Calibration) -> Parity:
+    return check_parity(twin, model, samples, oracle_of(twin, model))
 
 
 @pytest.mark.parametrize("baked", [False, True])
 def test_parity(baked: bool, tmp_path: Path) -> None:
     model = loaded(networks.cnn(batch=1 if baked else "N", baked=baked), tmp_path / "m.onnx")
     twin = Twin(model)
-    found = check_parity(twin, model, random_images(model))
+    found = held(twin, model, random_images(model))
     assert found.samples == 13
     assert found.error < 1e-5
     assert found.per_sample is twin.per_sample is baked
@@ -40,7 +46,7 @@ def wrong_relu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_first_departing_node_is_named(tmp_path: Path) -> None:
     model = loaded(networks.cnn(), tmp_path / "m.onnx")
     with pytest.raises(ParityError) as caught:
-        check_parity(Twin(model), model, random_images(model))
+        held(Twin(model), model, random_images(model))
     text = str(caught.value)
     assert "the twin differs from onnxruntime by 0.0" in text
     assert "The first node to depart is Relu 'relu': onnxruntime gives 0 to " in text
@@ -61,7 +67,7 @@ def test_nodes_that_are_computed_in_one_step_are_named(
     model = loaded(proto, tmp_path / "m.onnx")
     samples = load_calibration([values(16, 8)], model, PRESETS["raw"])
     with pytest.raises(ParityError) as caught:
-        check_parity(Twin(model), model, samples)
+        held(Twin(model), model, samples)
     expected = "first node to depart is Add 'total', computed in one step with 'product': onnx"
     assert expected in str(caught.value)
 
@@ -72,7 +78,7 @@ def test_outputs_that_are_not_finite(tmp_path: Path) -> None:
     proto.graph.node.append(helper.make_node("Log", ["before"], ["scores"]))
     model = loaded(proto, tmp_path / "m.onnx")
     with pytest.raises(ModelError, match="output 'scores' has NaN or Inf on this data"):
-        check_parity(Twin(model), model, random_images(model))
+        held(Twin(model), model, random_images(model))
 
 
 def test_an_output_without_an_axis_of_samples(tmp_path: Path) -> None:
@@ -82,7 +88,7 @@ def test_an_output_without_an_axis_of_samples(tmp_path: Path) -> None:
     del proto.graph.output[0].type.tensor_type.shape.dim[:]
     model = loaded(proto, tmp_path / "m.onnx")
     with pytest.raises(ParityError, match=r"output 'scores' has shape \[\] for 13 samples"):
-        check_parity(Twin(model), model, random_images(model))
+        held(Twin(model), model, random_images(model))
 
 
 def test_a_node_that_fails_is_named(tmp_path: Path) -> None:
@@ -90,7 +96,7 @@ def test_a_node_that_fails_is_named(tmp_path: Path) -> None:
     proto.graph.initializer[3].CopyFrom(numpy_helper.from_array(np.array([4, 8]), "shape"))
     model = loaded(proto, tmp_path / "m.onnx")
     with pytest.raises(ParityError, match="It fails at the Reshape node 'flatten': "):
-        check_parity(Twin(model), model, random_images(model))
+        held(Twin(model), model, random_images(model))
 
 
 def test_an_output_of_another_shape_than_declared(tmp_path: Path) -> None:
@@ -98,14 +104,14 @@ def test_an_output_of_another_shape_than_declared(tmp_path: Path) -> None:
     declared = proto.graph.output[0].type.tensor_type.shape.dim
     declared[0].dim_value = 1  # left from an export: not a matter
     model = loaded(proto, tmp_path / "m.onnx")
-    check_parity(Twin(model), model, random_images(model))
+    held(Twin(model), model, random_images(model))
     declared[1].dim_value = -1  # what some exporters write for an open one
     model = loaded(proto, tmp_path / "m.onnx")
-    check_parity(Twin(model), model, random_images(model))
+    held(Twin(model), model, random_images(model))
     declared[0].dim_value, declared[1].dim_value = 1, 7
     model = loaded(proto, tmp_path / "m.onnx")
     with pytest.raises(ModelError) as caught:
-        check_parity(Twin(model), model, random_images(model))
+        held(Twin(model), model, random_images(model))
     assert "output 'scores' of the Gemm node 'fc' is declared as [1, 7] and has shape [13, 4]" in (
         str(caught.value)
     )
@@ -125,4 +131,4 @@ def test_products_of_dequantised_weights(op: str, tmp_path: Path) -> None:
     assert tolerance(model) == 0.02
     assert tolerance(loaded(networks.cnn(), tmp_path / "plain.onnx")) == TOLERANCE
     samples = load_calibration([values(16, 8, scale=1.0)], model, PRESETS["raw"])
-    assert check_parity(Twin(model), model, samples).error <= tolerance(model)
+    assert held(Twin(model), model, samples).error <= tolerance(model)

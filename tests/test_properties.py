@@ -22,7 +22,7 @@ from fcpts_onnx.calibration import load_calibration
 from fcpts_onnx.errors import TargetError
 from fcpts_onnx.methods import ALLOCATIONS, LAYERWISE, METHODS, RECONSTRUCTIONS, Method
 from fcpts_onnx.model import Model, load
-from fcpts_onnx.parity import check_parity
+from fcpts_onnx.parity import check_parity, oracle_of
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.mask import apply_mask
@@ -105,7 +105,8 @@ def check(network: Network, folder: Path, result: PruneResult) -> None:
     assert changed <= may_change(network.proto)
     assert_only_values_differ(before, after, changed)
     calibration = load_calibration([network.data], saved, PRESETS["raw"])
-    check_parity(Twin(saved), saved, calibration, threads=1)
+    twin = Twin(saved)
+    check_parity(twin, saved, calibration, oracle_of(twin, saved, threads=1))
     check_fixed_point(saved, changed, folder)
 
 

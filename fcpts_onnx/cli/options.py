@@ -149,8 +149,9 @@ selection_options = _options(
     click.option(
         "--hardware",
         type=click.Choice(DEVICES),
-        help="A chip: no layer gets more zeros than save time there, while others have room. mnn: "
-        "layers that MNN runs faster from some share of zeros on get that many.",
+        help="A chip, on which zeros save time up to some share in each layer: prune gives a layer "
+        "no more while others have room. mnn: layers that MNN runs faster from some share of zeros "
+        "on; prune gives them that many.",
     ),
 )
 engines_option = click.option(
@@ -257,7 +258,8 @@ learning_options = _options(
         type=click.Choice(RECONSTRUCTIONS),
         default=NETWISE,
         show_default=True,
-        help="How to win accuracy back; all but netwise and none take layer after layer.",
+        help="How to win accuracy back; all but netwise and none take layer after layer. All but "
+        "netwise need another --allocate than learned.",
     ),
     click.option(
         "--augment",
@@ -275,7 +277,8 @@ learning_options = _options(
         "--memory",
         callback=read_bytes,
         metavar="SIZE",
-        help="At most 4G or 800M to learn in, with micro-batches; what there is by default.",
+        help="What learning may take at most, such as 800M or 4G: batches are split to keep to it. "
+        "By default what there is.",
     ),
     click.option(
         "--loss",

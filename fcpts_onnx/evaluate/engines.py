@@ -168,7 +168,9 @@ def check_installed(engine: str) -> None:
     """
     if engine not in ENGINES:
         raise FcptsError(f"The engine {engine!r} is unknown; expected {', '.join(ENGINES)}.")
-    if find_spec(_PACKAGES[engine]) is None:
+    package = _PACKAGES[engine]
+    if find_spec(package) is None:
+        extra = f"fcpts-onnx[{package.lower()}]"
         raise FcptsError(
-            f"The engine {engine} is not installed. Install it with: pip install 'fcpts-onnx[mnn]'"
+            f"The engine {engine} is not installed. Install it with: pip install '{extra}'"
         )

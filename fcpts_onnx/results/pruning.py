@@ -102,6 +102,7 @@ class Departure:
         place: of the sample in the calibration set, from 0 on.
         kl: KL(dense || sparse) of its classes, in nats.
         dense, sparse: the likeliest classes, each with its probability.
+        file: its image, by its path in the calibration folder; None where it is none.
         picture: the image that the models saw, as WebP in base64; None where it is none.
     """
 
@@ -109,7 +110,8 @@ class Departure:
     kl: float
     dense: tuple[tuple[int, float], ...]
     sparse: tuple[tuple[int, float], ...]
-    picture: str | None
+    file: str | None = None
+    picture: str | None = None
 
 
 class _OfWeights:

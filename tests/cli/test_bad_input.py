@@ -256,6 +256,16 @@ def test_a_mean_of_other_values_is_refused(place: Path) -> None:
     assert "is of pixels from 0 to 255, and they are scaled by 0.00392" in result.output
 
 
+def test_what_onnxruntime_refuses_is_said_before_images_are_read(place: Path) -> None:
+    proto = onnx.load(place / "in.onnx")
+    proto.graph.node[1].name = proto.graph.node[0].name
+    onnx.save(proto, place / "in.onnx")
+    (place / "none").mkdir()
+    result = prune(place, "--calib", str(place / "none"))
+    assert result.exit_code == 1
+    assert "in.onnx: onnxruntime cannot load it: " in " ".join(result.output.split())
+
+
 def test_what_cannot_be_quantized_is_said_before_a_run(place: Path) -> None:
     proto = onnx.load(place / "in.onnx")
     for tensor in proto.graph.initializer:

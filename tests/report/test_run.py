@@ -58,6 +58,8 @@ def test_what_it_says(result: PruneResult) -> None:
     ):
         assert part in text
     assert text.count("data:image/webp;base64,") == 8
+    for sample in result.validation.furthest:
+        assert f"<figcaption>{sample.file}, KL {sample.kl:.2f}<br>" in text
     assert text.count("<svg") == 3 + 3  # rates, course, rates over steps; a weight each
 
 
