@@ -141,6 +141,12 @@ def accuracy(real: Real, path: Path) -> float:
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
     """A line a model, and what it was measured on."""
+    runs = dict.fromkeys(f"{row['steps']} steps of {row['batch']} samples" for row in rows)
+    yield (
+        f"Each model pruned to {TARGET:.0%} zeros in {', '.join(runs)}, which shows that it is "
+        "served and not how well:"
+    )
+    yield ""
     yield (
         "| model | opset | prunable weights | learned against | parity error | learning, s "
         "| least cosine to dense | same class | top-1, dense and sparse |"
