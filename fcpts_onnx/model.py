@@ -6,7 +6,6 @@ import hashlib
 import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx.inliner
 import onnx_graphsurgeon as gs
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
@@ -23,6 +21,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 from fcpts_onnx.branches import bodies, branches_taken, with_branches_inlined
 from fcpts_onnx.checks import check, follow_links
 from fcpts_onnx.errors import ModelError
+from fcpts_onnx.functions import domain_of, with_functions_inlined
 from fcpts_onnx.sparse_initializers import densified
 
 __all__ = [
@@ -120,7 +119,7 @@ class Model:
     @cached_property
     def opsets(self) -> dict[str, int]:
         """Opset version by domain; the default domain is the empty string."""
-        return {_domain(entry.domain): entry.version for entry in self.proto.opset_import}
+        return {domain_of(entry.domain): entry.version for entry in self.proto.opset_import}
 
     @cached_property
     def graph(self) -> gs.Graph:
@@ -157,18 +156,7 @@ class Model:
             implemented: (domain, name) of the operators that stay although ONNX defines them by a
                 function.
         """
-        calls = {(_domain(node.domain), node.op_type) for node in _all_nodes(self.proto.graph)}
-        own = {(_domain(entry.domain), entry.name) for entry in self.proto.functions}
-        apart = calls - set(implemented) if implemented else set()
-        proto = self.proto
-        if apart or not own.isdisjoint(calls):
-            ids = [*implemented, *(("ai.onnx", name) for domain, name in implemented if not domain)]
-            # It may need types that it does not know; the operators stay then.
-            with suppress(RuntimeError):
-                proto = onnx.inliner.inline_selected_functions(
-                    proto, ids, exclude=True, inline_schema_functions=bool(implemented)
-                )
-        proto = with_branches_inlined(proto)
+        proto = with_branches_inlined(with_functions_inlined(self.proto, implemented))
         return self if proto is self.proto else Model(self.path, proto)
 
     @property
@@ -269,7 +257,7 @@ def _stored(
     for tensor in graph.initializer:
         yield tensor.name if named else None, tensor
     for place, node in enumerate(graph.node):
-        is_constant = named and node.op_type == "Constant" and not _domain(node.domain)
+        is_constant = named and node.op_type == "Constant" and not domain_of(node.domain)
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield node.output[0] if is_constant else None, attribute.t
@@ -302,23 +290,10 @@ def _with_inner_data(model: Model) -> onnx.ModelProto:
     return proto
 
 
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph and of the graphs inside it."""
-    for node in graph.node:
-        yield node
-        for body in bodies(node):
-            yield from _all_nodes(body)
-
-
-def _domain(name: str) -> str:
-    """One name for the default domain, which may be stored in two ways."""
-    return "" if name == "ai.onnx" else name
-
-
 def _normalised(graph: gs.Graph) -> gs.Graph:
     """The graph with one name for the default domain, in the graphs inside it too."""
     for node in graph.nodes:
-        node.domain = _domain(node.domain or "")
+        node.domain = domain_of(node.domain or "")
         for value in node.attrs.values():
             if isinstance(value, gs.Graph):
                 _normalised(value)

@@ -36,9 +36,10 @@ _LEARNED_TYPES = {
 
 # Input positions that hold the weights of an operator.
 _WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1)}
-# Operators through which a weight stays a weight: each of its values is passed on once.
+# Operators through which a weight stays a weight: its values are passed on, once at most.
+_RESHAPING = {"Reshape", "Unsqueeze", "Squeeze", "Flatten", "Slice", "Split"}
 _PASS_THROUGH = {
-    "Identity", "Cast", "Transpose", "Reshape", "QuantizeLinear", "DequantizeLinear",
+    "Identity", "Cast", "Transpose", "QuantizeLinear", "DequantizeLinear", *_RESHAPING,
 }  # fmt: skip
 # Input positions of biases, and of the scales and shifts of norms, learned with the weights.
 _BIAS_INPUTS = {"Conv": (2,), "ConvTranspose": (2,), "Gemm": (2,)}
@@ -231,7 +232,7 @@ def _trace(tensor: gs.Tensor, axes: _Axes = _NO_AXES) -> tuple[gs.Tensor, _Axes]
         producer = tensor.inputs[0]
         if producer.domain or producer.op not in _PASS_THROUGH:
             break
-        if producer.op == "Reshape":
+        if producer.op in _RESHAPING:
             axes = _NO_AXES
         if producer.op == "Transpose":
             perm = producer.attrs.get("perm")
@@ -252,9 +253,9 @@ def _passed_on(tensor: gs.Tensor) -> list[gs.Tensor]:
     found, seen = [tensor], {id(tensor)}
     for passed in found:  # it grows meanwhile
         for node in passed.outputs:
-            if _passes(node) and node.inputs[0] is passed and id(node.outputs[0]) not in seen:
-                seen.add(id(node.outputs[0]))
-                found.append(node.outputs[0])
+            made = node.outputs if _passes(node) and node.inputs[0] is passed else []
+            found.extend(new for new in made if id(new) not in seen)
+            seen.update(map(id, made))
     return found
 
 

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 import fcpts_onnx
 from fcpts_onnx import Recipe
@@ -112,3 +112,39 @@ def test_functions_of_the_model_are_inlined_to_learn_and_kept_in_the_file(tmp_pa
     assert result.zeros == round(0.6 * 88)
     assert int((stored["w"] == 0).sum()) > 0
     assert len(onnx.load(tmp_path / "out.onnx").functions) == 1
+
+
+def test_attributes_that_a_call_leaves_to_the_function(tmp_path: Path) -> None:
+    slope = helper.make_attribute("alpha", 0.3)
+    body = [helper.make_node("LeakyRelu", ["v"], ["r"])]
+    body[0].attribute.add(name="alpha", ref_attr_name="alpha", type=AttributeProto.FLOAT)
+    opsets = [helper.make_opsetid("", 18)]
+    layer = helper.make_function(
+        "mine", "Leaky", ["v"], ["r"], body, opsets, attribute_protos=[slope]
+    )
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], "one"),
+        helper.make_node("Leaky", ["a"], ["b"], "two", domain="mine"),
+        helper.make_node("Shrink", ["b"], ["y"], "three"),
+    ]
+    proto = networks.make(
+        nodes, {"w": values(6, 8, seed=1)}, {"x": ["N", 6]}, {"y": ["N", 8]}, opset=18
+    )
+    proto.functions.append(layer)
+    proto.opset_import.append(helper.make_opsetid("mine", 1))
+    result, _ = prune(proto, tmp_path, values(64, 6, scale=3.0))
+    assert result.parity.error < 1e-5
+
+
+def test_operators_that_onnx_defines_by_a_function_of_constants(tmp_path: Path) -> None:
+    """The inliner has to know the types of what they read."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["q"], "one"),
+        helper.make_node(
+            "Attention", ["q", "q", "q", "mask"], ["y"], "two", q_num_heads=2, kv_num_heads=2
+        ),
+    ]
+    constants = {"w": values(6, 8, seed=1), "mask": values(5, 5, seed=3)}
+    proto = networks.make(nodes, constants, {"x": ["N", 5, 6]}, {"y": ["N", 5, 8]}, opset=23)
+    result, _ = prune(proto, tmp_path, values(64, 5, 6, scale=1.0))
+    assert result.parity.error < 1e-5

@@ -129,6 +129,32 @@ def test_behind_identity_cast_transpose_and_reshape() -> None:
     assert found["w"].excluded == "a vector, not a matrix"
 
 
+def test_behind_slices_and_parts() -> None:
+    """As torch exports attention to another sequence, whose weights lie in one tensor."""
+    nodes = [
+        helper.make_node("Split", ["w"], ["q", "k"], axis=1),
+        helper.make_node("MatMul", ["x", "q"], ["a"], "one"),
+        helper.make_node("MatMul", ["x", "k"], ["b"], "two"),
+        helper.make_node("Slice", ["v", "zero", "three"], ["s"]),
+        helper.make_node("Unsqueeze", ["s", "zero"], ["u"]),
+        helper.make_node("Squeeze", ["u", "zero"], ["r"]),
+        helper.make_node("MatMul", ["a", "r"], ["c"], "three"),
+        helper.make_node("Add", ["b", "c"], ["y"]),
+    ]
+    constants = {
+        "w": values(4, 6),
+        "v": values(5, 3),
+        "zero": np.array([0]),
+        "three": np.array([3]),
+    }
+    found = find(networks.make(nodes, constants, {"x": ["N", 4]}, {"y": ["N", 3]}))
+    assert {name: weight.nodes for name, weight in found.items()} == {
+        "w": ("one", "two"), "v": ("three",),
+    }  # fmt: skip
+    assert all(weight.excluded is None for weight in found.values())
+    assert all(weight.channel_axis is None for weight in found.values())
+
+
 def test_shared_weights_are_found_once() -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["a"], "one"),

@@ -57,11 +57,15 @@ def conv_transpose(
     rank = x.ndim - 2
     strides, dilations = spread(strides, rank), spread(dilations, rank)
     extra = tuple(output_padding) if output_padding else (0,) * rank
-    # The full result has no padding cut off; what is stated as padding is then cut on each side.
-    full = _CONV_TRANSPOSE[rank](x, w, b, strides, 0, 0, group, dilations)
-    lengths = [length + more for length, more in zip(full.shape[2:], extra, strict=True)]
+    lengths = [
+        (size - 1) * step + (kernel - 1) * dilation + 1 + more
+        for size, step, kernel, dilation, more in zip(
+            x.shape[2:], strides, w.shape[2:], dilations, extra, strict=True
+        )
+    ]
     if auto_pad in ("SAME_UPPER", "SAME_LOWER") and not output_shape:
-        output_shape = [s * step for s, step in zip(x.shape[2:], strides, strict=True)]
+        wanted = (size * step for size, step in zip(x.shape[2:], strides, strict=True))
+        output_shape = [*map(min, wanted, lengths)]
     if output_shape:
         sides = []
         for length, wanted in zip(lengths, output_shape[-rank:], strict=True):
@@ -70,6 +74,10 @@ def conv_transpose(
             sides.append((small, large) if auto_pad == "SAME_UPPER" else (large, small))
     else:
         sides = resolve_pads(auto_pad, pads, (), w.shape[2:], strides, dilations)
-    return pad(
-        full, [(-before, more - after) for (before, after), more in zip(sides, extra, strict=True)]
-    )
+    # The full result has no padding cut off; what is stated as padding is cut on each side, and
+    # beyond its ends there is nothing but the bias.
+    added = [(-before, more - after) for (before, after), more in zip(sides, extra, strict=True)]
+    is_beyond = any(side > 0 for pair in added for side in pair)
+    own_bias = None if is_beyond else b
+    found = pad(_CONV_TRANSPOSE[rank](x, w, own_bias, strides, 0, 0, group, dilations), added)
+    return found if b is own_bias else found + b.reshape(-1, *[1] * rank)

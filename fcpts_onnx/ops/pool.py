@@ -73,7 +73,7 @@ def _indices(
     return indices
 
 
-@op("MaxUnpool", since=9)
+@op("MaxUnpool", since=9, gradient="values")
 def max_unpool(
     x: Tensor,
     indices: Tensor,

@@ -36,8 +36,23 @@ def _register(
         return reduction(x, axes or tuple(range(x.ndim)), bool(keepdims))
 
 
-def _root_of_squares(x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
-    return x.square().sum(axes, keepdim=keepdims).sqrt()
+def _exactly(function: Reduction) -> Reduction:
+    """A function of numbers with a fraction for whole numbers too, whose type the result has."""
+
+    def reduction(x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
+        exact = x if x.is_floating_point() else x.double()
+        return function(exact, axes, keepdims).to(x.dtype)
+
+    return reduction
+
+
+def _norm(x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
+    # The gradient of the root of a sum of squares is no number at zero; this one's is zero.
+    return torch.linalg.vector_norm(x, 2, axes, keepdim=keepdims)
+
+
+def _log_of_sum(x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
+    return x.sum(axes, keepdim=keepdims).log()
 
 
 def _sum(x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
@@ -71,13 +86,15 @@ def _limit(dtype: torch.dtype, largest: bool) -> float:
     return torch.iinfo(dtype).max if largest else torch.iinfo(dtype).min
 
 
-_register("ReduceMean", 18, lambda x, axes, keep: torch.mean(x, axes, keepdim=keep))
+_register("ReduceMean", 18, _exactly(lambda x, axes, keep: torch.mean(x, axes, keepdim=keep)))
 _register("ReduceSum", 13, _sum)
 _register("ReduceProd", 18, _product)
 _register("ReduceMax", 18, _extreme(torch.amax, largest=True))
 _register("ReduceMin", 18, _extreme(torch.amin, largest=False))
 _register("ReduceL1", 18, lambda x, axes, keep: _sum(x.abs(), axes, keep), torch.abs)
-_register("ReduceL2", 18, _root_of_squares, torch.abs)
-_register("ReduceLogSum", 18, lambda x, axes, keep: _sum(x, axes, keep).log(), torch.log)
-_register("ReduceLogSumExp", 18, lambda x, axes, keep: torch.logsumexp(x, axes, keepdim=keep))
+_register("ReduceL2", 18, _exactly(_norm), torch.abs)
+_register("ReduceLogSum", 18, _exactly(_log_of_sum), torch.log)
+_register(
+    "ReduceLogSumExp", 18, _exactly(lambda x, axes, keep: torch.logsumexp(x, axes, keepdim=keep))
+)
 _register("ReduceSumSquare", 18, lambda x, axes, keep: _sum(x * x, axes, keep), torch.square)

@@ -21,7 +21,7 @@ __all__ = ["Floats", "Ints", "Op", "find_op", "implemented", "op", "supported_op
 
 Ints = tuple[int, ...]
 Floats = tuple[float, ...]
-Gradient = Literal["through", "first", "masks", "ends", "shapes"]
+Gradient = Literal["through", "first", "values", "masks", "ends", "shapes"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _NUMBERS = (Ints, Ints | None, Floats, Floats | None)
@@ -76,9 +76,10 @@ def op(
         outputs: how many of the operator's outputs the function can give.
         only: the values of an attribute that the function is right for.
         gradient: what becomes of one: "through", it passes to all outputs; "first", to the first
-            one alone; "masks", the outputs are constant but for jumps, place by place; "ends", the
-            outputs choose or count, and what follows belongs to other places for other inputs;
-            "shapes", the outputs depend on the shapes of the inputs alone.
+            one alone; "values", from the first input alone, as the others say where; "masks", the
+            outputs are constant but for jumps, place by place; "ends", the outputs choose or count,
+            and what follows belongs to other places for other inputs; "shapes", the outputs depend
+            on the shapes of the inputs alone.
 
     Raises:
         ValueError: that operator has an implementation for that version already.

@@ -153,6 +153,8 @@ def slice_10(
 
 
 def _slice_axis(x: Tensor, start: int, end: int, axis: int, step: int) -> Tensor:
+    if step < 0 and start < -x.shape[axis]:
+        start = 0  # where Python has nothing
     picked = range(x.shape[axis])[start:end:step]
     if step < 0:  # torch has no view with a negative step
         return x.index_select(axis, torch.tensor(list(picked), dtype=torch.int64).to(x.device))

@@ -32,7 +32,8 @@ def frontier(
     states: dict[str, State] = dict.fromkeys(learned, "smooth")
     producer = {}
     for step in steps:
-        found = _outcome(step, {states.get(name, "fixed") for name in step.reads})
+        reads = step.inputs[:1] if step.gradient == "values" else step.reads
+        found = _outcome(step, {states.get(name or "", "fixed") for name in reads})
         for place, name in enumerate(step.outputs):
             if name in learned:
                 continue

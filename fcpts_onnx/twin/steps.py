@@ -24,6 +24,8 @@ from fcpts_onnx.weights import node_label
 
 __all__ = ["Body", "Step", "bind", "check_supported"]
 
+_TYPES = ("to", "dtype", "output_dtype", "output_datatype")  # attributes that name one
+
 
 @dataclass(frozen=True)
 class Step:
@@ -266,7 +268,12 @@ def _problem(node: gs.Node, found: Op | None, outputs: int) -> str:
 
 
 def _read_outputs(node: gs.Node, graph_outputs: Collection[str]) -> list[str]:
-    """A node's outputs up to the last one that is read; exporters name others that nobody reads."""
+    """A node's outputs up to the last one that is read; exporters name others that nobody reads.
+
+    All of Split: how large its parts are depends on how many there are.
+    """
+    if node.op == "Split":
+        return [tensor.name for tensor in node.outputs]
     read = [bool(tensor.outputs) or tensor.name in graph_outputs for tensor in node.outputs]
     last = max((place for place, is_read in enumerate(read) if is_read), default=0)
     return [tensor.name for tensor in node.outputs[: last + 1]]
@@ -302,10 +309,10 @@ def _step(
 
 
 def _promoted(key: str, value: Any) -> Any:
-    """An attribute's value as it is in float32; types are named by `to` and `dtype`."""
+    """An attribute's value as it is in float32."""
     if isinstance(value, Tensor):
         return promoted(value)
-    names_a_type = key in ("to", "dtype") and value in PROMOTED_TYPES
+    names_a_type = key in _TYPES and value in PROMOTED_TYPES
     return TensorProto.FLOAT if names_a_type else value
 
 

@@ -40,6 +40,16 @@ CASES = [
         (PLANE, normal(4, 3, 4, 4)),
         {"strides": [3, 3], "auto_pad": "SAME_LOWER"},
     ),
+    Case(
+        "ConvTranspose",
+        (PLANE, normal(4, 3, 2, 2), normal(3)),
+        {"strides": [2, 2], "output_padding": [1, 1]},
+    ),
+    Case(
+        "ConvTranspose",
+        (PLANE, normal(4, 3, 2, 2), normal(3)),
+        {"strides": [3, 3], "auto_pad": "SAME_UPPER"},
+    ),
     Case("ConvTranspose", (SPACE, normal(2, 3, 2, 2, 2)), {"strides": [2, 1, 2]}),
 ]
 

@@ -40,7 +40,7 @@ def lets_through(case: Case) -> bool:
     live = [x for place, x in enumerate(case.inputs) if place not in case.constants]
     return (
         found is not None
-        and found.gradient in ("through", "first")
+        and found.gradient in ("through", "first", "values")
         and case.op not in EXEMPT
         and not case.op.startswith(("QLinear", "QGemm", "ConvInteger", "MatMulInteger"))
         and any(is_float(x) for x in live)
@@ -76,6 +76,17 @@ def test_gradients(case: Case) -> None:
     inputs = [feeds[name].clone().requires_grad_() for name in names]
     assert run(*inputs)
     assert torch.autograd.gradcheck(run, inputs, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("op", ["ReduceL2", "LpNormalization", "LpPool"])
+def test_lengths_of_zero_have_no_slope(op: str) -> None:
+    """Windows are padded with zeros, and what divides by their length is held above none."""
+    attributes = {"kernel_shape": [2]} if op == "LpPool" else {}
+    twin = Twin(one_node(Case(op, (np.zeros((1, 2, 4), np.float32),), attributes), 17))
+    x = torch.zeros(1, 2, 4, requires_grad=True)
+    (y,) = twin({"x0": x}).values()
+    y.sum().backward()
+    assert torch.isfinite(x.grad).all()
 
 
 def test_most_operators_are_checked() -> None:

@@ -63,6 +63,7 @@ CASES = [
     Case("Slice", (X, ints(1), ints(END), ints(2)), since=10, constants=(1, 2, 3)),
     Case("Slice", (X, ints(0, 1), ints(1, -1)), since=10, constants=(1, 2)),
     Case("Slice", (X, ints(-1), ints(START), ints(2), ints(-1)), since=10, constants=(1, 2, 3, 4)),
+    Case("Slice", (X, ints(-9), ints(START), ints(2), ints(-1)), since=10, note="before the start"),
     Case("Slice", (X, ints(0), ints(4), ints(-1), ints(2)), since=10),
     Case("Slice", (X, ints(3), ints(1), ints(1)), since=10, note="empty"),
     Case("Expand", (X[:, :1], ints(3, 1)), since=8, constants=(1,)),

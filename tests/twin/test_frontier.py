@@ -50,6 +50,15 @@ CASES = {
         [node("ArgMax", ["a"], ["i"], axis=1, keepdims=0), node("Gather", ["a", "i"], ["y"])],
         ["y"], ["a"],
     ),
+    "where a pooling took values from is no choice of them": (
+        [
+            node("Reshape", ["a", "image"], ["i"]),
+            node("MaxPool", ["i"], ["p", "at"], kernel_shape=[2, 2], strides=[2, 2]),
+            node("MaxUnpool", ["p", "at"], ["u"], kernel_shape=[2, 2], strides=[2, 2]),
+            node("Flatten", ["u"], ["y"]),
+        ],
+        ["y"], ["y"],
+    ),
     "a shape is no choice": (
         [node("Shape", ["a"], ["s"]), node("Reshape", ["a", "s"], ["y"])], ["y"], ["y"],
     ),
@@ -59,7 +68,8 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_frontier(name: str) -> None:
     nodes, outputs, expected = CASES[name]
-    assert targets(nodes, outputs, half=np.float32(0.5), k=np.array([2])) == expected
+    constants = {"half": np.float32(0.5), "k": np.array([2]), "image": np.array([-1, 1, 2, 2])}
+    assert targets(nodes, outputs, **constants) == expected
 
 
 def test_what_lies_beyond_need_not_be_supported() -> None:
