@@ -73,13 +73,11 @@ def _spelt_out(proto: ModelProto, implemented: Collection[_Key]) -> ModelProto:
 
 
 def _defaults(key: _Key, versions: Mapping[str, int]) -> list[AttributeProto]:
-    """The default attributes of an operator that ONNX defines by a function."""
+    """The default attributes of an operator."""
     domain, name = key
     try:
         schema = onnx.defs.get_schema(name, versions.get(domain, 1), domain)
     except onnx.defs.SchemaError:
-        return []
-    if not (schema.has_function or schema.has_context_dependent_function):
         return []
     values = (attribute.default_value for attribute in schema.attributes.values())
     return [value for value in values if value.type]

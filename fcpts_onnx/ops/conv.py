@@ -64,8 +64,8 @@ def conv_transpose(
         )
     ]
     if auto_pad in ("SAME_UPPER", "SAME_LOWER") and not output_shape:
-        wanted = (size * step for size, step in zip(x.shape[2:], strides, strict=True))
-        output_shape = [*map(min, wanted, lengths)]
+        even = (size * step for size, step in zip(x.shape[2:], strides, strict=True))
+        output_shape = [*map(min, even, lengths)]
     if output_shape:
         sides = []
         for length, wanted in zip(lengths, output_shape[-rank:], strict=True):
@@ -78,6 +78,6 @@ def conv_transpose(
     # beyond its ends there is nothing but the bias.
     added = [(-before, more - after) for (before, after), more in zip(sides, extra, strict=True)]
     is_beyond = any(side > 0 for pair in added for side in pair)
-    own_bias = None if is_beyond else b
-    found = pad(_CONV_TRANSPOSE[rank](x, w, own_bias, strides, 0, 0, group, dilations), added)
-    return found if b is own_bias else found + b.reshape(-1, *[1] * rank)
+    inside, outside = (None, b) if is_beyond else (b, None)
+    found = pad(_CONV_TRANSPOSE[rank](x, w, inside, strides, 0, 0, group, dilations), added)
+    return found if outside is None else found + outside.reshape(-1, *[1] * rank)
