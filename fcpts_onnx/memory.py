@@ -136,8 +136,9 @@ def _kept(task: Task, network: Twin, samples: int) -> Counter[int]:
 
     batch = task.calibration.take(torch.arange(samples))
     heads = (*task.heads, *task.features)
-    with saved_tensors_hooks(pack, _never), precision_of(task.recipe, task.device)():
-        found = network(batch, network.learned)
+    with saved_tensors_hooks(pack, _never):
+        with precision_of(task.recipe, task.device)():
+            found = network(batch, network.learned)
         given = {name: value.detach() for name, value in found.items()}
         loss = reconstruction_loss(given, found, heads, task.recipe.temperature)
     del loss

@@ -19,6 +19,7 @@ from fcpts_onnx.cli import main
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.machine import available
 from fcpts_onnx.model import load
+from fcpts_onnx.sparsity.losses import reconstruction_loss
 from fcpts_onnx.sparsity.task import Task
 from tests import networks
 
@@ -104,6 +105,23 @@ def test_pieces_learn_the_same_of_values_that_are_no_classes(tmp_path: Path) -> 
     assert losses[0][-1] > 0.01
     for other in losses[1:]:
         np.testing.assert_allclose(other, losses[0], rtol=1e-3)
+
+
+def test_the_loss_is_taken_in_full_precision(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in learning: torch has no cross entropy of probabilities in bfloat16 on a GPU."""
+    halves: list[bool] = []
+
+    def seen(*given: Any) -> torch.Tensor:
+        halves.append(torch.is_autocast_enabled("cpu"))
+        return reconstruction_loss(*given)
+
+    monkeypatch.setattr("fcpts_onnx.memory.reconstruction_loss", seen)
+    recipe = Recipe(epochs=0, min_steps=1, batch_size=4, precision="bfloat16")
+    fcpts_onnx.prune(
+        place / "in.onnx", place / "out.onnx", target=0.5, calib=place / "images", recipe=recipe
+    )
+    assert halves
+    assert not any(halves)
 
 
 def test_what_a_container_may_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
