@@ -230,7 +230,7 @@ def prune(
             task = _settled(task, decided, rule, reconstruct, memory, say)
             checkpoint.decided = {
                 "budget": asdict(budget), "zeros": task.zeros, "pieces": task.pieces,
-                "augment": recipe.augment, "device": torch_device.type,
+                "augment": recipe.augment, "device": torch_device.type, "memory": memory,
             }  # fmt: skip
             seconds = clock.left(time_budget, parity, len(calibration), team)
             with checkpoint.listening():
@@ -315,7 +315,8 @@ def _settled(
     task = replace(task, zeros=decided["zeros"]) if decided else allocated(task, rule)
     if reconstruct != NETWISE:
         return task
-    if decided and memory is None and decided.get("device") == task.device.type:
+    # What this process takes already says nothing of the run: other pieces would give another file.
+    if decided and (decided.get("memory"), decided.get("device")) == (memory, task.device.type):
         return replace(task, pieces=decided["pieces"])
     return replace(task, pieces=pieces_that_fit(task, memory, task.team, say))
 

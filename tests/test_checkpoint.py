@@ -192,6 +192,15 @@ def test_other_memory_is_no_other_run(place: Path) -> None:
     assert any(line.startswith("Memory: about") for line in lines)
 
 
+def test_the_same_memory_is_the_same_file(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much the process that goes on takes by then."""
+    options = {"recipe": Recipe(epochs=0, min_steps=8, batch_size=4), "memory": 2**34}
+    expected = prune(place, "whole.onnx", **options)
+    crashed(place, "out.onnx", **options)
+    monkeypatch.setattr("fcpts_onnx.memory.taken", lambda _: 2**34)
+    assert prune(place, "out.onnx", resume=True, **options) == expected
+
+
 def test_other_rates_in_the_same_file_are_another_run(place: Path) -> None:
     rates, names = place / "rates.json", ("conv.w", "depthwise.w", "fc.w")
     options = {"recipe": Recipe(epochs=0, min_steps=8, batch_size=4), "allocate": str(rates)}
