@@ -17,6 +17,7 @@ from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.selection import select
 from fcpts_onnx.sparsity.centres import centres_of
 from fcpts_onnx.sparsity.compensation import compensations_of
+from fcpts_onnx.sparsity.inputs import values_of
 from fcpts_onnx.sparsity.losses import LOSSES, Head, Loss, find_heads, variances
 from fcpts_onnx.sparsity.network import Network
 from fcpts_onnx.sparsity.task import Task
@@ -180,10 +181,9 @@ def informed(
     return replace(task, heads=heads, features=inner, centres=centres, compensations=compensations)
 
 
-@torch.no_grad()
 def _some_values(twin: Twin, calibration: Calibration, names: Sequence[str]) -> dict[str, Tensor]:
     """What the dense network gives for some samples, of values that are of float type."""
     if not names:
         return {}
-    found = twin(calibration.take(calibration.some(_SPREAD_SAMPLES)), fetch=names)
-    return {name: found[name].float() for name in names if found[name].is_floating_point()}
+    found = values_of(twin, calibration.take(calibration.some(_SPREAD_SAMPLES)), names)
+    return {name: value.float() for name, value in found.items() if value.is_floating_point()}

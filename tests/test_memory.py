@@ -21,6 +21,7 @@ from fcpts_onnx.machine import available
 from fcpts_onnx.model import load
 from fcpts_onnx.sparsity.losses import reconstruction_loss
 from fcpts_onnx.sparsity.task import Task
+from fcpts_onnx.twin import Twin
 from tests import networks
 
 SIZE = 48
@@ -122,6 +123,37 @@ def test_the_loss_is_taken_in_full_precision(place: Path, monkeypatch: pytest.Mo
     )
     assert halves
     assert not any(halves)
+
+
+def test_what_is_settled_before_learning_takes_parts_too(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is seen of more samples than a piece has would take more than was said."""
+    counts: list[int] = []
+    forward = Twin.forward
+
+    def counted(twin: Twin, inputs: dict[str, torch.Tensor], *rest: Any, **options: Any) -> Any:
+        counts.append(len(next(iter(inputs.values()))))
+        return forward(twin, inputs, *rest, **options)
+
+    def chosen(*_: object) -> int:
+        assert max(counts) == 16
+        counts.clear()
+        return 8
+
+    def stop(_: object) -> None:  # what is written is passed in sixteens again
+        raise InterruptedError
+
+    monkeypatch.setattr(Twin, "forward", counted)
+    monkeypatch.setattr("fcpts_onnx.pipeline.pieces_that_fit", chosen)
+    networks.save_images(place / "images", 64)
+    recipe = Recipe(epochs=0, min_steps=1, batch_size=32, feature_weight=1.0, augment=("crop",))
+    with pytest.raises(InterruptedError):
+        fcpts_onnx.prune(
+            place / "in.onnx", place / "out.onnx", target=0.5, calib=place / "images",
+            recipe=recipe, report=stop,
+        )  # fmt: skip
+    assert max(counts) == 4
 
 
 def test_what_a_container_may_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fcpts_onnx.calibration import Calibration
 from fcpts_onnx.recipe import Recipe
+from fcpts_onnx.sparsity.inputs import values_of
 from fcpts_onnx.sparsity.losses import Head, class_scores
 from fcpts_onnx.sparsity.precision import precision_of
 from fcpts_onnx.sparsity.run import epochs_of, steps_of
@@ -32,7 +33,7 @@ brightness inverted 0.03 to 0.24, with noise to 2.5."""
 
 _SAMPLES = 256
 _PASSES = 4  # of a step: one through the dense network, one and its gradient (two) the sparse one
-_BATCH = 64
+_BATCH = 64  # whose views are drawn, and values compared, together
 _MOST_VALUES = 2**20
 
 
@@ -54,10 +55,11 @@ def misleading_views(
     generator = torch.Generator().manual_seed(0)
     same: dict[str, list[Tensor]] = {}
     apart: dict[str, float] = {}
+    names = [head.name for head in heads]
     for chosen in calibration.some(_SAMPLES).split(_BATCH):
-        plain = twin(calibration.take(chosen))
+        plain = values_of(twin, calibration.take(chosen), names)
         for kind in (kind for kind in kinds if kind != "mix"):
-            viewed = twin(calibration.views(chosen, [kind], generator))
+            viewed = values_of(twin, calibration.views(chosen, [kind], generator), names)
             for head in heads:
                 one, other = plain[head.name], viewed[head.name]
                 before, after = class_scores(one), class_scores(other)

@@ -1,8 +1,8 @@
-"""LEARN: what layers read in the dense network, batch by batch."""
+"""LEARN: what layers read and give in the dense network, batch by batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from fcpts_onnx.calibration import Calibration
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.twin.layers import Layer
 
-__all__ = ["inputs_of"]
+__all__ = ["inputs_of", "values_of"]
 
 _BATCH = 16
 
@@ -33,3 +33,25 @@ def inputs_of(
             values = twin.through(values, slice(place, layer.place))
             place = layer.place
             yield name, twin.known(values)[layer.data], len(part) / len(drawn)
+
+
+@torch.no_grad()
+def values_of(twin: Twin, batch: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """What the dense network gives for a batch, a part at a time: that takes less memory.
+
+    Values without samples along their first axis cannot be put together, and come of a whole pass.
+
+    Args:
+        names: of outputs, and of values inside the graph.
+    """
+    count = len(next(iter(batch.values())))
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    for start in range(0, count, _BATCH):
+        part = {name: value[start : start + _BATCH] for name, value in batch.items()}
+        values, samples = twin(part, fetch=names), len(next(iter(part.values())))
+        if any(values[name].shape[:1] != (samples,) for name in names):
+            values = twin(batch, fetch=names)
+            return {name: values[name] for name in names}
+        for name in names:
+            found[name].append(values[name])
+    return {name: torch.cat(parts) for name, parts in found.items()}

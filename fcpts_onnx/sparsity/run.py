@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fcpts_onnx.checkpoint import Checkpoint
 from fcpts_onnx.packing import moved
@@ -121,9 +121,13 @@ def _moved_by(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
 def _of_nothing(task: Task) -> float:
     """The loss of outputs that are all zero."""
     samples = torch.arange(min(task.recipe.batch_size, len(task.calibration)))
-    with torch.no_grad():
-        expected = task.network(task.calibration.take(samples), {})
-        zeros = {name: torch.zeros_like(value) for name, value in expected.items()}
-        heads = (*task.heads, *task.features)
-        loss = reconstruction_loss(expected, zeros, heads, task.recipe.temperature)
-    return float(loss) or math.inf
+    parts = task.pieces_of(task.calibration.take(samples))
+    return sum(share * _loss_of_nothing(task, piece) for piece, share in parts) or math.inf
+
+
+@torch.no_grad()
+def _loss_of_nothing(task: Task, batch: dict[str, Tensor]) -> float:
+    expected = task.network(batch, {})
+    zeros = {name: torch.zeros_like(value) for name, value in expected.items()}
+    heads = (*task.heads, *task.features)
+    return float(reconstruction_loss(expected, zeros, heads, task.recipe.temperature))
