@@ -59,8 +59,11 @@ def centres_of(
     """
     found = layers(twin.steps, weights, twin.learned)
     biases = {name: _bias(layer) for name, layer in found.items()}
-    times = Counter(biases.values())
-    own = {name: bias for name, bias in biases.items() if bias in twin.learned and times[bias] == 1}
+    readers = Counter(name for step in twin.steps for name in step.reads)
+    # A shift that other steps read too would move what is none of the layer's.
+    own = {
+        name: bias for name, bias in biases.items() if bias in twin.learned and readers[bias] == 1
+    }
     means = _means(twin, calibration, {name: found[name] for name in own})
     return {name: Centre(bias, found[name].axis, means[name]) for name, bias in own.items() if bias}
 

@@ -53,13 +53,19 @@ def test_means_are_those_of_the_layer(name: str) -> None:
 
 
 def cnn(
-    *, bias: bool = True, behind: bool = False, norm: bool = False, shared: bool = False
+    *,
+    bias: bool = True,
+    behind: bool = False,
+    norm: bool = False,
+    shared: bool = False,
+    again: bool = False,
 ) -> onnx.ModelProto:
     """A padded convolution, Relu, and class scores.
 
     Args:
         behind: the bias is added behind the convolution.
         shared: two layers add the same bias.
+        again: another batch norm, of no layer, adds the same shift.
     """
     shape = (1, 6, 1, 1) if behind else (6,)
     constants = {"w": values(6, 3, 3, 3), "b": values(*shape), "v": values(5, 6, 1, 1)}
@@ -76,9 +82,11 @@ def cnn(
     if shared:
         constants["u"] = values(6, 6, 1, 1, seed=3)
         nodes += [helper.make_node("Conv", ["c", "u", "b"], ["n"], "another")]
+    nodes += [helper.make_node("Relu", ["n" if norm or shared else "c"], ["r"], "relu")]
+    if again:
+        nodes += [helper.make_node("BatchNormalization", ["r", *parameters], ["s"], "again")]
     nodes += [
-        helper.make_node("Relu", ["n" if norm or shared else "c"], ["r"], "relu"),
-        helper.make_node("Conv", ["r", "v"], ["m"], "last"),
+        helper.make_node("Conv", ["s" if again else "r", "v"], ["m"], "last"),
         helper.make_node("GlobalAveragePool", ["m"], ["g"], "pool"),
         helper.make_node("Flatten", ["g"], ["scores"], "flat"),
     ]
@@ -94,6 +102,7 @@ def cnn(
         ({"norm": True}, {"w": "shift"}),
         ({"norm": True, "bias": False}, {"w": "shift"}),
         ({"shared": True}, {}),
+        ({"norm": True, "again": True}, {}),
     ],
     ids=str,
 )
