@@ -137,8 +137,7 @@ class ScoreThresholds(Thresholds):
         del progress  # scores move with the optimizer alone
         if self._steps % self._recipe.interval == 0:
             self._limits = {
-                name: kth_smallest(value.abs(), max(1, self._budget.most[name]))
-                for name, value in values.items()
+                name: _limit(value.abs(), self._budget.most[name]) for name, value in values.items()
             }
         self._steps += 1
 
@@ -338,6 +337,11 @@ def _score(value: Tensor, name: str, task: Task) -> Tensor:
         return value.new_full((), task.recipe.threshold_start)
     threshold = kth_smallest(value.abs(), max(1, task.start[name]))
     return torch.logit(threshold, eps=_LEAST_THRESHOLD).to(value.device)
+
+
+def _limit(sizes: Tensor, most: int) -> Tensor:
+    """The greatest threshold that takes no more weights."""
+    return kth_smallest(sizes, most) if most else sizes.new_zeros(())
 
 
 def _log_quantile(sizes: Tensor, share: float, most: int) -> float:

@@ -220,3 +220,12 @@ def test_given_counts_are_settled_where_the_ramp_was_cut_short() -> None:
     thresholds.begin_step(values, 0.1)
     assert 0 < zeros(thresholds.masked(values))["a"] < 800
     assert zeros(thresholds.settle(values)) == {"a": 800}
+
+
+def test_scores_leave_alone_what_may_have_no_zeros() -> None:
+    """A layer of one weight would give nothing while the others learn."""
+    values = {**layers(a=0.05), "gain": torch.full((1, 1), 0.5, requires_grad=True)}
+    recipe = Recipe(thresholds="score", threshold_start=4.0)
+    thresholds = ScoreThresholds(values, task(values, 0.5, recipe))
+    thresholds.begin_step({name: value.detach() for name, value in values.items()}, 0.0)
+    assert zeros(thresholds.masked(values)) == {"a": 1000 - 20, "gain": 0}
