@@ -113,6 +113,7 @@ def heads_of(twin: Twin, calibration: Calibration, losses: Mapping[str, Loss]) -
 
     Raises:
         ModelError: no output has values.
+        TargetError: a divergence of classes is asked for where there are none.
     """
     batch = calibration.take(calibration.some(_HEAD_SAMPLES))
     with torch.no_grad():
@@ -122,10 +123,23 @@ def heads_of(twin: Twin, calibration: Calibration, losses: Mapping[str, Loss]) -
             f"{twin.model.path}: what it could be learned against ({', '.join(outputs)}) has no "
             "values. Correct the graph, or export it again."
         )
+    for head in heads:
+        _check_classes(head, outputs[head.name])
     found = _some_values(twin, calibration, [head.name for head in heads if head.loss == "mse"])
     return tuple(
         replace(head, spread=variances(found[head.name])) if head.name in found else head
         for head in heads
+    )
+
+
+def _check_classes(head: Head, values: Tensor) -> None:
+    """See that there are two classes at least: of one, any scores have the same distribution."""
+    if head.loss != "kl" or (values.ndim > head.axis and values.shape[head.axis] > 1):
+        return
+    shape = ", ".join(["N", *map(str, values.shape[1:])])
+    raise TargetError(
+        f"--loss {head.name}=kl is for scores of two classes or more, [N, classes] or [N, anchors, "
+        f"classes], and {head.name} is [{shape}]. Use bce, for yes or no, or mse."
     )
 
 
@@ -163,7 +177,7 @@ def informed(
     """The task with what the dense network says of the samples: what to meet, what layers read.
 
     Raises:
-        ModelError: as `heads_of`.
+        ModelError, TargetError: as `heads_of`.
     """
     calibration, weights, recipe = task.calibration, task.weights, task.recipe
     heads = heads_of(twin, calibration, losses)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from onnx import helper
 import fcpts_onnx
 from fcpts_onnx.calibration import load_calibration
 from fcpts_onnx.cli import main
-from fcpts_onnx.errors import ModelError
+from fcpts_onnx.errors import ModelError, TargetError
 from fcpts_onnx.model import load
 from fcpts_onnx.pipeline import prune
 from fcpts_onnx.preparation import features_of, heads_of, learning_twin, weights_to_prune
@@ -55,6 +56,22 @@ def test_outputs_are_judged_by_samples_of_all_kinds(tmp_path: Path) -> None:
     calibration = load_calibration([samples], model, PRESETS["raw"])
     twin = learning_twin(model, weights_to_prune(model, (), (), ()), ())
     assert [head.loss for head in heads_of(twin, calibration, {})] == ["kl"]
+
+
+@pytest.mark.parametrize("shape", [[], [1], [1, 1]], ids=str)
+def test_a_divergence_of_one_value_is_refused(shape: list[int], tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Reshape", ["m", "shape"], ["y"]),
+    ]
+    constants = {"w": networks.values(4, 1), "shape": np.array([-1, *shape])}
+    proto = networks.make(nodes, constants, {"x": ["N", 4]}, {"y": ["N", *shape]})
+    found = re.escape(f"[{', '.join(['N', *map(str, shape)])}]")
+    with pytest.raises(TargetError, match=rf"y=kl is for .*, and y is {found}\. Use bce"):
+        prune(
+            networks.save(proto, tmp_path / "m.onnx"), tmp_path / "out.onnx", target=0.5,
+            calib=[networks.values(30, 4)], losses={"y": "kl"},
+        )  # fmt: skip
 
 
 def test_features_are_met(tmp_path: Path) -> None:

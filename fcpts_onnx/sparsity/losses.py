@@ -223,7 +223,7 @@ def _head(name: str, values: Tensor, is_other: bool, anchors: set[torch.Size]) -
 
 def _as_asked(name: str, values: Tensor, loss: Loss) -> Head:
     """A head with the loss that the user wants."""
-    axis = 2 if values.ndim == 3 else 1
+    axis = 2 if values.ndim == 3 and values.shape[2] > 1 else 1
     within = bool(values.min() >= 0) and bool(values.max() <= 1)
     return Head(name, loss, axis, probabilities=loss == "bce" and within)
 

@@ -110,6 +110,18 @@ def test_a_loss_that_is_asked_for() -> None:
     assert find_heads({"a": normal(2, 5).sigmoid()}, {}, {"a": "bce"})[0].probabilities
 
 
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((2, 5), 1), ((2, 5, 1), 1), ((2, 5, 4), 2), ((2, 1, 5), 2), ((2, 5, 6, 6), 1)],
+    ids=str,
+)
+def test_classes_of_a_divergence_that_is_asked_for(shape: tuple[int, ...], axis: int) -> None:
+    dense, sparse = normal(*shape), normal(*shape).flip(axis)
+    (head,) = find_heads({"y": dense}, {"x": dense}, {"y": "kl"})
+    assert (head.loss, head.axis) == ("kl", axis)
+    assert float(reconstruction_loss({"y": dense}, {"y": sparse}, [head])) > 0.1
+
+
 def test_divergence_at_each_place() -> None:
     """As the sum of the divergences of Bernoulli distributions, of scores and of probabilities."""
     p, q = torch.sigmoid(DENSE), torch.sigmoid(SPARSE)
