@@ -278,8 +278,9 @@ class CostThresholds(_Ramped):
         ranks = {name: self._ranked(name, value) for name, value in values.items()}
         counted = self._budget.counts(self._wanted(ranks, zeros), zeros)
         self.masks = {name: self._mask(name, values[name], counted[name]) for name in counted}
+        # Zeros that lie where a pattern has no room rank behind all others, and say nothing.
         self._thresholds = {
-            name: torch.where(mask == 0, ranks[name], 0.0).amax()
+            name: torch.where((mask == 0) & ranks[name].isfinite(), ranks[name], 0.0).amax()
             for name, mask in self.masks.items()
         }
 

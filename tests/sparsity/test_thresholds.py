@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity.budget import Budget
+from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.sparsity.thresholds import (
     CostThresholds,
@@ -137,6 +138,26 @@ def test_a_layer_with_more_dead_weights_than_the_target_gets_zeros(size: float) 
         values["a"][sizes < sizes.flatten().kthvalue(801).values] = size
     found = learn(values, {"a": 1e-3, "b": 1.0}, 0.7)
     assert found == {"a": 1000 - 20, "b": 420}
+
+
+def test_a_zero_where_a_pattern_has_no_room_leaves_costs_their_say() -> None:
+    """Halfway, layers that matter less have more zeros, whatever lies in a third one."""
+    values, pattern = layers(a=1.0, b=1.0), PATTERNS["2:4"]
+    values["first"] = layers(first=1.0)["first"].detach()[:, :3].clone()
+    values["first"][0, 0] = 0.0
+    values["first"].requires_grad_()
+    weights = [replace(weight, input_axis=1) for weight in weights_of(values)]
+    budget = Budget.of(weights, None, pattern=pattern)
+    given = Task(None, None, weights, budget, RECIPE, (), pattern=pattern)
+    thresholds = CostThresholds(values, given)
+    for step in range(STEPS // 5):
+        thresholds.begin_step(values, step / STEPS)
+        masked = thresholds.masked(values)
+        lost = [(values[name].detach() - masked[name]).square().sum() for name in values]
+        (lost[0] + 9 * lost[1] + lost[2]).backward()
+    found = zeros(masked)
+    assert found["first"] == 1
+    assert found["a"] > 1.2 * found["b"]
 
 
 def test_without_a_ramp_the_budget_is_met_at_once() -> None:
