@@ -26,6 +26,7 @@ class Clock:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._start = time.monotonic()
+        self._earlier = 0.0
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -41,6 +42,15 @@ class Clock:
         yield
         self._start += time.monotonic() - start
 
+    @property
+    def spent(self) -> float:
+        """Seconds until now, those before an interruption among them."""
+        return self._earlier + time.monotonic() - self._start
+
+    def go_on(self, seconds: float) -> None:
+        """Count what the run spent outside of learning before it was interrupted."""
+        self._earlier = seconds
+
     def at_least(self, name: str, seconds: float) -> None:
         """Count what a step took before it was interrupted."""
         self.seconds[name] = max(self.seconds[name], seconds)
@@ -49,16 +59,16 @@ class Clock:
         """Seconds of a budget that are left to learn in, what writing will take put aside.
 
         Raises:
-            FcptsError: there are none.
+            FcptsError: there are none, and nothing was learned before an interruption either.
         """
         if budget is None:
             return None
         # The file is loaded again, and both models run on what they are compared on.
         compared = 2 * min(samples, COMPARED) / parity.samples * parity.seconds
         writing = _MARGIN * (compared + 2 * self.seconds["load"] + _LEAST_WRITING)
-        (spent,) = team.mean([time.monotonic() - self._start])
+        (spent,) = team.mean([self.spent])
         (left,) = team.mean([budget - spent - writing])
-        if left <= 0:
+        if left <= 0 and not self._earlier:
             raise FcptsError(
                 f"The time budget of {budget:g} s leaves nothing to learn in: until here it took "
                 f"{spent:.0f} s, and to write and check the result will take {writing:.0f} s. "

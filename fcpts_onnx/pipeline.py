@@ -191,6 +191,7 @@ def prune(
             oracle = oracle_of(twin, dense, threads)
         with clock("budget"):
             decided = checkpoint.decided  # by the run that is gone on with
+            clock.go_on(decided.get("spent", 0.0))
             budget = None
             if not decided:
                 budget = budget_of(dense, weights, choices.aim, preprocess.size, team, say)
@@ -231,6 +232,7 @@ def prune(
             checkpoint.decided = {
                 "budget": asdict(budget), "zeros": task.zeros, "pieces": task.pieces,
                 "augment": recipe.augment, "device": torch_device.type, "memory": memory,
+                "spent": clock.spent,
             }  # fmt: skip
             seconds = clock.left(time_budget, parity, len(calibration), team)
             with checkpoint.listening():

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from filelock import FileLock
 
 import fcpts_onnx
-from fcpts_onnx import Progress, Recipe
+from fcpts_onnx import Progress, Recipe, methods, parity
 from fcpts_onnx.cli import main
 from fcpts_onnx.errors import Interrupted, OutputError
 from tests import networks
@@ -144,6 +144,38 @@ def test_a_time_budget_counts_what_was_spent(place: Path) -> None:
         fcpts_onnx.prune(place / "in.onnx", place / "out.onnx", report=crash, **options)
     found = fcpts_onnx.prune(place / "in.onnx", place / "out.onnx", resume=True, **options)
     assert 4 < found.history[-1].seconds < 11  # of both; from anew it would be 13 and more
+
+
+def test_a_time_budget_counts_what_was_spent_before_learning(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+
+    def recovered(*arguments: Any, seconds: float, **options: Any) -> Any:
+        given.append(seconds)
+        return methods.recovered(*arguments, seconds=seconds, **options)
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(2)
+        return parity.check_parity(*arguments)
+
+    monkeypatch.setattr("fcpts_onnx.pipeline.recovered", recovered)
+    options = {"recipe": Recipe(batch_size=4), "time_budget": 6.0}
+    with monkeypatch.context() as patch:
+        patch.setattr("fcpts_onnx.pipeline.check_parity", slow)
+        crashed(place, "out.onnx", **options)
+    prune(place, "out.onnx", resume=True, **options)
+    first, second = given
+    assert second < first + 1  # both spent it, and the first one two seconds more
+
+
+def test_a_run_whose_time_is_over_is_gone_on_with(place: Path) -> None:
+    """To its end, which is one step away."""
+    options = {"recipe": Recipe(batch_size=4)}
+    crashed(place, "out.onnx", time_budget=20.0, **options)
+    seen: list[Progress] = []
+    prune(place, "out.onnx", resume=True, time_budget=0.01, report=seen.append, **options)
+    assert len(seen) == 1
 
 
 def test_another_run_is_refused_by_name(place: Path) -> None:
