@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -56,7 +56,7 @@ def stale_data(target: Path, source: Model) -> list[Path]:
     """External data files that belong to the model now at `target` alone, by their name beside it.
 
     What `source` reads is not among them, unless it is the model that is replaced; nor is what
-    another model in the folder names, as a copy of the small file does.
+    another model in the folder names, as a copy of the small file does, `m.onnx.bak` too.
     """
     read = {file.resolve() for file in source.files}
     if target.resolve() in read:
@@ -64,9 +64,8 @@ def stale_data(target: Path, source: Model) -> list[Path]:
     try:
         own = (n for n in _data_of(target) if n.startswith(target.name) and n.endswith(".data"))
         files = [target.parent / name for name in own if Path(name).name == name]
-        for other in target.parent.glob("*.onnx") if files else ():
-            if other.name != target.name and other.is_file():
-                read.update((target.parent / name).resolve() for name in _data_of(other))
+        for other in _models_beside(target) if files else ():
+            read.update((target.parent / name).resolve() for name in _named_by(other))
     except (OSError, DecodeError, ValueError):  # no model, or one that states no right places
         return []
     return [file for file in files if file.resolve() not in read]
@@ -179,6 +178,25 @@ def _data_of(path: Path) -> set[str]:
         for _, tensor in stored_tensors(proto.graph)
         if uses_external_data(tensor)
     }
+
+
+def _models_beside(target: Path) -> Iterator[Path]:
+    """What else in the folder may be a model by its name, backups among them."""
+    for other in target.parent.iterdir():
+        name = other.name.lower()
+        may_be = ".onnx" in name and not name.endswith(".data") and other.name != target.name
+        if may_be and other.is_file():
+            yield other
+
+
+def _named_by(other: Path) -> set[str]:
+    """As `_data_of`; nothing where a file turns out to be no model and does not claim to be one."""
+    try:
+        return _data_of(other)
+    except (OSError, DecodeError, ValueError):
+        if other.suffix.lower() == ".onnx":
+            raise
+        return set()
 
 
 def _is_model(path: Path) -> bool:

@@ -202,6 +202,16 @@ def test_data_that_another_model_in_the_folder_names_is_not_stale(
     assert stale_data(target, load(target)) == [tmp_path / "out.onnx.data"]
 
 
+@pytest.mark.parametrize("name", ["out.onnx.bak", "in.onnx.orig", "Out.ONNX", "out.onnx~"])
+def test_data_that_a_backup_names_is_not_stale(name: str, tmp_path: Path) -> None:
+    source, target = load(external_model(tmp_path / "in")), tmp_path / "out.onnx"
+    written(source, {}, target)
+    (tmp_path / "out.onnx.json").write_text("{}")  # no model, and no reason to keep anything
+    assert stale_data(target, load(target)) == [tmp_path / "out.onnx.data"]
+    shutil.copy(target, tmp_path / name)
+    assert stale_data(target, load(target)) == []
+
+
 def test_a_former_file_that_states_no_right_place_has_no_stale_data(tmp_path: Path) -> None:
     model = load(external_model(tmp_path / "in"))
     proto = onnx.load(str(tmp_path / "in" / "in.onnx"), load_external_data=False)
