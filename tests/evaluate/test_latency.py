@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from click.testing import CliRunner
 from onnx import helper
@@ -22,6 +23,7 @@ from fcpts_onnx import Latency
 from fcpts_onnx.cli import main
 from fcpts_onnx.errors import FcptsError, OutputError
 from fcpts_onnx.evaluate import check_installed
+from fcpts_onnx.evaluate.engines import ENGINES
 from fcpts_onnx.evaluate.latency import _apart
 from fcpts_onnx.evaluate.runner import Runner
 from fcpts_onnx.results import Timing
@@ -63,6 +65,25 @@ def test_onnxruntime(pair: tuple[Path, Path]) -> None:
     assert found.speed_ups["ort"] > 0
 
 
+def test_8_bits_are_timed_in_kernels_of_8_bits(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As applications run them; what others are held against is computed as the graph says."""
+    made, session = [], ort.InferenceSession
+
+    def noted(source: object, options: ort.SessionOptions, **more: object) -> object:
+        made.append(options.get_session_config_entry("session.disable_quant_qdq"))
+        return session(source, options, **more)
+
+    monkeypatch.setattr(ort, "InferenceSession", noted)
+    engine = ENGINES["ort"](pair[0], {"x": networks.values(1, 128, 16, 16)}, 1, tmp_path)
+    engine.load()
+    engine.run()
+    assert made == ["0"]
+    assert engine.outputs()["y"].shape == (1, 256, 16, 16)
+    assert made == ["0", "1"]
+
+
 @needs_mnn
 def test_mnn_skips_zeros(pair: tuple[Path, Path]) -> None:
     found = fcpts_onnx.bench(*pair, engines=("mnn", "mnn-sparse"), runs=5)
@@ -77,7 +98,6 @@ def test_mnn_skips_zeros(pair: tuple[Path, Path]) -> None:
     assert timing(found, "mnn-sparse", "sparse").bytes < 0.4 * timing(found, "mnn", "dense").bytes
 
 
-@needs_mnn
 @needs_mnn
 def test_whole_numbers_and_what_is_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
