@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
-import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from fcpts_onnx.errors import TargetError
@@ -87,7 +86,7 @@ def layer_times(
     return found
 
 
-_Uses = list[tuple[int, float]]
+_Uses = list[tuple[float, float]]
 """For each layer that reads a weight: its products a sample, and its `time_bound`."""
 
 
@@ -96,12 +95,16 @@ def _uses(
 ) -> Iterator[tuple[Weight, _Uses | None]]:
     """How weights with values are used by layers that the chip has; None where sizes are open."""
     nodes = nodes_by_label(model)
-    shapes = _shapes(model, size)
+    batch = _batch(model)
+    shapes = _shapes(model, batch, size)
     for weight in (weight for weight in weights if weight.count):
         users = [nodes[name] for name in weight.nodes if name in nodes]
         layers = [(node, convolution_of(node, weight)) for node in users]
         uses = [
-            (_places(node, shapes.get(node.outputs[0].name)), time_bound(layer, chip))
+            (
+                _places(shapes.get(node.outputs[0].name), layer.outputs, batch),
+                time_bound(layer, chip),
+            )
             for node, layer in layers
             if layer is not None
         ]
@@ -113,15 +116,21 @@ def _time(uses: _Uses, density: float) -> float:
     return sum(products * max(density, bound) for products, bound in uses)
 
 
-def _places(node: gs.Node, shape: list[int] | None) -> int | None:
-    """How often a layer's weights are used for one sample; None where that is open."""
-    if shape is None:
-        return None
-    inner = shape[2:] if node.op.startswith("Conv") else shape[1:-1]
-    return math.prod(inner) if all(inner) else None
+def _places(shape: list[int] | None, channels: int, batch: int) -> float | None:
+    """How often a layer's weights are used for one sample; None where that is open.
+
+    By the values of its output, wherever their channels are, and samples folded into other axes.
+    """
+    return math.prod(shape) / channels / batch if shape and all(shape) else None
 
 
-def _shapes(model: Model, size: tuple[int, int] | None) -> dict[str, list[int]]:
+def _batch(model: Model) -> int:
+    """How many samples shapes are of: one, where the graph leaves that open."""
+    sizes = (spec.shape[0] for spec in model.inputs if spec.shape)
+    return next((size for size in sizes if size), 1)
+
+
+def _shapes(model: Model, batch: int, size: tuple[int, int] | None) -> dict[str, list[int]]:
     """Shapes by value, as far as ONNX infers them; 0 for a length that is open."""
     proto = model.inlined().proto
     bare = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import)
@@ -135,19 +144,35 @@ def _shapes(model: Model, size: tuple[int, int] | None) -> dict[str, list[int]]:
             if small
             else TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         )
+    for value in (*bare.graph.input, *bare.graph.output, *bare.graph.value_info):
+        _open(value)
     for value in bare.graph.input:
         lengths = value.type.tensor_type.shape.dim
         places = image_axes([dim.dim_value for dim in lengths])
-        for place, length in zip(places, size or (), strict=False):
-            lengths[place].dim_value = lengths[place].dim_value or length
+        for place, length in ((0, batch), *zip(places, size or (), strict=False)):
+            if place < len(lengths):
+                lengths[place].dim_value = lengths[place].dim_value or length
     try:
-        return dict(_found(onnx.shape_inference.infer_shapes(bare).graph))
+        graph = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
     except onnx.shape_inference.InferenceError:  # the file states types that contradict each other
         return {}
+    return dict(_found(graph, batch))
 
 
-def _found(graph: onnx.GraphProto) -> Iterator[tuple[str, list[int]]]:
+def _open(value: onnx.ValueInfoProto) -> None:
+    """Leave lengths open that the file states as -1 or 0, as some exporters write open ones."""
+    for dim in value.type.tensor_type.shape.dim:
+        if dim.HasField("dim_value") and dim.dim_value <= 0:
+            dim.Clear()
+
+
+def _found(graph: onnx.GraphProto, batch: int) -> Iterator[tuple[str, list[int]]]:
+    """Shapes by value; the first axis is of samples, but for matrices inside, which fold more."""
+    outputs = {value.name for value in graph.output}
     for value in (*graph.value_info, *graph.input, *graph.output):
         shape = value.type.tensor_type
         if shape.HasField("shape"):
-            yield value.name, [dim.dim_value for dim in shape.shape.dim]
+            lengths = [dim.dim_value for dim in shape.shape.dim]
+            if len(lengths) > 2 or (lengths and value.name in outputs):
+                lengths[0] = lengths[0] or batch
+            yield value.name, lengths

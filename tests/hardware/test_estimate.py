@@ -9,6 +9,7 @@ import pytest
 from onnx import helper
 
 from fcpts_onnx.hardware import estimate, target_densities
+from fcpts_onnx.hardware.estimate import layer_times
 from fcpts_onnx.model import Model, load
 from fcpts_onnx.weights import Weight, find_weights
 from tests import networks
@@ -103,6 +104,54 @@ def test_open_sizes(tmp_path: Path) -> None:
     found = estimate(model, weights, {"w": 6}, "cv22", size=(4, 8))
     assert found is not None
     assert (found.known, found.layers) == (1, 1)
+
+
+def test_lengths_that_are_stored_as_minus_one_are_open(tmp_path: Path) -> None:
+    """Two of them used to cancel each other out, one counted as a single place."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"], "one"),
+        helper.make_node("Conv", ["h", "v"], ["y"], "two", strides=[2, 2]),
+    ]
+    constants = {"w": networks.values(4, 3, 1, 1), "v": networks.values(4, 4, 1, 1)}
+    proto = networks.make(nodes, constants, {"x": [-1, 3, -1, -1]}, {"y": [-1, 4, -1, -1]})
+    proto.graph.value_info.append(helper.make_tensor_value_info("h", 1, [-1, 4, -1, -1]))
+    model = loaded(proto, tmp_path / "m.onnx")
+    weights = find_weights(model)
+    assert estimate(model, weights, {}, "cv22") is None
+    times = layer_times(model, weights, "cv22", size=(4, 8))
+    fixed = networks.make(nodes, constants, {"x": ["N", 3, 4, 8]}, {"y": ["N", 4, 2, 4]})
+    assert times == layer_times(loaded(fixed, tmp_path / "n.onnx"), weights, "cv22")
+
+
+@pytest.mark.parametrize("batch", ["N", 5])
+def test_products_count_for_each_place_however_they_are_written(
+    batch: int | str, tmp_path: Path
+) -> None:
+    """Samples folded into places, as TensorFlow writes products, and a weight on the left."""
+    w, tokens = networks.values(64, 96), 7
+    plain = [helper.make_node("MatMul", ["x", "w"], ["y"], "m")]
+    folded = [
+        helper.make_node("Reshape", ["x", "flat"], ["f"]),
+        helper.make_node("MatMul", ["f", "w"], ["g"], "m"),
+        helper.make_node("Reshape", ["g", "back"], ["y"]),
+    ]
+    left = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["w", "t"], ["u"], "m"),
+        helper.make_node("Transpose", ["u"], ["y"], perm=[0, 2, 1]),
+    ]
+    shapes = {"flat": np.array([-1, 64]), "back": np.array([-1, tokens, 96])}
+    found = []
+    for nodes, constants in (
+        (plain, {"w": w}), (folded, {"w": w, **shapes}), (left, {"w": np.ascontiguousarray(w.T)}),
+    ):  # fmt: skip
+        proto = networks.make(
+            nodes, constants, {"x": [batch, tokens, 64]}, {"y": [batch, tokens, 96]}
+        )
+        model = loaded(proto, tmp_path / "m.onnx")
+        found.append(layer_times(model, find_weights(model), "cv22")["w"])
+    assert found[0][0.0] == tokens * 64 * 96
+    assert found == [found[0]] * 3
 
 
 def test_layers_that_a_chip_is_not_known_to_have(tmp_path: Path) -> None:
