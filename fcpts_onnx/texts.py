@@ -86,6 +86,10 @@ def _plain(value: Any) -> Any:
             for name, member in vars(kind).items()
             if isinstance(member, property)
         }
-        shallow = {name: getattr(value, name) for name in value.__dataclass_fields__}
+        shallow = {
+            name: getattr(value, name)
+            for name, field in value.__dataclass_fields__.items()
+            if field.metadata.get("json", True)
+        }
         return _plain(shallow | derived)
     return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -95,7 +95,7 @@ class Weight:
     zeros: int
     excluded: str | None = None
     norm: Norm | None = None
-    grid: Grid | None = None
+    grid: Grid | None = field(default=None, metadata={"json": False})  # arrays, in the model
     input_axis: int | None = None
 
     @property

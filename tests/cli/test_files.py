@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import helper
 
 from fcpts_onnx.recipe import Recipe, recipe_names
 from tests import networks
@@ -23,6 +25,26 @@ def test_inspect(place: Path) -> None:
     assert "Learned against scores: divergence of scores along axis 1 (kl)" in result.output
     stored = json.loads((place / "i.json").read_text())
     assert [weight["excluded"] for weight in stored["weights"]] == [None, None, "--exclude fc"]
+
+
+def test_inspect_writes_8_bit_weights_as_json(place: Path) -> None:
+    """Without the arrays of their scales."""
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "scale", "point"], ["w"], axis=1),
+        helper.make_node("MatMul", ["x", "w"], ["y"], "product"),
+    ]
+    constants = {
+        "q": np.arange(96, dtype=np.uint8).reshape(6, 16), "scale": np.full(16, 0.1, np.float32),
+        "point": np.full(16, 3, np.uint8),
+    }  # fmt: skip
+    networks.save(
+        networks.make(nodes, constants, {"x": ["N", 6]}, {"y": ["N", 16]}), place / "8.onnx"
+    )
+    result = run("inspect", place / "8.onnx", "--json", place / "i.json")
+    assert result.exit_code == 0, result.output
+    (weight,) = json.loads((place / "i.json").read_text())["weights"]
+    assert (weight["name"], weight["dtype"], weight["zeros"]) == ("q", "uint8", 1)
+    assert "grid" not in weight
 
 
 def test_inspect_tells_what_is_in_the_way(place: Path) -> None:
