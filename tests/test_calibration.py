@@ -17,7 +17,7 @@ from PIL import Image
 from fcpts_onnx.calibration import Calibration, load_calibration
 from fcpts_onnx.errors import CalibrationError
 from fcpts_onnx.model import Model
-from fcpts_onnx.preprocess import PRESETS, Preprocess
+from fcpts_onnx.preprocess import PRESETS, ImagePlan, Preprocess
 from tests import networks
 from tests.networks import save_images, values
 
@@ -46,6 +46,26 @@ def test_images_in_folders_of_folders(tmp_path: Path) -> None:
     first = np.asarray(Image.open(tmp_path / "one" / "000.png"))
     np.testing.assert_array_equal(batch["image"][0], first.transpose(2, 0, 1))
     assert found.describe() == f"9 images of 8x8x3, values 0 to 255, from {tmp_path}"
+
+
+@pytest.mark.parametrize("preset", ["raw", "imagenet", "tf"])
+def test_images_are_described_without_all_of_them_as_floats(
+    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_images(tmp_path, 20)
+    model = Model(Path("m.onnx"), networks.cnn())
+    found = load_calibration(tmp_path, model, PRESETS[preset])
+    (batch,) = found.batches(20)
+    image, taken, normalise = batch["image"], [], ImagePlan.normalise
+
+    def noted(plan: ImagePlan, pixels: torch.Tensor) -> torch.Tensor:
+        taken.append(pixels.numel())
+        return normalise(plan, pixels)
+
+    monkeypatch.setattr(ImagePlan, "normalise", noted)
+    expected = f"values {image.min():.3g} to {image.max():.3g}, from {tmp_path}"
+    assert found.describe() == f"20 images of 8x8x3, {expected}"
+    assert sum(taken) < image.numel() / 20
 
 
 def test_unreadable_images_are_named_and_skipped(tmp_path: Path) -> None:
