@@ -185,7 +185,7 @@ def prune(
             check_storage(storage, dense.path, dense.proto)
             weights = weights_to_prune(dense, include, exclude, keep_dense)
             if not overwrite:
-                check_no_dense_model(dense, target_path, choices.target)
+                check_no_dense_model(dense, target_path, weights, choices.target)
             twin = learning_twin(dense, weights, exclude)
             choices.check_network(twin, weights)
             oracle = oracle_of(twin, dense, threads)

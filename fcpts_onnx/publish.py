@@ -30,10 +30,13 @@ __all__ = ["check_no_dense_model", "check_unchanged", "publish"]
 _HARDLY_ANY = 0.02  # zeros of a model that nobody has pruned
 
 
-def check_no_dense_model(dense: Model, target: Path, share: float | None) -> None:
+def check_no_dense_model(
+    dense: Model, target: Path, weights: Sequence[Weight], share: float | None
+) -> None:
     """See that what would be replaced is no dense model, that of the one to be pruned or another.
 
     Args:
+        weights: those that would be pruned; by these it is judged, as far as it has them.
         share: of zeros, that is asked for.
 
     Raises:
@@ -51,7 +54,9 @@ def check_no_dense_model(dense: Model, target: Path, share: float | None) -> Non
             f"{target}: is a model of the same weights with {zeros:,} zeros, {dense.path} has "
             f"{more:,}. Are the two swapped? Name another file, or pass --overwrite."
         )
-    count = sum(math.prod(shape) for shape in shapes.values())
+    judged = {w.name for w in weights} & there.keys() or there.keys()
+    count = sum(math.prod(shapes[name]) for name in judged)
+    zeros = sum(there[name][1] for name in judged)
     if count and zeros / count < min(_HARDLY_ANY, (share or 1) / 2):
         raise OutputError(
             f"{target}: is a dense model, with {zeros:,} zeros of {count:,} weights. Name another "

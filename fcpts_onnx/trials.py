@@ -207,6 +207,8 @@ def _trial(setting: Setting, folder: Path, run: Run, report: Callable[[Progress]
         preprocess=setting.preprocess, recipe=run.recipe, allocate=method.allocate,
         reconstruct=method.reconstruct, samples=setting.samples, threads=setting.threads,
         report=report,
+        # What a former run left may have hardly a zero; the input alone is to stay.
+        overwrite=not (output.exists() and output.samefile(setting.model)),
     )  # fmt: skip
     try:
         result = pruned(resume=True)

@@ -79,6 +79,26 @@ def test_a_method_that_cannot_hold_a_target_says_so(place: Path) -> None:
         assert f"cannot hold a target: {reached:.2%} zeros" in text
 
 
+def test_a_file_with_hardly_a_zero_is_replaced_by_the_next_run(place: Path) -> None:
+    for steps in "67":
+        recipe = QUICK.replace("6", steps) + 'base = "str"\nthreshold_start = -30.0\n'
+        (place / "quick.toml").write_text(recipe)
+        result = compare(place, "--methods", "str", "--targets", "0.9")
+        assert result.exit_code == 0, result.output
+        (run,) = json.loads((place / "out" / "results.json").read_text())["runs"]
+        assert (run["trial"]["error"], run["trial"]["zeros"]) == (None, 0)
+
+
+def test_the_model_itself_is_replaced_by_no_run(place: Path) -> None:
+    (place / "out").mkdir()
+    model = (place / "in.onnx").rename(place / "out" / "lamp-0.5.onnx")
+    (place / "in.onnx").symlink_to(model)
+    before = model.read_bytes()
+    result = compare(place, "--methods", "lamp", "--targets", "0.5")
+    assert "is the input itself" in result.output.replace("\n", " ")
+    assert model.read_bytes() == before
+
+
 def test_what_holds_no_target_is_run_once(place: Path) -> None:
     (place / "quick.toml").write_text(QUICK + 'base = "ltp"\n')
     compare(place, "--methods", "ltp", "--targets", "0.7")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from fcpts_onnx.model import load
 from tests import networks
@@ -113,6 +114,26 @@ def test_another_dense_model_is_not_replaced_by_mistake(place: Path) -> None:
     assert "out.onnx: is a dense model, with 0 zeros of 176 weights" in result.output
     assert (place / "out.onnx").read_bytes() == other
     assert prune(place, "--overwrite").exit_code == 0
+
+
+def test_a_model_with_one_sparse_layer_is_replaced(place: Path) -> None:
+    """Of all its weights hardly any is zero, of those that are pruned most are."""
+    proto = networks.make(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["a"], "small"),
+            helper.make_node("MatMul", ["a", "v"], ["y"], "large"),
+        ],
+        {"w": networks.values(4, 64), "v": networks.values(64, 256)},
+        {"x": ["N", 4]}, {"y": ["N", 256]},
+    )  # fmt: skip
+    networks.save(proto, place / "in.onnx")
+    np.save(place / "x.npy", networks.values(64, 4))
+    for target in ("0.6", "0.5"):
+        result = run(
+            "prune", place / "in.onnx", place / "out.onnx", "--target", target, "--include",
+            "small", "--calib", place / "x.npy", "--recipe", place / "quick.toml",
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
 
 
 def test_a_loss_that_is_asked_for(place: Path) -> None:
