@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,13 +27,14 @@ from fcpts_onnx.runtime import IS_OLD, as_arrays
 from fcpts_onnx.texts import shortened
 from fcpts_onnx.validate import validate_models
 from fcpts_onnx.weights import Weight, count_zeros, find_weights
-from fcpts_onnx.write import check_target
+from fcpts_onnx.write import check_target, stale_data
 
 __all__ = ["check_quantizable", "quantize"]
 
 _SUFFIX = "_quantized"  # of the names that onnxruntime gives
 _OPSET = 13
 _LARGEST_FILE = 2**30
+_FLOAT_BYTES = 4
 _WARNINGS, _ERRORS = 2, 3  # levels of onnxruntime's own log
 _HALVES = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _BYTES = {TensorProto.INT8, TensorProto.UINT8}
@@ -44,9 +46,11 @@ def check_quantizable(model: Model, target: Path) -> None:
     Raises:
         FcptsError: the installed onnxruntime is that for training.
         ModelError: the model is not one in float32.
-        OutputError: the file is a float model, which nobody wants replaced by its kin in 8 bits.
+        OutputError: the file is a float model, which nobody wants replaced by its kin in 8 bits,
+            or its external data would replace another's.
     """
     _check_no_float_model(target)
+    _check_no_data_of_others(model, target)
     if IS_OLD:
         raise FcptsError(
             f"onnxruntime {ort.__version__}, which --engine ort takes, cannot quantize the sparse "
@@ -74,6 +78,21 @@ def _check_no_float_model(target: Path) -> None:
         return
     if {tensor.data_type for tensor in there.tensors.values()}.isdisjoint(_BYTES):
         raise OutputError(f"{target}: is a model in float. Name another file, or remove it.")
+
+
+def _check_no_data_of_others(model: Model, target: Path) -> None:
+    data = target.with_name(f"{target.name}.data")  # as onnxruntime calls it
+    if _is_large(model) and data.exists() and data not in stale_data(target, model):
+        raise OutputError(
+            f"{data}: exists and is not of {target} alone; external data would be written there. "
+            "Give the model in 8 bits another name, or move that file."
+        )
+
+
+def _is_large(model: Model) -> bool:
+    """Whether external data is written: weights in float, before they are in 8 bits."""
+    values = sum(math.prod(tensor.dims) for _, tensor in stored_tensors(model.proto.graph))
+    return _FLOAT_BYTES * values > _LARGEST_FILE
 
 
 def quantize(
@@ -110,7 +129,7 @@ def quantize(
     )
     weights = [weight for weight in find_weights(loaded) if weight.excluded is None]
     with staged(target) as stage:
-        _write_quantized(loaded.path, source, stage, calibration)
+        _write_quantized(loaded, source, stage, calibration)
         saved = load(stage)
         counted = tuple(_recounted(loaded, saved, weights))
         if not any(tensor.data_type == TensorProto.INT8 for tensor in saved.tensors.values()):
@@ -172,7 +191,7 @@ def _prepared(model: Model) -> onnx.ModelProto:
 
 
 def _write_quantized(
-    path: Path, source: onnx.ModelProto, stage: Path, calibration: Calibration
+    model: Model, source: onnx.ModelProto, stage: Path, calibration: Calibration
 ) -> None:
     """Weights get a scale an output channel and no zero point, so that what was zero is zero.
 
@@ -192,11 +211,13 @@ def _write_quantized(
                 per_channel=True,
                 weight_type=QuantType.QInt8,
                 activation_type=QuantType.QUInt8,
-                use_external_data_format=source.ByteSize() > _LARGEST_FILE,
+                use_external_data_format=_is_large(model),
                 extra_options={"WeightSymmetric": True},
             )
     except Exception as error:  # its errors share no base class
-        raise ModelError(f"{path}: onnxruntime cannot quantize it: {shortened(error)}") from error
+        raise ModelError(
+            f"{model.path}: onnxruntime cannot quantize it: {shortened(error)}"
+        ) from error
 
 
 def _recounted(model: Model, saved: Model, weights: Sequence[Weight]) -> Iterator[Sparsity]:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from onnx import helper
 
 import fcpts_onnx
 from fcpts_onnx.cli import main
@@ -128,6 +129,34 @@ def test_a_model_in_float_is_not_replaced(sparse: Path, place: Path) -> None:
     assert (result.exit_code, (place / "new.onnx").exists()) == (1, False)
     assert "other.onnx: is a model in float" in result.output
     assert (place / "other.onnx").read_bytes() == other
+
+
+def test_external_data_of_others_is_not_replaced(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large models are written in two files; that of the data has the name of the other."""
+    monkeypatch.setattr("fcpts_onnx.int8._LARGEST_FILE", 100)
+    source, target, data = (place / name for name in ("in.onnx", "out8.onnx", "out8.onnx.data"))
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], "product")
+    weight = {"w": networks.values(64, 64)}
+    proto = networks.make([node], weight, {"x": ["N", 64]}, {"y": ["N", 64]})
+    networks.save(proto, source)
+    np.save(place / "x.npy", networks.values(16, 64))
+    for _ in range(2):  # its own may be replaced
+        fcpts_onnx.quantize(source, target, calib=place / "x.npy")
+        assert data.exists()
+    target.unlink()
+    data.unlink()
+    onnx.save(proto, str(source), save_as_external_data=True, location=data.name)
+    before = data.read_bytes()
+    with pytest.raises(
+        OutputError, match=r"out8\.onnx\.data: exists and is not of .* another name"
+    ):
+        fcpts_onnx.quantize(source, target, calib=place / "x.npy")
+    result = prune(place, "--calib", str(place / "x.npy"), "--then-quantize", str(target))
+    assert (result.exit_code, (place / "out.onnx").exists()) == (1, False)
+    assert "out8.onnx.data: exists and is not of" in result.output
+    assert data.read_bytes() == before
 
 
 def test_calibration_data_is_never_replaced(sparse: Path, place: Path) -> None:
