@@ -31,6 +31,7 @@ from fcpts_onnx.trials import Run, Setting, all_run, evaluated
 __all__ = ["compare"]
 
 _RESULTS, _TABLE, _PAGE = "results.json", "results.md", "results.html"
+_TRIED = 64  # samples
 
 
 def compare(
@@ -95,7 +96,8 @@ def compare(
         _path(detector), settings, samples,
         threads or max(1, _cores() // jobs),
     )  # fmt: skip
-    load_calibration(calib, load(model), settings, samples=1)  # what no method could read
+    # What no method could read; of some, since single images may be broken.
+    load_calibration(calib, load(model), settings, samples=_TRIED)
     book = _Book(folder, setting)
     book.dense = book.dense or evaluated(setting, setting.model)
     wanted = [

@@ -15,8 +15,10 @@ from click.testing import CliRunner, Result
 
 import fcpts_onnx
 from fcpts_onnx import FcptsError, Progress, prune, trials
+from fcpts_onnx.calibration import load_calibration
 from fcpts_onnx.cli import main
 from fcpts_onnx.methods import METHODS
+from fcpts_onnx.model import load
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.results import Trial
 from fcpts_onnx.trials import Run, Setting
@@ -221,6 +223,14 @@ def test_runs_in_processes_keep_their_state_where_they_are_stopped(
     result = compare(place, "--methods", "fcpts", "--targets", "0.5", "--jobs", "2")
     assert result.exit_code == 128 + signal.SIGTERM
     assert [path.name for path in (place / "out").glob("*.fcpts")] == ["fcpts-0.5.onnx.fcpts"]
+
+
+def test_a_broken_image_is_no_broken_folder(place: Path) -> None:
+    images, model = place / "images", load(place / "in.onnx")
+    drawn = load_calibration(images, model, Preprocess(), samples=1).file(0)
+    (images / str(drawn)).write_bytes(b"cut")
+    result = compare(place, "--methods", "magnitude", "--targets", "0.5")
+    assert result.exit_code == 0, result.output
 
 
 def test_changed_images_are_other_data(place: Path) -> None:
