@@ -176,7 +176,7 @@ class _Book:
         self._folder, self._setting = folder, setting
         self._path = folder / _RESULTS
         self.dense: Evaluation | None = None
-        self._same = setting.fingerprint()
+        self._same = setting.fingerprint(folder)
         self._entries: list[dict[str, Any]] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)

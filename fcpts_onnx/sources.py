@@ -26,7 +26,6 @@ __all__ = [
     "Arrays",
     "Images",
     "Source",
-    "files_in",
     "find_images",
     "image_size",
     "visible_files",
@@ -180,25 +179,17 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def visible_files(folder: Path) -> Iterator[Path]:
-    """All files in a folder and below but hidden ones, as macOS leaves beside others."""
-    for place, names in _folders_in(folder):
-        if not any(part.startswith(".") for part in place.relative_to(folder).parts):
-            yield from (place / name for name in names if not name.startswith("."))
+    """All files in a folder and below but hidden ones, as macOS leaves beside others.
 
-
-def files_in(folder: Path) -> Iterator[Path]:
-    """All files in a folder and below; links are followed, but for those to where they lie in."""
-    return (place / name for place, names in _folders_in(folder) for name in names)
-
-
-def _folders_in(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """A folder and those below, each with the names of its files."""
+    Links are followed, but for those to where they lie in.
+    """
     for root, folders, names in os.walk(folder, followlinks=True):
         place = Path(root)
         folders[:] = [
             f for f in folders if not place.resolve().is_relative_to((place / f).resolve())
         ]
-        yield place, names
+        if not any(part.startswith(".") for part in place.relative_to(folder).parts):
+            yield from (place / name for name in names if not name.startswith("."))
 
 
 def _settle_size(paths: Sequence[Path], plan: ImagePlan) -> ImagePlan:

@@ -25,11 +25,12 @@ from fcpts_onnx.pipeline import prune
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Evaluation, Progress, Trial, silent
-from fcpts_onnx.sources import files_in
+from fcpts_onnx.sources import IMAGE_SUFFIXES, visible_files
 
 __all__ = ["Run", "Setting", "all_run", "evaluated"]
 
 _BEGINNING = 2**14  # bytes of a file that it is known by: all of an annotation's, and some pixels
+_DATA_SUFFIXES = IMAGE_SUFFIXES | {".npy", ".npz", ".xml", ".txt", ".csv"}
 _MOST_WORKERS = 61  # that Windows can wait for
 _KILLED = "its process was killed, perhaps for memory; fewer --jobs take less"
 
@@ -49,15 +50,15 @@ class Setting:
     samples: int
     threads: int
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What results depend on, to know them again by."""
+    def fingerprint(self, out: Path) -> dict[str, Any]:
+        """What results depend on, to know them again by; they themselves lie in `out`."""
         return {
             "model": [_hash(file) for file in load(self.model).files],
-            "calib": _listed(self.calib),
-            "data": None if self.data is None else _listed(self.data),
+            "calib": _listed(self.calib, out),
+            "data": None if self.data is None else _listed(self.data, out),
             "labels": None if self.labels is None else _hash(self.labels),
             "label_offset": self.label_offset,
-            "boxes": None if self.boxes is None else _listed(self.boxes),
+            "boxes": None if self.boxes is None else _listed(self.boxes, out),
             "detector": None if self.detector is None else _hash(self.detector),
             "preprocess": _as_stored(self.preprocess),
             "samples": self.samples,
@@ -117,13 +118,23 @@ def _unreadable(file: Path, error: OSError) -> CalibrationError:
     return CalibrationError(f"{file}: cannot be read: {error.strerror}.")
 
 
-def _listed(place: Path) -> str:
-    """A file by what it holds; a folder by the names, sizes and beginnings of what lies in it."""
+def _listed(place: Path, out: Path) -> str:
+    """A file by what it holds; a folder by names, sizes and beginnings of what is read of it."""
     if place.is_file():
         return _hash(place)
-    files = sorted(path for path in files_in(place) if path.is_file())
+    files = sorted(path for path in _read_of(place, out) if path.is_file())
     entries = [(path.relative_to(place).as_posix(), *_glanced(path)) for path in files]
     return hashlib.sha256(repr(entries).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _read_of(place: Path, out: Path) -> Iterator[Path]:
+    """Files in a folder that may be data by their names, but for results in a folder inside."""
+    base, results = place.resolve(), out.resolve()
+    own = results.relative_to(base) if base in results.parents else None
+    for path in visible_files(place):
+        is_own = own is not None and path.relative_to(place).is_relative_to(own)
+        if path.suffix.lower() in _DATA_SUFFIXES and not is_own:
+            yield path
 
 
 def _glanced(file: Path) -> tuple[int, bytes]:

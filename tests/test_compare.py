@@ -240,16 +240,41 @@ def test_changed_images_are_other_data(place: Path) -> None:
     assert "holds results of another comparison: calib differ" in compare(place, *options).output
 
 
+def fingerprint(model: Path, files: Path, out: Path) -> dict[str, object]:
+    setting = Setting(model, files, None, None, 0, files, None, Preprocess(), 1, 1)
+    return setting.fingerprint(out)
+
+
+def test_what_is_no_data_makes_no_other_data(place: Path) -> None:
+    """Nor do results that lie in its folder; where it is theirs, images are still data."""
+    model, images, out = place / "in.onnx", place / "images", place / "images" / "out"
+    before = fingerprint(model, images, out)
+    out.mkdir()
+    (images / ".fseventsd").mkdir()
+    for file in (".DS_Store", "Thumbs.db", "._000.png", ".fseventsd/a.png", "out/x.npy"):
+        (images / file).write_text("x")
+    assert fingerprint(model, images, out) == before
+    assert fingerprint(model, images, place) != before  # out/x.npy
+    results = fingerprint(model, images, images)
+    (images / "000.png").unlink()
+    assert fingerprint(model, images, images) != results
+
+
+def test_the_data_of_older_results_is_known_again(place: Path) -> None:
+    """By what was written of ordinary folders at first."""
+    (place / "files" / "b").mkdir(parents=True)
+    (place / "files" / "a.txt").write_bytes(b"1 0.5 0.5 0.2 0.1\n")
+    (place / "files" / "b" / "c.PNG").write_bytes(b"x")
+    found = fingerprint(place / "in.onnx", place / "files", place / "out")
+    assert found["boxes"] == "b40eb9f824e188320dbf6f8f8b6aa973a1c0bbbd69c743172c1df57d7dabb6a0"
+
+
 @pytest.mark.parametrize("name", ["a.npy", "a.txt"])
 def test_what_changed_in_files_of_the_same_size_is_other_data(name: str, place: Path) -> None:
     """As arrays made anew of the same shape, or an annotation whose class changed."""
 
     def found() -> dict[str, object]:
-        setting = Setting(
-            place / "in.onnx", place / "files", None, None, 0, place / "files", None, Preprocess(),
-            1, 1,
-        )  # fmt: skip
-        return setting.fingerprint()
+        return fingerprint(place / "in.onnx", place / "files", place / "out")
 
     (place / "files").mkdir()
     file = place / "files" / name
