@@ -28,7 +28,7 @@ from fcpts_onnx.sparsity.losses import (
     log_probabilities,
 )
 from fcpts_onnx.twin import Twin
-from fcpts_onnx.weights import Weight, count_zeros
+from fcpts_onnx.weights import Weight, count_zeros, find_weights
 
 __all__ = [
     "COMPARED",
@@ -90,7 +90,12 @@ def validate_models(
 
 
 def recount(model: Model, weights: Sequence[Weight]) -> list[Sparsity]:
-    """Count the zeros of weights, as they are stored."""
+    """Count the zeros of weights, as a file stores them.
+
+    Raises:
+        OutputError: it has none of such a name, or one of another shape.
+    """
+    own = {weight.name: weight for weight in find_weights(model)}
     counted = []
     for weight in weights:
         if weight.name not in model.tensors:
@@ -98,7 +103,14 @@ def recount(model: Model, weights: Sequence[Weight]) -> list[Sparsity]:
                 f"{model.path}: has no constant tensor {weight.name!r}. Give a float model of the "
                 "same weights; what 8 bits do, quantize and eval say."
             )
-        zeros = count_zeros(model, weight)
+        shape = tuple(model.tensors[weight.name].dims)
+        if shape != weight.shape:
+            raise OutputError(
+                f"{model.path}: {weight.name!r} has shape {list(shape)} instead of "
+                f"{list(weight.shape)}. Give a model of the same weights."
+            )
+        # Which number stands for zero is the file's own matter.
+        zeros = count_zeros(model, own.get(weight.name, weight))
         counted.append(Sparsity(weight.name, weight.shape, weight.count, zeros))
     return counted
 

@@ -45,6 +45,32 @@ def test_counting_zeros(tmp_path: Path) -> None:
         recount(model, [replace(weights_of(model, "fc.w")[0], name="x")])
 
 
+def in_8_bits(path: Path, zero_point: int) -> Model:
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "scale", "point"], ["w"]),
+        helper.make_node("MatMul", ["x", "w"], ["y"], "product"),
+    ]
+    constants = {
+        "q": np.arange(96, dtype=np.uint8).reshape(6, 16) // 3, "scale": np.float32(0.1),
+        "point": np.uint8(zero_point),
+    }  # fmt: skip
+    return loaded(networks.make(nodes, constants, {"x": ["N", 6]}, {"y": ["N", 16]}), path)
+
+
+def test_zeros_are_counted_by_the_files_own_zero_point(tmp_path: Path) -> None:
+    dense, other = in_8_bits(tmp_path / "a.onnx", 200), in_8_bits(tmp_path / "b.onnx", 5)
+    weights = weights_of(dense, "q")
+    assert [found.zeros for found in recount(dense, weights)] == [0]
+    assert [found.zeros for found in recount(other, weights)] == [3]
+
+
+def test_weights_of_another_shape_are_not_counted(tmp_path: Path) -> None:
+    dense = loaded(networks.cnn(), tmp_path / "a.onnx")
+    other = changed_copy(tmp_path / "b.onnx", "fc.w", values(6, 8))
+    with pytest.raises(OutputError, match=r"'fc\.w' has shape \[6, 8\] instead of \[4, 8\]"):
+        recount(other, weights_of(dense, "fc.w"))
+
+
 def test_the_samples_that_are_furthest_apart(tmp_path: Path) -> None:
     dense = loaded(networks.cnn(), tmp_path / "a.onnx")
     other = changed_copy(tmp_path / "b.onnx", "fc.w", -values(4, 8, seed=4, scale=2.0))
