@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,14 +56,11 @@ def evaluate_detector(
     plan = ImagePlan.of(model.inputs[0], replace(preprocess, fit="stretch"))
     numbered = None if names is None else listed_names(names)
     wanted = annotated(paths, boxes, detector.classes, numbered, leave_out=detector.other_classes)
-    if not any((~of_image.difficult).any() for of_image in wanted):
-        raise CalibrationError(
-            f"{boxes}: has no box that counts: of the classes {', '.join(detector.classes)}, and "
-            "not difficult."
-        )
+    _check_boxes(wanted, boxes, detector)
     images = Images.read(paths, plan)
     by_path = dict(zip(paths, wanted, strict=True))
     wanted = [by_path[path] for path in images.paths]
+    _check_boxes(wanted, boxes, detector, " in an image that can be read")
     found = _detections(model, images, detector, threads, report)
     precisions = {
         name: average_precision(found, wanted, place) for place, name in enumerate(detector.classes)
@@ -81,6 +78,15 @@ def evaluate_detector(
         skipped=images.skipped,
         by_class={name: precision.area for name, precision in counted.items()},
     )
+
+
+def _check_boxes(wanted: Sequence[Boxes], boxes: Path, detector: Detector, where: str = "") -> None:
+    """See that there is something to find: a mean of nothing is no number."""
+    if not any((~of_image.difficult).any() for of_image in wanted):
+        raise CalibrationError(
+            f"{boxes}: has no box that counts{where}: of the classes "
+            f"{', '.join(detector.classes)}, and not difficult."
+        )
 
 
 def _detections(

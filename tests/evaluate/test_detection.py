@@ -99,6 +99,27 @@ def test_what_is_refused(detection: Path) -> None:
     assert "1 of 3 annotations cannot be used" in message(*boxes)
 
 
+def test_boxes_of_images_that_cannot_be_read(detection: Path) -> None:
+    """Not a mean of nothing, which JSON has no number for."""
+    (detection / "d.toml").write_text(
+        'kind = "finished"\nclasses = ["cat"]\nother_classes = true\n'
+    )
+    (detection / "names.txt").write_text("cat\ndog\n")
+    broken, *others = sorted((detection / "images").iterdir())
+    broken.write_bytes(broken.read_bytes()[:60])  # its header still says how large it is
+    for image in others:
+        (detection / "boxes" / f"{image.stem}.txt").write_text("1 0.75 0.75 0.5 0.5\n")
+    result = run(
+        detection, "--boxes", str(detection / "boxes"), "--labels", str(detection / "names.txt"),
+        "--json", str(detection / "e.json"),
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert (
+        "has no box that counts in an image that can be read: of the classes cat" in result.output
+    )
+    assert not (detection / "e.json").exists()
+
+
 def test_compare(place: Path) -> None:
     """A detector with weights: mAP stands where top-1 would."""
     networks.save(networks.detector(), place / "in.onnx")
