@@ -130,7 +130,9 @@ def prune(
     in_place = model.resolve() == output.resolve()
     others = {"--json": json_file, "--report": report_file, "--then-quantize": quantized}
     check_apart({"MODEL": None if in_place else model, "OUTPUT": output, **others})
-    check_apart({"--calib": calib, **others})
+    rule = options["allocate"]
+    rates = Path(rule) if rule.endswith(".json") else None
+    check_apart({"--calib": calib, "--allocate": rates, **others})
     if options["target"] is None and not PATTERNS[pattern].is_fixed:
         raise click.UsageError("Missing option '--target'.")
     if data is None and any(options[name] for name in _LABELLING):

@@ -218,6 +218,9 @@ def test_zeros_shared_by_a_rule_or_a_file(place: Path) -> None:
     result = prune(place, "--allocate", place / "rates.json")
     assert result.exit_code == 1
     assert "has no rate for depthwise.w, fc.w" in result.output
+    result = prune(place, "--allocate", place / "rates.json", "--json", place / "rates.json")
+    assert "--json names --allocate itself." in result.output
+    assert (place / "rates.json").read_text() == '{"conv.w": 0.5}'
 
 
 @pytest.mark.parametrize("reconstruct", ["layerwise", "sparsegpt", "wanda", "none"])
