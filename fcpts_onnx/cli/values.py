@@ -46,7 +46,7 @@ def read_size(_: click.Context, __: click.Parameter, value: str | None) -> tuple
     if value is None:
         return None
     parts = value.lower().split("x")
-    if len(parts) not in (1, 2) or not all(part.isdigit() and int(part) for part in parts):
+    if len(parts) not in (1, 2) or not all(part.isdecimal() and int(part) for part in parts):
         raise click.BadParameter("expected HEIGHTxWIDTH in pixels, such as 224x224, or one number")
     return int(parts[0]), int(parts[-1])
 

@@ -71,6 +71,7 @@ def test_help_examples_work(place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ["prune", "a.onnx", "b.onnx", "--calib", "x", "--target", ".5", "--time-budget", "0"],
         ["inspect", "a.onnx", "--loud"],
         ["bench", "a.onnx", "b.onnx", "--runtime", "tvm"],
+        ["bench", "a.onnx", "b.onnx", "--size", "²"],
         ["squeeze"],
     ],
     ids=" ".join,
