@@ -32,7 +32,10 @@ __all__ = ["Run", "Setting", "all_run", "evaluated"]
 _BEGINNING = 2**14  # bytes of a file that it is known by: all of an annotation's, and some pixels
 _DATA_SUFFIXES = IMAGE_SUFFIXES | {".npy", ".npz", ".xml", ".txt", ".csv"}
 _MOST_WORKERS = 61  # that Windows can wait for
-_KILLED = "its process was killed, perhaps for memory; fewer --jobs take less"
+_KILLED = (
+    "its process was killed, perhaps for memory; fewer --jobs take less. A script has to call "
+    'compare below `if __name__ == "__main__":`, as each process imports it'
+)
 
 
 @dataclass(frozen=True)

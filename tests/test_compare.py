@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +205,21 @@ def test_the_others_go_on_where_a_process_is_killed(
     assert result.exit_code == 0, result.output
     found = json.loads((place / "out" / "results.json").read_text())["runs"]
     assert all(run["trial"]["output"] for run in found)
+
+
+def test_a_script_that_is_not_made_to_be_imported(place: Path) -> None:
+    """Each process would start the comparison anew; Python ends it, and what to do is said."""
+    (place / "script.py").write_text(
+        "import fcpts_onnx\n"
+        "found = fcpts_onnx.compare('in.onnx', methods=['magnitude'], targets=[0.5], "
+        "calib='images', out='out', jobs=2)\n"
+        "print(found.trials[0].error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "script.py"], capture_output=True, text=True, cwd=place, check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(fcpts_onnx.__file__).parent.parent)},
+    )  # fmt: skip
+    assert 'below `if __name__ == "__main__":`' in done.stdout
 
 
 def told_twice(setting: Setting, folder: Path, run: Run) -> Trial:
