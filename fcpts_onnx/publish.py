@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ def check_no_dense_model(
     """See that what would be replaced is no dense model, that of the one to be pruned or another.
 
     Args:
-        weights: those that would be pruned; by these it is judged, as far as it has them.
+        weights: those that would be pruned; zeros in these alone are enough.
         share: of zeros, that is asked for.
 
     Raises:
@@ -54,14 +54,22 @@ def check_no_dense_model(
             f"{target}: is a model of the same weights with {zeros:,} zeros, {dense.path} has "
             f"{more:,}. Are the two swapped? Name another file, or pass --overwrite."
         )
-    judged = {w.name for w in weights} & there.keys() or there.keys()
-    count = sum(math.prod(shapes[name]) for name in judged)
-    zeros = sum(there[name][1] for name in judged)
-    if count and zeros / count < min(_HARDLY_ANY, (share or 1) / 2):
+    count = sum(math.prod(shape) for shape in shapes.values())
+    # Of few weights, as by --include, that many zeros are few of all.
+    few = {w.name for w in weights} & there.keys()
+    most = max(_share_of_zeros(there, names) for names in (there, few))
+    if count and most < min(_HARDLY_ANY, (share or 1) / 2):
         raise OutputError(
             f"{target}: is a dense model, with {zeros:,} zeros of {count:,} weights. Name another "
             "file, or pass --overwrite to replace it."
         )
+
+
+def _share_of_zeros(
+    found: Mapping[str, tuple[tuple[int, ...], int]], names: Collection[str]
+) -> float:
+    count = sum(math.prod(found[name][0]) for name in names)
+    return sum(found[name][1] for name in names) / max(1, count)
 
 
 def check_unchanged(dense: Model, digest: str) -> None:
