@@ -95,7 +95,7 @@ def recount(model: Model, weights: Sequence[Weight]) -> list[Sparsity]:
     Raises:
         OutputError: it has none of such a name, or one of another shape.
     """
-    own = {weight.name: weight for weight in find_weights(model)}
+    own = {weight.name: weight for weight in find_weights(model)} if weights else {}
     counted = []
     for weight in weights:
         if weight.name not in model.tensors:

@@ -19,6 +19,8 @@ from fcpts_onnx.sparse_initializers import store_sparse
 __all__ = ["check_target", "save", "stale_data"]
 
 _ALIGNMENT = 4096  # so that a runtime can map each tensor straight from the file
+_DATA = (".data", "_data")  # what external data is called, by torch and by Hugging Face
+_LARGEST = 2**31  # bytes of a model without its external data
 
 _FIELDS: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float_data",
@@ -181,11 +183,11 @@ def _data_of(path: Path) -> set[str]:
 
 
 def _models_beside(target: Path) -> Iterator[Path]:
-    """What else in the folder may be a model by its name, backups among them."""
+    """What else in the folder may be a model by its name and size, backups among them."""
     for other in target.parent.iterdir():
         name = other.name.lower()
-        may_be = ".onnx" in name and not name.endswith(".data") and other.name != target.name
-        if may_be and other.is_file():
+        may_be = ".onnx" in name and not name.endswith(_DATA) and other.name != target.name
+        if may_be and other.is_file() and other.stat().st_size < _LARGEST:
             yield other
 
 

@@ -144,9 +144,11 @@ def _shapes(model: Model, batch: int, size: tuple[int, int] | None) -> dict[str,
             if small
             else TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         )
-    for value in (*bare.graph.input, *bare.graph.output, *bare.graph.value_info):
+    stored = {tensor.name for tensor in bare.graph.initializer}  # may be listed as inputs too
+    inputs = [value for value in bare.graph.input if value.name not in stored]
+    for value in (*inputs, *bare.graph.output, *bare.graph.value_info):
         _open(value)
-    for value in bare.graph.input:
+    for value in inputs:
         lengths = value.type.tensor_type.shape.dim
         places = image_axes([dim.dim_value for dim in lengths])
         for place, length in ((0, batch), *zip(places, size or (), strict=False)):

@@ -215,8 +215,8 @@ def _head(name: str, values: Tensor, is_other: bool, anchors: set[torch.Size]) -
         return Head(name, "bce", probabilities=True)
     if class_scores(values) is not None:
         return Head(name, "kl")
-    is_box = values.ndim == 3 and values.shape[2] == _BOX
-    if values.ndim == 3 and values.shape[:2] in anchors and not is_box:
+    are_classes = values.ndim == 3 and values.shape[2] not in (1, _BOX)
+    if are_classes and values.shape[:2] in anchors:
         return Head(name, "kl", axis=2)
     return Head(name, "mse")
 

@@ -123,6 +123,24 @@ def test_lengths_that_are_stored_as_minus_one_are_open(tmp_path: Path) -> None:
     assert times == layer_times(loaded(fixed, tmp_path / "n.onnx"), weights, "cv22")
 
 
+def test_constants_that_are_listed_as_inputs(tmp_path: Path) -> None:
+    """As before IR version 4; an empty one, of the region of a Resize, stays empty."""
+    nodes = [
+        helper.make_node("Resize", ["x", "roi", "scales"], ["h"], "up"),
+        helper.make_node("Conv", ["h", "w"], ["y"], "one"),
+    ]
+    constants = {
+        "w": networks.values(4, 3, 1, 1), "roi": np.zeros(0, np.float32),
+        "scales": np.array([1, 1, 2, 2], np.float32),
+    }  # fmt: skip
+    shapes = {"x": ["N", 3, 4, 8]}, {"y": ["N", 4, 8, 16]}
+    proto = networks.make(nodes, constants, *shapes, opset=11, ir_version=3)
+    for name, array in constants.items():
+        proto.graph.input.append(helper.make_tensor_value_info(name, 1, array.shape))
+    model = loaded(proto, tmp_path / "m.onnx")
+    assert estimate(model, find_weights(model), {"w": 6}, "cv22") is not None
+
+
 @pytest.mark.parametrize("batch", ["N", 5])
 def test_products_count_for_each_place_however_they_are_written(
     batch: int | str, tmp_path: Path

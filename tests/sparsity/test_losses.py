@@ -103,6 +103,11 @@ def test_landmarks_beside_probabilities_are_no_class_scores() -> None:
     assert [head.loss for head in find_heads(outputs, {})] == ["mse", "bce", "mse"]
 
 
+def test_a_score_beside_a_box_is_no_distribution() -> None:
+    outputs = {"box": normal(2, 1, 4), "object": normal(2, 1, 1)}
+    assert [head.loss for head in find_heads(outputs, {})] == ["mse", "mse"]
+
+
 def test_a_loss_that_is_asked_for() -> None:
     outputs = {"a": normal(2, 5), "b": normal(2, 5)}
     assert find_heads(outputs, {}, {"a": "mse"})[0].loss == "mse"
