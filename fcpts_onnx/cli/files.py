@@ -49,7 +49,7 @@ def inspect(model: Path, tree: bool, json_file: Path | None, quiet: bool, **opti
 
     \b
     Example:
-      fcpts-onnx inspect in.onnx --exclude 'fc.weight'
+      fcpts-onnx inspect in.onnx --exclude '*fc*'
     """
     found = fcpts_onnx.inspect(model, **options)
     show_inspection(console_of(quiet), found, tree)
