@@ -20,6 +20,7 @@ from fcpts_onnx.errors import (
 from fcpts_onnx.files import check_text, write_text
 from fcpts_onnx.methods import METHODS
 from fcpts_onnx.model import PathLike, load
+from fcpts_onnx.preparation import weights_to_prune
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.report.comparison import markdown, page
@@ -50,6 +51,9 @@ def compare(
     recipe: Recipe | str | None = None,
     samples: int = 10_000,
     seeds: Sequence[int] = (0,),
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    keep_dense: Sequence[str] = (),
     jobs: int = 1,
     threads: int = 0,
     say: Callable[[str], None] = silent,
@@ -67,6 +71,7 @@ def compare(
         data, labels, label_offset, boxes, detector: as `evaluate` takes them.
         recipe: instead of the own one of each method that learns its thresholds in the same way;
             the others are said.
+        include, exclude, keep_dense: which weights are pruned, as `prune` takes them.
         jobs: how many runs at once, each in a process with its part of the processor.
         threads: of each run, 0 for its part of what is there.
         say, report: told what happens: lines, and the progress of learning where there is one job.
@@ -94,10 +99,12 @@ def compare(
     setting = Setting(
         Path(model), Path(calib), _path(data), _path(labels), label_offset, _path(boxes),
         _path(detector), settings, samples,
-        threads or max(1, _cores() // jobs),
+        threads or max(1, _cores() // jobs), tuple(include), tuple(exclude), tuple(keep_dense),
     )  # fmt: skip
+    dense = load(model)
+    weights_to_prune(dense, include, exclude, keep_dense)
     # What no method could read; of some, since single images may be broken.
-    load_calibration(calib, load(model), settings, samples=_TRIED)
+    load_calibration(calib, dense, settings, samples=_TRIED)
     book = _Book(folder, setting)
     book.dense = book.dense or evaluated(setting, setting.model)
     wanted = [
@@ -187,7 +194,8 @@ class _Book:
         except (OSError, ValueError) as error:
             raise OutputError(f"{folder}: results cannot be kept there: {error}") from error
         there = stored.get("setting", {})
-        if apart := [key for key, value in self._same.items() if there.get(key) != value]:
+        every = [*self._same, *(key for key in there if key not in self._same)]
+        if apart := [key for key in every if there.get(key) != self._same.get(key)]:
             raise OutputError(
                 f"{self._path}: holds results of another comparison: {', '.join(apart)} differ. "
                 "Name another folder with --out."

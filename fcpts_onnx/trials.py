@@ -52,9 +52,13 @@ class Setting:
     preprocess: Preprocess
     samples: int
     threads: int
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    keep_dense: tuple[str, ...] = ()
 
     def fingerprint(self, out: Path) -> dict[str, Any]:
         """What results depend on, to know them again by; they themselves lie in `out`."""
+        chosen = {name: [*getattr(self, name)] for name in ("include", "exclude", "keep_dense")}
         return {
             "model": [_hash(file) for file in load(self.model).files],
             "calib": _listed(self.calib, out),
@@ -65,6 +69,8 @@ class Setting:
             "detector": None if self.detector is None else _hash(self.detector),
             "preprocess": _as_stored(self.preprocess),
             "samples": self.samples,
+            # Left out where there are none, as in results from before there was a choice.
+            **{name: globs for name, globs in chosen.items() if globs},
         }
 
 
@@ -220,6 +226,7 @@ def _trial(setting: Setting, folder: Path, run: Run, report: Callable[[Progress]
         prune, setting.model, output, target=run.target, calib=setting.calib, seed=run.seed,
         preprocess=setting.preprocess, recipe=run.recipe, allocate=method.allocate,
         reconstruct=method.reconstruct, samples=setting.samples, threads=setting.threads,
+        include=setting.include, exclude=setting.exclude, keep_dense=setting.keep_dense,
         report=report,
         # What a former run left may have hardly a zero; the input alone is to stay.
         overwrite=not (output.exists() and output.samefile(setting.model)),

@@ -467,6 +467,26 @@ def test_a_method_that_cannot_take_a_model_is_a_row(place: Path) -> None:
     assert "2 runs, 1 of them done before" in again.output  # a failure is tried again
 
 
+def test_some_weights_are_left_out(place: Path) -> None:
+    """By each method, and results without that choice, or with another, are others."""
+    options = ("--methods", "magnitude,fcpts", "--targets", "0.5")
+    assert compare(place, *options, "--exclude", "fc*").exit_code == 0
+    for name in ("magnitude", "fcpts"):
+        before, after = (load(place / file) for file in ("in.onnx", f"out/{name}-0.5.onnx"))
+        assert np.array_equal(after.array("fc.w"), before.array("fc.w"))
+    assert "another comparison: exclude differ" in compare(place, *options).output
+    other = compare(place, *options, "--keep-dense", "last").output
+    assert "another comparison: keep_dense, exclude differ" in " ".join(other.split())
+
+
+def test_a_choice_of_weights_that_leaves_none(place: Path) -> None:
+    for globs, message in (("nothing*", "matches no weight"), ("*", "has no prunable weight")):
+        result = compare(place, "--methods", "lamp", "--targets", "0.5", "--exclude", globs)
+        assert result.exit_code == 1
+        assert message in " ".join(result.output.split())
+    assert not (place / "out").exists()
+
+
 def test_other_labels_are_other_results(place: Path) -> None:
     options = ("--methods", "magnitude", "--targets", "0.5", "--labels", str(place / "names.txt"))
     (place / "names.txt").write_text("ant\nbee\ncat\ndog\n")

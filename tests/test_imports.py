@@ -85,7 +85,7 @@ ALLOWED = {
     },
     "trials": {"examine", "methods", "model", "pipeline", "preprocess", "sources"},
     "compare": {
-        "calibration", "methods", "model", "preprocess", "report", "team", "trials",
+        "calibration", "methods", "model", "preparation", "preprocess", "report", "team", "trials",
     },
     "demo": {"examine", "pipeline", "team"},
     "cli": {

@@ -18,6 +18,7 @@ from fcpts_onnx.cli.group import (
 from fcpts_onnx.cli.options import (
     FILE,
     calib_option,
+    hardware_option,
     output_options,
     preprocess_options,
     run_options,
@@ -40,6 +41,7 @@ __all__: list[str] = []
 @main.command(short_help="List what can be pruned.")
 @click.argument("model", type=FILE)
 @selection_options
+@hardware_option
 @size_option
 @click.option("--tree", is_flag=True, help="Show weights as a tree by the paths in their names.")
 @click.option("--sizes", is_flag=True, help="Say what the weights take, stored in several ways.")

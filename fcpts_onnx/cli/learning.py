@@ -27,6 +27,7 @@ from fcpts_onnx.cli.options import (
     FILE,
     calib_option,
     checkpoint_options,
+    hardware_option,
     label_options,
     learning_options,
     output_options,
@@ -73,6 +74,7 @@ _LABELLING = ("labels", "label_offset", "boxes", "detector")
 @samples_option(10_000, "How many to learn from at most, drawn at random.")
 @preprocess_options
 @selection_options
+@hardware_option
 @learning_options
 @run_options
 @click.option(

@@ -23,6 +23,7 @@ from fcpts_onnx.cli.options import (
     label_options,
     output_options,
     preprocess_options,
+    selection_options,
     size_option,
     threads_option,
 )
@@ -71,6 +72,7 @@ def evaluate(
 @main.command(short_help="Hold methods side by side.")
 @click.argument("model", type=FILE)
 @comparing_options
+@selection_options
 @preprocess_options
 @threads_option
 @output_options

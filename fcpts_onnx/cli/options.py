@@ -35,6 +35,7 @@ __all__ = [
     "checkpoint_options",
     "comparing_options",
     "engines_option",
+    "hardware_option",
     "label_options",
     "learning_options",
     "output_options",
@@ -146,13 +147,13 @@ selection_options = _options(
         callback=read_places,
         help="Leave out the first or last weight.",
     ),
-    click.option(
-        "--hardware",
-        type=click.Choice(DEVICES),
-        help="A chip, on which zeros save time up to some share in each layer: prune gives a layer "
-        "no more while others have room. mnn: layers that MNN runs faster from some share of zeros "
-        "on; prune gives them that many.",
-    ),
+)
+hardware_option = click.option(
+    "--hardware",
+    type=click.Choice(DEVICES),
+    help="A chip, on which zeros save time up to some share in each layer: prune gives a layer "
+    "no more while others have room. mnn: layers that MNN runs faster from some share of zeros "
+    "on; prune gives them that many.",
 )
 engines_option = click.option(
     "--runtime",
