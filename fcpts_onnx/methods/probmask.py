@@ -17,6 +17,8 @@ from fcpts_onnx.sparsity.thresholds import Thresholds, Values, cubic_ramp, ramp_
 __all__ = ["ProbabilisticMasks"]
 
 _COLDEST = 0.03  # what the temperature of masks ends at, from 1
+_DENSE = 0.16 / 0.6  # of the ramp, before the first zeros, as in the published code
+_LEARNED = 300 / 320  # of the run; then weights alone learn, as there
 _HALVINGS = 20
 _EDGE = 1e-6  # of probabilities, where their logarithm is taken
 
@@ -26,11 +28,13 @@ class ProbabilisticMasks(Thresholds):
 
     Zhou et al. (2021), Algorithm 1: after each step probabilities are projected onto a sum of at
     most what may be left, which falls along a cubic ramp; the temperature of the masks falls from 1
-    to 0.03. In the end the most probable weights are kept, exactly as many as there shall be.
+    to 0.03. Then the most probable weights are kept, exactly as many as there shall be, where the
+    published code draws once more, and the weights learn on for a while. Left out of that code: the
+    mean of two draws a step, and the limit on the length of gradients.
     """
 
     optimizer = "adam"
-    changing = ("_temperature",)
+    changing = ("_temperature", "_final")
 
     def __init__(self, values: Values, task: Task) -> None:
         self._recipe, self._budget = task.recipe, task.budget
@@ -38,6 +42,7 @@ class ProbabilisticMasks(Thresholds):
         self._random = torch.Generator(device).manual_seed(task.seed)
         self._temperature = 1.0
         self._kept = {name: nn.Parameter(torch.ones_like(value)) for name, value in values.items()}
+        self._final: dict[str, Tensor] = {}  # masks to end with
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "random": self._random.get_state()}
@@ -57,23 +62,32 @@ class ProbabilisticMasks(Thresholds):
         return list(self._kept.values())
 
     def begin_step(self, values: Values, progress: float) -> None:
-        del values  # probabilities alone are projected
-        self._project(cubic_ramp(ramp_progress(progress, self._recipe.ramp)))
-        self._temperature = 1 - (1 - _COLDEST) * progress
+        learned = progress / _LEARNED
+        if learned >= 1:
+            self._final = self._final or self._most_probable(values)
+            return
+        dense = _DENSE * self._recipe.ramp
+        ramp = ramp_progress(max(0.0, learned - dense), self._recipe.ramp - dense)
+        self._project(cubic_ramp(ramp))
+        self._temperature = 1 - (1 - _COLDEST) * learned
 
     def masked(self, values: Values) -> dict[str, Tensor]:
+        if self._final:
+            return {name: value * self._final[name] for name, value in values.items()}
         return {name: value * self._drawn(self._kept[name]) for name, value in values.items()}
 
     def settle(self, values: Values) -> dict[str, Tensor]:
+        masks = self._final or self._most_probable(values)
+        return {name: apply_mask(masks[name], value) for name, value in values.items()}
+
+    def _most_probable(self, values: Values) -> dict[str, Tensor]:
+        """1 for the weights that are kept in the end."""
         kept = {
             name: probability.detach().masked_fill(values[name] == 0, -1.0)  # they stay zeros
             for name, probability in self._kept.items()
         }
         counts = self._budget.counts(counts_by_rank(kept, self._budget.zeros))
-        return {
-            name: apply_mask(mask_of_smallest(kept[name], counts[name]), value)
-            for name, value in values.items()
-        }
+        return {name: mask_of_smallest(kept[name], counts[name]) for name in values}
 
     def _drawn(self, kept: Tensor) -> Tensor:
         """A soft mask, between 0 and 1: both Gumbel variables together are one logistic."""

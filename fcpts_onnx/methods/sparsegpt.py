@@ -11,14 +11,15 @@ from fcpts_onnx.sparsity.mask import mask_of_smallest
 __all__ = ["sparsegpt"]
 
 _DAMPING = 0.01  # of the mean of the Hessian's diagonal, as published
+_DEAD = 1e-12  # the same where nothing is read
 _BLOCK = 128  # columns
 
 
 def sparsegpt(rows: Tensor, moments: Moments, zeros: int) -> Sparse:
     """Zeros chosen by w^2 / [H^-1]_cc in blocks of columns, what follows made up for each.
 
-    Frantar and Alistarh (2023), Algorithm 1, with H = X^T X of a convolution's unfolded inputs. A
-    `layerwise.Rule`.
+    Frantar and Alistarh (2023), Algorithm 1, with H = X^T X of a convolution's unfolded inputs.
+    What reads an input that is always 0 goes first, as in the published code. A `layerwise.Rule`.
     """
     each, more = divmod(zeros, len(rows))
     parts = [
@@ -31,9 +32,10 @@ def sparsegpt(rows: Tensor, moments: Moments, zeros: int) -> Sparse:
 
 def _group(rows: Tensor, gram: Tensor, zeros: int) -> tuple[Tensor, Tensor]:
     values, masks = rows.clone(), torch.ones_like(rows)
-    count = rows.shape[1]
-    damping = _DAMPING * gram.diagonal().mean().clamp_min(1e-12)
-    inverse = torch.linalg.inv(gram + damping * torch.eye(count).to(gram))
+    count, energies = rows.shape[1], gram.diagonal()
+    mean = energies.sum() / energies.count_nonzero().clamp_min(1)
+    damping = mean.clamp_min(1e-12) * torch.where(energies == 0, _DEAD, _DAMPING)
+    inverse = torch.linalg.inv(gram + damping.diag())
     factor = torch.linalg.cholesky(inverse, upper=True)
     done = 0
     for start in range(0, count, _BLOCK):

@@ -147,6 +147,24 @@ def test_sparsegpt_is_the_surgeon_column_after_column(inputs: int, zeros: int) -
     torch.testing.assert_close(found.rows[0] * found.mask[0], values * mask)
 
 
+def test_sparsegpt_takes_what_reads_nothing_first() -> None:
+    """However large it is; the zeros that are there come before, and no other is made."""
+    x, rows, _ = data(inputs=8)
+    x[0, :, 4:] = 0.0
+    rows[0, :, 4:] *= 100
+    rows[0, 0, 0] = 0.0
+    dense = moments(x, x @ rows.mT)
+    found = sparsegpt(rows, dense, 17)
+    assert found.mask[0, :, :4].flatten().tolist() == [0] + 15 * [1]
+    assert not found.mask[0, :, 4:].any()
+    assert dense.error(found.rows * found.mask, None) == pytest.approx(0.0, abs=1e-9)
+    some = sparsegpt(rows, dense, 5)
+    assert int((some.rows * some.mask == 0).sum()) == 5
+    none = sparsegpt(rows, moments(0 * x, 0 * x @ rows.mT), 9)
+    assert int((none.rows * none.mask == 0).sum()) == 9
+    assert bool(none.rows.isfinite().all())
+
+
 def test_sparsegpt_beats_wanda() -> None:
     x, rows, y = data(inputs=200, outputs=8)
     dense = moments(x, y)

@@ -92,6 +92,8 @@ def test_probmask_projects_onto_what_may_be_left() -> None:
     with torch.no_grad():
         one.fill_(0.9)
         other.fill_(0.3)
+    thresholds.begin_step(values, 0.13)  # nothing is asked for before 4/15 of the ramp
+    torch.testing.assert_close(one.detach(), torch.full((4, 5), 0.9))
     thresholds.begin_step(values, 0.5)
     # 16 of 40 are left: 20 (0.9 - v) + 20 relu(0.3 - v) = 16 at v = 0.2.
     torch.testing.assert_close(one.detach(), torch.full((4, 5), 0.7), atol=1e-4, rtol=0)
@@ -114,6 +116,22 @@ def test_probmask_draws_masks_with_their_probabilities() -> None:
     masks.sum().backward()
     assert float(kept.grad.min()) >= 0.0
     assert float(kept.grad.mean()) > 0.1
+
+
+def test_probmask_ends_with_masks_that_stay() -> None:
+    values = {"a": torch.ones(4, 5)}
+    thresholds = ProbabilisticMasks(values, task(values, 0.6, Recipe.load("probmask")))
+    (kept,) = parameters(thresholds)
+    with torch.no_grad():
+        kept.copy_(torch.arange(20).reshape(4, 5) / 20)
+    thresholds.begin_step(values, 0.94)
+    masked = thresholds.masked(values)["a"]
+    assert masked.flatten().tolist() == [0.0] * 12 + [1.0] * 8
+    with torch.no_grad():
+        kept.copy_(1 - kept)
+    thresholds.begin_step(values, 0.99)
+    assert torch.equal(thresholds.masked(values)["a"], masked)
+    assert torch.equal(thresholds.settle(values)["a"], masked)
 
 
 def test_probmask_lets_no_zero_come_back() -> None:
