@@ -166,6 +166,8 @@ def prune(
     rule = allocation(allocate)
     if augment is not None:
         recipe = replace(recipe, augment=tuple(augment), epochs_to_mix=0.0)
+    if reconstruct != NETWISE:  # where nothing learns by them, they are not to take time
+        recipe = replace(recipe, augment=(), feature_weight=0.0, centred=False, compensated=False)
     torch_device = device_of(device, engine)
     check_room(torch_device)
     with limited_threads(threads), joined() as team, ExitStack() as stack:

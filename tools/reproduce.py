@@ -12,11 +12,13 @@ images, and val or test, a folder a class or a table val_labels.csv beside it; f
 Annotations or val_labels with a file for each image. --labels, or names.txt beside annotations,
 says how classes are called, in order: where there is no folder for each, and where annotations have
 other numbers than the detector. tools/detectors has that of COCO, and what the outputs of some
-detectors mean. A network runs for the rows that list it; one that the paper does not have, and any
-for a figure or Table 6, runs where that is named, without the paper's values. These stand beside
-this tool's own way to learn (fcpts), and with --algorithm-1 beside the published one (fcpts-paper)
-too. Runs lie in a folder a network, as `fcpts-onnx compare` keeps them, and go on where they were
-stopped; reproduce.md, the tables and figures of a call, is written after each of these.
+detectors mean. How pixels become inputs is --preprocess, which detectors need; others get
+ImageNet's mean and deviation, and its own images the usual 256 pixels on their short side. A
+network runs for the rows that list it; one that the paper does not have, and any for a figure or
+Table 6, runs where that is named, without the paper's values. These stand beside this tool's own
+way to learn (fcpts), and with --algorithm-1 beside the published one (fcpts-paper) too. Runs lie in
+a folder a network, as `fcpts-onnx compare` keeps them, and go on where they were stopped;
+reproduce.md, the tables and figures of a call, is written after each of these.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from zlib import crc32
 import click
 
 import fcpts_onnx
-from fcpts_onnx import FcptsError, inspect
+from fcpts_onnx import FcptsError, Preprocess, inspect
+from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.results import Comparison, Evaluation, Trial
 from tools.datasets import DataSet, find
 
@@ -51,6 +54,7 @@ NAMES = {
 PUBLISHED = "fcpts-paper"  # what the paper says that its own rows are
 DEVICE = "cv22"
 DETECTION = ("voc", "coco")
+SCALED = PRESETS["imagenet"].overridden(resize=256)  # before 224 are cut from the centre
 TIMED = 70  # per cent of zeros at which Table 6 is timed
 BOTH = "top-1/top-5 %"
 MINUTES = "minutes"
@@ -65,25 +69,32 @@ class Item:
     Attributes:
         shows: what its cells are.
         anywhere: whether it can be made of networks on any data set.
-        targets: shares of zeros in per cent.
+        targets: shares of zeros in per cent, by data set.
         paper: its values by row and per cent of zeros; of figures it prints none.
     """
 
     shows: str
     anywhere: bool = False
     rows: list[Row] = field(default_factory=list)
-    targets: list[int] = field(default_factory=list)
+    targets: dict[str, list[int]] = field(default_factory=dict)
     paper: dict[tuple[Row, int], str] = field(default_factory=dict)
 
     def add(self, row: Row, target: int, value: str = "") -> None:
         """Note a row, a target and perhaps the value there."""
         if row not in self.rows:
             self.rows.append(row)
-        if target and target not in self.targets:
-            self.targets.append(target)
+        known = self.targets.setdefault(row[0], [])
+        if target and target not in known:
+            known.append(target)
+            known.sort()
         if value:
-            known = self.paper.get((row, target))
-            self.paper[row, target] = f"{known}, {value}" if known else value
+            other = self.paper.get((row, target))
+            self.paper[row, target] = f"{other}, {value}" if other else value
+
+    def targets_on(self, dataset: str) -> list[int]:
+        """The shares of zeros to run, of all data sets where there is none on this one."""
+        every = {target for targets in self.targets.values() for target in targets}
+        return self.targets.get(dataset) or sorted(every)
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ class Network:
     known: bool
     file: Path
     data: dict[str, Path | None]
-    preprocess: str
+    preprocess: Preprocess | str
 
 
 def items(published: bool = False) -> dict[str, Item]:
@@ -226,8 +237,8 @@ def measured(
     try:
         found = fcpts_onnx.compare(
             network.file, methods=[method for method in methods if method != "dense"],
-            targets=[target / 100 for target in item.targets], preprocess=network.preprocess,
-            out=folder, say=click.echo, **network.data, **options,
+            targets=[target / 100 for target in item.targets_on(network.dataset)],
+            preprocess=network.preprocess, out=folder, say=click.echo, **network.data, **options,
         )  # fmt: skip
     except FcptsError as error:
         raise click.ClickException(f"{network.name}: {error}") from error
@@ -279,7 +290,8 @@ def needs(row: Row) -> str:
     given = f"--{dataset.replace('-', '')} DIR --model {dataset}/{network}=FILE"
     if dataset not in DETECTION:
         return given
-    return f"{given} --detector {dataset}/{network}=FILE.toml"
+    also = (f"--{option} {dataset}/{network}" for option in ("detector", "preprocess"))
+    return f"{given} {'=FILE.toml '.join(also)}=PRESET"
 
 
 def given(
@@ -313,13 +325,18 @@ def given(
             raise click.UsageError(f"{text}: no such file.")
         if dataset in DETECTION and key not in meanings:
             raise click.UsageError(f"{text}: say with --detector {key}=FILE.toml what it says.")
+        if dataset in DETECTION and key not in preprocess:
+            raise click.UsageError(
+                f"{text}: say with --preprocess {key}=PRESET how pixels become its inputs: one of "
+                f"{', '.join(PRESETS)}, or a .toml file."
+            )
         place = unpacked / f"{dataset}-{crc32(str(folder.resolve()).encode()):08x}"
         found = find(folder, place)
         data = as_compared(found, meanings.get(key), names.get(dataset))
         network = spelt.get(name, name)
         yield Network(
             dataset, network, (dataset, network) in known, Path(file), data,
-            preprocess.get(key, "imagenet"),
+            preprocess.get(key, SCALED if dataset == "imagenet" else "imagenet"),
         )  # fmt: skip
 
 
@@ -362,14 +379,14 @@ def section(item: Item, network: Network, found: Comparison, folder: Path) -> It
         return
     if not methods:
         return
-    yield f"| | {' | '.join(f'{target} %' for target in item.targets)} |"
-    yield f"|---{'|---' * len(item.targets)}|"
+    targets = item.targets_on(network.dataset)
+    yield f"| | {' | '.join(f'{target} %' for target in targets)} |"
+    yield f"|---{'|---' * len(targets)}|"
     for method in methods:
         row = (network.dataset, network.name, method)
         trials = {round(100 * t.target): t for t in found.trials if t.method == method}
         cells = (
-            _cell(item, trials.get(target), item.paper.get((row, target)))
-            for target in item.targets
+            _cell(item, trials.get(target), item.paper.get((row, target))) for target in targets
         )
         yield f"| {method} | {' | '.join(cells)} |"
     yield ""

@@ -56,9 +56,10 @@ def misleading_views(
     same: dict[str, list[Tensor]] = {}
     apart: dict[str, float] = {}
     names = [head.name for head in heads]
-    for chosen in calibration.some(_SAMPLES).split(_BATCH):
+    judged = [kind for kind in kinds if kind != "mix"]
+    for chosen in calibration.some(_SAMPLES).split(_BATCH) if judged else ():
         plain = values_of(twin, calibration.take(chosen), names)
-        for kind in (kind for kind in kinds if kind != "mix"):
+        for kind in judged:
             viewed = values_of(twin, calibration.views(chosen, [kind], generator), names)
             for head in heads:
                 one, other = plain[head.name], viewed[head.name]

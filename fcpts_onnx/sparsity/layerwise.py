@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from fcpts_onnx.weights import Weight
 __all__ = ["Moments", "Rule", "Sparse", "layer_by_layer", "layers_to_prune"]
 
 _SAMPLES = 2048
+_PLACES = 20  # for each input of a layer; where samples have too few, more are taken
 _MOST_KEPT = 2**30  # bytes, of what the layers before have made of the samples
 
 
@@ -181,8 +183,9 @@ class _Passes:
     def __init__(self, task: Task, twin: Twin) -> None:
         self._task, self._twin = task, twin
         generator = torch.Generator().manual_seed(task.seed)
-        drawn = torch.randperm(len(task.calibration), generator=generator)[:_SAMPLES]
-        self._batches = drawn.split(task.recipe.batch_size)
+        drawn = torch.randperm(len(task.calibration), generator=generator)
+        self._batches = drawn[:_SAMPLES].split(task.recipe.batch_size)
+        self._more = drawn[_SAMPLES:].split(task.recipe.batch_size) if len(drawn) > _SAMPLES else ()
         self._place = 0
         self._kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
 
@@ -190,15 +193,40 @@ class _Passes:
         """What a layer reads in the dense network and in the sparse one, by batch."""
         part, kept = slice(self._place, layer.place), []
         for index, batch in enumerate(self._batches):
-            inputs = {} if self._kept else self._twin.begun(self._task.calibration.take(batch))
-            dense, sparse = self._kept[index] if self._kept else (inputs, inputs)
+            dense, sparse = self._kept[index] if self._kept else self._begun(batch)
             before = self._twin.through(dense, part)
             after = self._twin.through(sparse, part, changed)
             if _bytes(before, after) * len(self._batches) <= _MOST_KEPT:
                 kept.append((before, after))
-            yield self._twin.known(before)[layer.data], self._twin.known(after, changed)[layer.data]
+            yield self._read(layer, before, after, changed)
         if len(kept) == len(self._batches):
             self._place, self._kept = layer.place, kept
+
+    def beyond(
+        self, layer: Layer, changed: Mapping[str, Tensor], wanted: Callable[[], bool]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same of the other samples, as long as they are wanted, each from the beginning."""
+        part = slice(0, layer.place)
+        for batch in self._more:
+            if not wanted():
+                return
+            dense, sparse = self._begun(batch)
+            before = self._twin.through(dense, part)
+            yield self._read(layer, before, self._twin.through(sparse, part, changed), changed)
+
+    def _begun(self, batch: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the dense and the sparse network begin with."""
+        inputs = self._twin.begun(self._task.calibration.take(batch))
+        return inputs, inputs
+
+    def _read(
+        self,
+        layer: Layer,
+        before: dict[str, Any],
+        after: dict[str, Any],
+        changed: Mapping[str, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        return self._twin.known(before)[layer.data], self._twin.known(after, changed)[layer.data]
 
 
 def _bytes(*made: Mapping[str, Any]) -> int:
@@ -211,11 +239,16 @@ def _bytes(*made: Mapping[str, Any]) -> int:
 def _moments(
     passes: _Passes, layer: Layer, dense: Tensor, changed: Mapping[str, Tensor]
 ) -> Moments:
-    """Over the samples, summed about means of the first batch: less is rounded away so."""
+    """Over the samples, summed about means of the first batch: less is rounded away so.
+
+    A wide layer that reads one vector a sample, as a classifier, takes more samples than others:
+    least squares of as many places as inputs would fit those alone.
+    """
     sums: list[Tensor] = []
     points: list[Tensor] = []
     places = 0
-    for before, after in passes.until(layer, changed):
+    beyond = passes.beyond(layer, changed, lambda: places < _PLACES * sums[0].shape[-1])
+    for before, after in chain(passes.until(layer, changed), beyond):
         x, y = layer.matrix(after), layer.times(before, dense)
         points = points or [x.mean(1, keepdim=True), y.mean(1, keepdim=True)]
         x, y = x - points[0], y - points[1]

@@ -69,6 +69,37 @@ def test_what_does_not_fit_into_memory_is_made_anew(
     assert all(0 <= error < 0.7 for error in errors)
 
 
+def test_a_layer_of_few_places_takes_more_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One vector a sample for six inputs; a convolution has its places in the first samples."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("GlobalAveragePool", ["c"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("MatMul", ["f", "u"], ["y"]),
+    ]
+    constants = {"w": values(6, 3, 3, 3), "u": values(6, 4)}
+    proto = networks.make(nodes, constants, {"x": ["N", 3, 10, 10]}, {"y": ["N", 4]})
+    model = Model(Path("m.onnx"), proto)
+    weights = find_weights(model)
+    twin = Twin(model, [weight.name for weight in weights])
+    calibration = load_calibration([values(40, 3, 10, 10)], model, PRESETS["raw"])
+    budget, recipe = Budget.of(weights, 0.5), Recipe(batch_size=4)
+    task = Task(twin, calibration, weights, budget, recipe, ())
+    task = allocated(task, allocation("uniform"))
+    seen: list[layerwise.Moments] = []
+
+    def noted(rows: torch.Tensor, moments: layerwise.Moments, _: int) -> layerwise.Sparse:
+        seen.append(moments)
+        return layerwise.Sparse(rows, torch.ones_like(rows))
+
+    for samples in (40, 12):
+        monkeypatch.setattr(layerwise, "_SAMPLES", samples)
+        layerwise.layer_by_layer(task, noted)
+    every, of_all, some, of_some = (moments.inputs for moments in seen)
+    assert not torch.allclose(every, some)
+    torch.testing.assert_close(of_all, of_some)
+
+
 def test_rounding_of_large_means_does_not_count() -> None:
     """With a bias that may move, weights are those for the same samples around zero."""
     nodes = [

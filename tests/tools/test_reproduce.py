@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fcpts_onnx.methods import METHODS
+from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.results import Comparison
 from tests import networks
 from tests.networks import save_images
@@ -59,6 +60,34 @@ def test_the_papers_values() -> None:
     ):
         assert items[item].paper[row, target] == value
     assert len(items["table3"].paper) == 5 * 4 * 5 + 5
+
+
+def test_targets_are_those_of_a_data_set() -> None:
+    """Tables of the paper have others than what is run beside them."""
+    table = reproduce.items()["table5"]
+    assert (table.targets_on("voc"), table.targets_on("coco")) == ([90], [70, 80, 90])
+    figure = reproduce.items()["figure5"]
+    assert figure.targets_on("cifar-10") == figure.targets_on("imagenet") == [90]
+
+
+def test_images_of_imagenet_are_scaled_as_usual(
+    cifar: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resized: list[int | None] = []
+
+    def noted(*_: object, preprocess: Preprocess | str, **__: object) -> Comparison:
+        resized.append(Preprocess.of(preprocess).resize)
+        return Comparison("m", None, ())
+
+    monkeypatch.setattr(reproduce.fcpts_onnx, "compare", noted)
+    folders = ("--cifar10", str(cifar), "--imagenet", str(cifar), "--out", str(place / "out"))
+    for row in ("imagenet/ResNet-50", "cifar-10/ResNet-32"):
+        run("figure1", *folders, "--model", f"{row}={place / 'in.onnx'}")
+    run(
+        "figure1", *folders, "--model", f"imagenet/ResNet-50={place / 'in.onnx'}", "--preprocess",
+        "imagenet/ResNet-50=tf",
+    )  # fmt: skip
+    assert resized == [256, None, None]
 
 
 def test_a_row_is_run_beside_the_papers_value(cifar: Path, place: Path) -> None:
@@ -238,6 +267,9 @@ def test_detection(place: Path) -> None:
     assert result.exit_code == 2
     assert "say with --detector voc/mobilenetv1-ssd=FILE.toml" in result.output
     meaning = ("--detector", f"{key}={place / 'd.toml'}")
+    message = "say with --preprocess voc/mobilenetv1-ssd=PRESET how pixels become its inputs"
+    assert message in " ".join(run(*options, *meaning).output.split())
+    meaning += ("--preprocess", f"{key}=imagenet")
     assert "expected DATASET=FILE, as" in run(*options, *meaning, "--labels", "voc=none").output
     result = run(*options, *meaning, "--labels", f"voc={place / 'names.txt'}")
     assert result.exit_code == 0, result.output
