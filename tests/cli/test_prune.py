@@ -234,6 +234,10 @@ def test_layer_by_layer(reconstruct: str, place: Path) -> None:
     changed = {"conv.w", "depthwise.w", "fc.w"}
     biases = {"conv.b", "fc.b"} if reconstruct == "layerwise" else set()
     assert set(found["validation"]["changed"]) == changed | biases
+    # What only learning needs is not computed.
+    assert found["settings"]["augment"] == []
+    assert not any(found["settings"][name] for name in ("feature_weight", "centred", "compensated"))
+    assert "Feature" not in result.output
 
 
 def test_layer_by_layer_does_not_learn_rates(place: Path) -> None:
