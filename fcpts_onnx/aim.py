@@ -57,6 +57,9 @@ class Aim:
         whole = [weight.name for weight in weights if weight.grid is not None]
         if whole and (pattern.is_fixed or pattern.unit > 1):
             raise TargetError(f"Patterns are for float weights; {whole[0]} is stored as integers.")
+        if self.hardware not in (None, *CHIPS, MNN):
+            known = ", ".join((*CHIPS, MNN))
+            raise TargetError(f"--hardware {self.hardware} is unknown; expected {known}.")
         if pattern.is_fixed and self.hardware is not None:
             raise TargetError("--hardware has no say where the pattern sets every layer's zeros.")
         if self.objective not in OBJECTIVES:
@@ -140,6 +143,11 @@ def _by_time(
             f"and {aim.target:g} is asked for. Ask for less."
         )
     zeros = sum(max(weight.zeros, asked.get(weight.name, 0)) for weight in weights)
+    if zeros == sum(weight.zeros for weight in weights):
+        raise TargetError(
+            f"{model.path}: the zeros that are there save {saved:.4f} of its layers' time on "
+            f"{aim.hardware} already, and {aim.target:g} is asked for. Ask for more."
+        )
     share = zeros / sum(weight.count for weight in weights)
     say(
         f"Latency on {aim.hardware}: {share:.2%} zeros in {len(asked)} of {len(weights)} layers "

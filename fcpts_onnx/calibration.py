@@ -133,8 +133,8 @@ def load_calibration(
     Raises:
         CalibrationError: nothing is there, nothing can be read, or it does not fit the inputs.
     """
-    if samples < 1:
-        raise CalibrationError(f"--samples is {samples}; at least one sample is needed.")
+    if samples < 1 or samples != int(samples):
+        raise CalibrationError(f"--samples is {samples}; expected a whole number from 1 on.")
     if seed < 0:
         raise CalibrationError(f"--seed is {seed}; expected a number from 0 on.")
     if isinstance(data, Mapping):

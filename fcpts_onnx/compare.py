@@ -232,14 +232,17 @@ class _Book:
         stored = {"setting": self._same, "dense": dense, "runs": self._entries}
         write_text(self._path, json.dumps(stored, indent=2) + "\n")
         trials = tuple(trial for _, trial in _labelled(self._entries))
-        found = Comparison(str(self._setting.model), self.dense, trials)
+        found = self._compared(trials)
         write_text(self._folder / _TABLE, markdown(found))
         write_text(self._folder / _PAGE, page(found))
 
     def comparison(self, wanted: Sequence[Run]) -> Comparison:
         """What the runs gave, in the order they were asked for."""
         trials = tuple(found for run in wanted if (found := self._find(run)) is not None)
-        return Comparison(str(self._setting.model), self.dense, trials)
+        return self._compared(trials)
+
+    def _compared(self, trials: tuple[Trial, ...]) -> Comparison:
+        return Comparison(str(self._setting.model), self.dense, trials, self._setting.selection)
 
     def _find(self, run: Run) -> Trial | None:
         """A result of this run, or else of one that comes to the same."""

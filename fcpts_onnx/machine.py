@@ -24,7 +24,13 @@ _CGROUPS = (
 
 @contextmanager
 def limited_threads(count: int) -> Iterator[None]:
-    """Limit torch's threads for a while."""
+    """Limit torch's threads for a while.
+
+    Raises:
+        FcptsError: the count is negative.
+    """
+    if count < 0:
+        raise FcptsError(f"{count} threads; expected 1 or more, or 0 for as many as are there.")
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

@@ -184,6 +184,8 @@ def prune(
                     keep=keep_checkpoint, say=say,
                 )
             )  # fmt: skip
+            if target_path.is_symlink():
+                say(f"{target_path}: is a link and becomes a file; what it leads to stays as it is")
             check_storage(storage, dense.path, dense.proto)
             weights = weights_to_prune(dense, include, exclude, keep_dense)
             if not overwrite:

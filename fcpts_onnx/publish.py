@@ -102,7 +102,8 @@ def publish(
     grids = {weight.value: weight for weight in weights if weight.grid is not None}
     with staged(target) as stage:
         arrays = dict(_as_stored(learned, grids))
-        save(dense, arrays, stage, target.parent, stamp=stamp, sparse=storage == "sparse")
+        sparse = [weight.name for weight in weights] if storage == "sparse" else []
+        save(dense, arrays, stage, target.parent, stamp=stamp, sparse=sparse)
         saved = load(stage)
         found = validate_models(
             dense, saved, calibration, weights, twin=twin,

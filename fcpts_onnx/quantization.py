@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 
 from fcpts_onnx.model import Model
 
-__all__ = ["Grid", "grid_behind"]
+__all__ = ["Grid", "grid_behind", "grids_of_outputs"]
 
 Array = np.ndarray[Any, Any]
 
@@ -82,3 +82,23 @@ def grid_behind(model: Model, source: gs.Tensor, kind: str) -> Grid | None:
             shape[axis] = scale.size
         scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
     return Grid(node.outputs[0].name, scale, zero_point.astype(np.int32), kind)
+
+
+def grids_of_outputs(model: Model) -> dict[str, Grid]:
+    """What the whole numbers of outputs mean that a QuantizeLinear with one scale gives, by output.
+
+    Where its settings are no constants, or are of each channel, nothing is said.
+    """
+    found = {}
+    for node in model.proto.graph.node:
+        settings = [name for name in node.input[1:] if name]
+        if node.op_type != "QuantizeLinear" or not {*settings} <= model.tensors.keys():
+            continue
+        scale, *zero_points = (model.array(name) for name in settings)
+        zero_point = zero_points[0] if zero_points else np.zeros(scale.shape, "uint8")
+        single = scale.size == zero_point.size == 1 and zero_point.dtype.name in _KINDS
+        if single and node.output[0] in model.outputs:
+            scale, kind = scale.reshape(()).astype(np.float32), zero_point.dtype.name
+            zero_point = zero_point.reshape(()).astype(np.int32)
+            found[node.output[0]] = Grid(node.output[0], scale, zero_point, kind)
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Set
+from collections.abc import Collection, Iterable, Set
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,8 @@ def check_storage(storage: str, path: Path, proto: onnx.ModelProto) -> None:
         )
 
 
-def store_sparse(graph: onnx.GraphProto) -> None:
-    """Store those initializers sparse that take fewer bytes so.
+def store_sparse(graph: onnx.GraphProto, names: Collection[str]) -> None:
+    """Store those of some initializers sparse that take fewer bytes so.
 
     Each value takes 8 bytes more for its place (ONNX has them as int64). Left dense is what has
     external data, is an input too, or lies in a Constant node.
@@ -77,7 +77,8 @@ def store_sparse(graph: onnx.GraphProto) -> None:
     inputs = {value.name for value in graph.input}
     kept = []
     for tensor in graph.initializer:
-        sparse = _as_sparse(tensor) if _may_be_sparse(tensor, inputs) else None
+        asked = tensor.name in names and _may_be_sparse(tensor, inputs)
+        sparse = _as_sparse(tensor) if asked else None
         if sparse is not None and sparse.ByteSize() < tensor.ByteSize():
             graph.sparse_initializer.append(sparse)
         else:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import active_children, get_context
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from fcpts_onnx.errors import CalibrationError, CheckpointError, FcptsError
@@ -55,6 +56,14 @@ class Setting:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     keep_dense: tuple[str, ...] = ()
+
+    @property
+    def selection(self) -> str:
+        """Which weights are pruned, as on a command line."""
+        globs = {"--include": self.include, "--exclude": self.exclude}
+        parts = [f"{option} {quote(glob)}" for option, some in globs.items() for glob in some]
+        kept = [f"--keep-dense {','.join(self.keep_dense)}"] if self.keep_dense else []
+        return " ".join(parts + kept)
 
     def fingerprint(self, out: Path) -> dict[str, Any]:
         """What results depend on, to know them again by; they themselves lie in `out`."""

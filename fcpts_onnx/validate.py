@@ -17,6 +17,7 @@ from fcpts_onnx.difference import differing_parts, differing_tensors
 from fcpts_onnx.errors import OutputError
 from fcpts_onnx.model import Model
 from fcpts_onnx.parity import written_error
+from fcpts_onnx.quantization import Grid, grids_of_outputs
 from fcpts_onnx.results import Departure, Output, Sparsity, Validation
 from fcpts_onnx.runtime import Runtime, as_arrays, check_finite
 from fcpts_onnx.sparsity.losses import (
@@ -168,10 +169,12 @@ def _compared(
     dense: Model, sparse: Model, calibration: Calibration, samples: int, threads: int
 ) -> list[_Comparison]:
     """Both files run on all samples, and compared in each output that has a row for each."""
-    runtimes = [Runtime(model, threads=threads) for model in (dense, sparse)]
+    runtimes = [
+        (Runtime(model, threads=threads), grids_of_outputs(model)) for model in (dense, sparse)
+    ]
     found: dict[str, _Comparison] = {}
     for place, batch in enumerate(calibration.batches(_BATCH, samples)):
-        one, two = (_rows(runtime, batch) for runtime in runtimes)
+        one, two = (_rows(runtime, grids, batch) for runtime, grids in runtimes)
         if not place:
             heads = find_heads({name: one[name] for name in one if name in two}, batch)
             found = {head.name: _Comparison(head) for head in heads}
@@ -182,12 +185,14 @@ def _compared(
     return [*found.values()]
 
 
-def _rows(runtime: Runtime, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The outputs on a batch that have a row for each of its samples."""
+def _rows(
+    runtime: Runtime, grids: Mapping[str, Grid], batch: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The outputs on a batch that have a row for each of its samples, in the units of the model."""
     results, count = runtime.run(as_arrays(batch)), len(next(iter(batch.values())))
     check_finite(runtime.path, results)
     return {
-        name: as_float(torch.from_numpy(values))
+        name: as_float(torch.from_numpy(grids[name].values(values) if name in grids else values))
         for name, values in results.items()
         if values.shape[:1] == (count,)
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,7 +55,7 @@ def check_target(
 
 
 def stale_data(target: Path, source: Model) -> list[Path]:
-    """External data files that belong to the model now at `target` alone, by their name beside it.
+    """External data files there that belong to the model now at `target` alone, by that's name.
 
     What `source` reads is not among them, unless it is the model that is replaced; nor is what
     another model in the folder names, as a copy of the small file does, `m.onnx.bak` too.
@@ -70,7 +70,8 @@ def stale_data(target: Path, source: Model) -> list[Path]:
             read.update((target.parent / name).resolve() for name in _named_by(other))
     except (OSError, DecodeError, ValueError):  # no model, or one that states no right places
         return []
-    return [file for file in files if file.resolve() not in read]
+    # A name that nothing has is free for the new file's own.
+    return [file for file in files if file.exists() and file.resolve() not in read]
 
 
 def save(
@@ -80,7 +81,7 @@ def save(
     folder: Path,
     *,
     stamp: str | None = None,
-    sparse: bool = False,
+    sparse: Collection[str] = (),
 ) -> None:
     """Write the model with new values for the named constant tensors of its main graph.
 
@@ -92,7 +93,7 @@ def save(
         stage: the file to write.
         folder: where it will be moved to; external data takes a name that is free there.
         stamp: for the file's metadata, in place of an older one.
-        sparse: store tensors as sparse initializers, where these are smaller.
+        sparse: tensors to store as sparse initializers, where these are smaller.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
@@ -115,8 +116,7 @@ def save(
                 )
             elif values is not None:
                 _set_values(tensor, values)
-    if sparse:
-        store_sparse(proto.graph)
+    store_sparse(proto.graph, sparse)
     with stage.open("wb") as file:
         file.write(proto.SerializeToString())
 

@@ -64,7 +64,12 @@ def annotated(
     places = {name: place for place, name in enumerate(classes)}
     annotated_names = Counter(name for boxes in found for name, _, _ in boxes)
     if unclear := [name for name in _repeated(classes) if name in annotated_names]:
-        raise CalibrationError(f"The detector's classes have {', '.join(unclear)} more than once.")
+        meant = ", ".join(map(repr, unclear))
+        numbered = " If the .txt files number classes in another way, say how: --labels."
+        raise CalibrationError(
+            f"{folder}: has boxes of {meant}, which the detector's classes have more than once."
+            + (numbered if names is None else "")
+        )
     others = Counter({n: count for n, count in annotated_names.items() if n not in places})
     if others and not leave_out:
         listed = ", ".join(f"{name} ({count})" for name, count in others.most_common())

@@ -39,10 +39,10 @@ def check_rates(path: Path, names: Collection[str]) -> None:
     rates = read_rates(path)
     missing, unknown = sorted({*names} - rates.keys()), sorted(rates.keys() - {*names})
     if missing or unknown:
-        raise TargetError(
-            f"{path}: has no rate for {', '.join(missing) or 'nothing'}, and rates for "
-            f"{', '.join(unknown) or 'nothing'} that is not pruned. Give one for each weight."
-        )
+        lacks = f"has no rate for {', '.join(missing)}: add one for each" if missing else ""
+        beyond = f"has rates for {', '.join(unknown)}, not pruned here: remove them"
+        parts = [lacks, beyond if unknown else ""]
+        raise TargetError(f"{path}: {'; '.join(part for part in parts if part)}.")
 
 
 def read_rates(path: Path) -> dict[str, float]:

@@ -21,6 +21,8 @@ def markdown(found: Comparison) -> str:
     lines = [f"# {Path(found.source).name}", ""]
     if found.dense is not None:
         lines += [f"Dense: {in_words(found.dense.scores)} on {found.dense.samples:,} images.", ""]
+    if found.selection:
+        lines += [f"Pruned with `{printable(found.selection)}`: shares of zeros are of those.", ""]
     titles, rows = _table(found)
     lines += [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in rows:
@@ -35,6 +37,7 @@ def page(found: Comparison) -> str:
         "comparison.html",
         name=Path(found.source).name,
         dense=found.dense,
+        selection=found.selection,
         dense_scores="" if found.dense is None else in_words(found.dense.scores),
         chart=scores_over_zeros(found),
         words=_WORDS,

@@ -53,7 +53,10 @@ def show_inspection(console: Console, found: Inspection, tree: bool = False) -> 
     """Every candidate, and why an excluded one is excluded, as a table or as a tree."""
     show_line(console, f"{found.model}: opset {found.opset}; input {'; '.join(found.inputs)}")
     if tree:
-        console.print(weight_tree(found.model, found.weights), soft_wrap=True)
+        word = "useful" if found.densities else "faster from"
+        shares = {weight.name: _on_device(found, weight.name) for weight in found.weights}
+        notes = {name: f"{word} {share}" for name, share in shares.items() if share}
+        console.print(weight_tree(found.model, found.weights, notes), soft_wrap=True)
     else:
         _whole(console, _candidates(found))
     for line in _notes(found):
@@ -130,7 +133,7 @@ def _estimated(found: Estimate) -> str:
     dense = dense_time(found.known, found.layers)
     return (
         f"{found.chip}, an estimate: at best {found.time:.2f} of {dense}; "
-        f"{in_bytes(found.weight_bytes)} of 8-bit weights with a bitmask, "
+        f"{in_bytes(found.weight_bytes)} of 8-bit weights with a bitmask where that is smaller, "
         f"{in_bytes(found.dense_bytes)} dense"
     )
 
@@ -146,7 +149,8 @@ def show_pruning(console: Console, result: PruneResult) -> None:
     )
     if result.storage == "sparse":
         before, after = (in_bytes(count) for count in result.weight_values.file_bytes)
-        show_line(console, f"Stored sparse where that is smaller: {after} instead of {before}")
+        stored = f"{after} instead of {before}" if after != before else "nowhere"
+        show_line(console, f"Stored sparse where that is smaller: {stored}")
     _outputs(console, result.validation)
     for found, title in zip(result.accuracy, ("dense", "sparse"), strict=False):
         show_evaluation(console, found, title)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.text import Text
 from rich.tree import Tree
@@ -18,10 +18,14 @@ Path = tuple[str, ...]
 _BETWEEN = re.compile(r"[./]+")  # the parts of a name
 
 
-def weight_tree(title: str, weights: Sequence[Weight]) -> Tree:
-    """A branch a module, with what it has in all; parts that lead to one thing only are joined."""
+def weight_tree(title: str, weights: Sequence[Weight], notes: Mapping[str, str]) -> Tree:
+    """A branch a module, with what it has in all; parts that lead to one thing only are joined.
+
+    Args:
+        notes: what else is to be said of weights, by name.
+    """
     tree = Tree(_text(title))
-    _grow(tree, [(_path(weight), weight) for weight in weights])
+    _grow(tree, [(_path(weight), weight) for weight in weights], notes)
     return tree
 
 
@@ -32,7 +36,7 @@ def _path(weight: Weight) -> Path:
     return tuple(_BETWEEN.split(name.strip("./")))
 
 
-def _grow(tree: Tree, weights: Sequence[tuple[Path, Weight]]) -> None:
+def _grow(tree: Tree, weights: Sequence[tuple[Path, Weight]], notes: Mapping[str, str]) -> None:
     branches: dict[str, list[tuple[Path, Weight]]] = {}
     for (first, *rest), weight in weights:
         branches.setdefault(first, []).append((tuple(rest), weight))
@@ -42,19 +46,20 @@ def _grow(tree: Tree, weights: Sequence[tuple[Path, Weight]]) -> None:
             inside = [(path[1:], weight) for path, weight in inside]
         if len(inside) == 1:
             ((path, weight),) = inside
-            tree.add(_text(f"{'.'.join((name, *path))}  {_leaf(weight)}"))
+            tree.add(_text(f"{'.'.join((name, *path))}  {_leaf(weight, notes)}"))
             continue
         branch = tree.add(_text(f"{name}  {_sum([weight for _, weight in inside])}"))
         for path, weight in inside:
             if not path:  # it has the name of the branch
-                branch.add(_text(_leaf(weight)))
-        _grow(branch, [entry for entry in inside if entry[0]])
+                branch.add(_text(_leaf(weight, notes)))
+        _grow(branch, [entry for entry in inside if entry[0]], notes)
 
 
-def _leaf(weight: Weight) -> str:
+def _leaf(weight: Weight, notes: Mapping[str, str]) -> str:
     shape = "x".join(str(size) for size in weight.shape)
     why = "" if weight.excluded is None else f", not pruned: {weight.excluded}"
-    return f"{weight.op} {shape}, {_sum([weight])}{why}"
+    note = f", {notes[weight.name]}" if weight.name in notes else ""
+    return f"{weight.op} {shape}, {_sum([weight])}{note}{why}"
 
 
 def _sum(weights: Sequence[Weight]) -> str:

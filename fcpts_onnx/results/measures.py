@@ -77,11 +77,13 @@ class Comparison:
 
     Attributes:
         dense: the dense model on the labelled images, if there are any.
+        selection: which weights are pruned, as options say it; all that can be if empty.
     """
 
     source: str
     dense: Evaluation | None
     trials: tuple[Trial, ...]
+    selection: str = ""
 
 
 @dataclass(frozen=True)

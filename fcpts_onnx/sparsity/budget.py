@@ -63,8 +63,8 @@ class Budget:
                 in the others no more than in all.
 
         Raises:
-            TargetError: the target is not between 0 and 1, is below the zeros already there, or
-                would empty a layer.
+            TargetError: the target is not between 0 and 1, it or the pattern is below the zeros
+                already there, or it would empty a layer.
         """
         if target is not None and not 0 < target < 1:
             raise TargetError(f"The target is {target:g}; expected a share between 0 and 1.")
@@ -119,6 +119,11 @@ class Budget:
             raise TargetError("There is no target; give a share of zeros between 0 and 1.")
         if not any(room.values()):
             raise TargetError("No layer has a whole group along its input channels to prune.")
+        if (present := sum(weight.zeros for weight in weights)) > sum(most.values()):
+            raise TargetError(
+                f"With the pattern {share:.6g} of the weights are zero, no more and no less, and "
+                f"{present / count:.4f} are already. Prune the dense model, or leave --pattern out."
+            )
         if target is not None and round(target * count) != sum(most.values()):
             raise TargetError(
                 f"The target is {target:g}; with the pattern {share:.6g} of the weights are zero, "
