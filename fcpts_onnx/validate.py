@@ -19,7 +19,7 @@ from fcpts_onnx.model import Model
 from fcpts_onnx.parity import written_error
 from fcpts_onnx.quantization import Grid, grids_of_outputs
 from fcpts_onnx.results import Departure, Output, Sparsity, Validation
-from fcpts_onnx.runtime import Runtime, as_arrays, check_finite
+from fcpts_onnx.runtime import Array, Runtime, as_arrays, check_finite
 from fcpts_onnx.sparsity.losses import (
     Head,
     as_float,
@@ -192,10 +192,22 @@ def _rows(
     results, count = runtime.run(as_arrays(batch)), len(next(iter(batch.values())))
     check_finite(runtime.path, results)
     return {
-        name: as_float(torch.from_numpy(grids[name].values(values) if name in grids else values))
+        name: as_float(torch.from_numpy(_in_units(values, grids.get(name))))
         for name, values in results.items()
         if values.shape[:1] == (count,)
     }
+
+
+def _in_units(values: Array, grid: Grid | None) -> Array:
+    """What an output means; rounded to a grid, a distribution over axis 1 is made to sum to 1."""
+    if grid is None:
+        return values
+    found = grid.values(values)
+    if found.ndim > 1 and found.min(initial=0) >= 0 and found.max(initial=0) <= 1:
+        sums = found.sum(1, keepdims=True)
+        if sums.all() and (abs(sums - 1) <= grid.scale * found.shape[1] / 2).all():
+            return found / sums
+    return found
 
 
 def _check_shape(name: str, one: Tensor, two: Tensor, sparse: Model, dense: Model) -> None:

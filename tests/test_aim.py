@@ -129,6 +129,17 @@ def test_what_does_not_go_together(place: Path, options: tuple[str, ...], messag
     assert not (place / "out.onnx").exists()
 
 
+def test_time_that_is_saved_already(place: Path) -> None:
+    options = ("--objective", "latency", "--hardware", "cv22", "--target")
+    assert prune(place, *options, "0.1").exit_code == 0
+    (place / "out.onnx").rename(place / "in.onnx")
+    result = prune(place, *options, "0.05")
+    assert result.exit_code == 1
+    assert "of its layers' time on cv22 already, and 0.05 is asked for. Ask for more." in (
+        " ".join(result.output.split())
+    )
+
+
 def test_a_network_of_open_size(place: Path) -> None:
     """How long a layer takes depends on how large images are."""
     proto = load(place / "in.onnx").proto

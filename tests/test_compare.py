@@ -474,6 +474,8 @@ def test_some_weights_are_left_out(place: Path) -> None:
     for name in ("magnitude", "fcpts"):
         before, after = (load(place / file) for file in ("in.onnx", f"out/{name}-0.5.onnx"))
         assert np.array_equal(after.array("fc.w"), before.array("fc.w"))
+    for kind in ("md", "html"):
+        assert "--exclude" in (place / "out" / f"results.{kind}").read_text()
     assert "another comparison: exclude differ" in compare(place, *options).output
     other = compare(place, *options, "--keep-dense", "last").output
     assert "another comparison: keep_dense, exclude differ" in " ".join(other.split())

@@ -64,7 +64,12 @@ WRONG = {
         {"augment": ["flip"], "allocate": "erk", "reconstruct": "none"},
         "--augment: for learning by gradients alone, which --reconstruct none does without",
     ),
-    "rates of other weights": ({"allocate": "rates.json"}, "no rate for second, and rates for x"),
+    "rates of other weights": (
+        {"allocate": "rates.json"},
+        "no rate for second: add one for each; has rates for x",
+    ),
+    "fewer threads than none": ({"threads": -3}, "-3 threads; expected 1 or more, or 0"),
+    "an unknown device": ({"hardware": "cv33"}, "cv33 is unknown; expected cv2, .*, mnn"),
     "a share above one": ({"target": 1.5}, "target"),
     "a text for a list": ({"exclude": "fc*"}, r"exclude is 'fc\*'; expected a list of such"),
 }
@@ -196,6 +201,35 @@ def test_a_batch_norm_that_is_switched_off(tmp_path: Path) -> None:
         path, tmp_path / "out.onnx", target=0.5, calib=[values(*shape)], recipe=QUICK
     )
     assert result.zeros == round(0.5 * result.count)
+
+
+def test_external_data_that_was_lost_is_written_anew(tmp_path: Path) -> None:
+    """And stays there: the name that the former file had for it is free."""
+    path, out = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    onnx.save(networks.cnn(), str(path), save_as_external_data=True, size_threshold=64)
+    for target in (0.5, 0.6):
+        fcpts_onnx.prune(path, out, target=target, calib=[values(10, 3, 8, 8)], recipe=QUICK)
+        zeros = sum(weight.zeros for weight in fcpts_onnx.inspect(out).weights)
+        assert zeros == round(target * 320)
+        (tmp_path / "out.onnx.data").unlink()
+
+
+def test_in_place_through_a_link(tmp_path: Path) -> None:
+    """The link becomes a file of its own, with its own data; what it led to stays."""
+    folder, said = tmp_path / "links", list[str]()
+    folder.mkdir()
+    onnx.save(networks.cnn(), tmp_path / "in.onnx", save_as_external_data=True, size_threshold=64)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("in.onnx*")}
+    (folder / "in.onnx").symlink_to(tmp_path / "in.onnx")
+    (folder / "in.onnx.data").symlink_to(tmp_path / "in.onnx.data")
+    where = folder / "in.onnx"
+    fcpts_onnx.prune(
+        where, where, target=0.5, calib=[values(10, 3, 8, 8)], recipe=QUICK, overwrite=True,
+        say=said.append,
+    )  # fmt: skip
+    assert sum(weight.zeros for weight in fcpts_onnx.inspect(where).weights) == 160
+    assert f"{where}: is a link and becomes a file; what it leads to stays as it is" in said
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("in.onnx*")} == before
 
 
 def test_external_data_and_overwriting_in_place(tmp_path: Path) -> None:

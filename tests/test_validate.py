@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from fcpts_onnx.calibration import load_calibration
 from fcpts_onnx.errors import OutputError
@@ -132,6 +132,28 @@ def test_what_has_its_inputs_shape_is_no_class_scores(tmp_path: Path) -> None:
     model = loaded(proto, tmp_path / "a.onnx")
     data = load_calibration([values(100, 6)], model, PRESETS["raw"])
     assert validate_models(model, model, data, []).outputs[0].kl is None
+
+
+def test_whole_numbers_of_an_output_are_in_the_models_units(tmp_path: Path) -> None:
+    """What QuantizeLinear made of probabilities is compared as probabilities."""
+    graphs = {}
+    for name, last in (("float", "p"), ("whole", "q")):
+        nodes = [
+            helper.make_node("MatMul", ["x", "w"], ["y"]),
+            helper.make_node("Softmax", ["y"], ["p"], axis=1),
+            helper.make_node("QuantizeLinear", ["p", "scale", "point"], ["q"]),
+        ]
+        constants = {"w": values(6, 5), "scale": np.float32(1 / 256), "point": np.int8(-128)}
+        proto = networks.make(nodes, constants, {"x": ["N", 6]}, {last: ["N", 5]})
+        if last == "q":
+            proto.graph.output[0].type.tensor_type.elem_type = TensorProto.INT8
+        dense = loaded(proto, tmp_path / f"{name}.onnx")
+        proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(0.5 * values(6, 5), "w"))
+        sparse = loaded(proto, tmp_path / f"{name}2.onnx")
+        data = load_calibration([values(50, 6)], dense, PRESETS["raw"])
+        graphs[name] = validate_models(dense, sparse, data, []).outputs[0]
+    assert graphs["whole"].cosine == pytest.approx(graphs["float"].cosine, abs=1e-3)
+    assert graphs["whole"].kl == pytest.approx(graphs["float"].kl, rel=0.1)
 
 
 def test_outputs_whose_squares_are_beyond_their_type(tmp_path: Path) -> None:

@@ -185,6 +185,10 @@ def test_stale_data_is_what_the_former_file_alone_called_its_own(tmp_path: Path)
     shutil.copy(target, tmp_path / "copy.onnx")
     assert stale_data(target, load(tmp_path / "copy.onnx")) == []
     assert stale_data(tmp_path / "in" / "in.onnx", model) == []
+    # What is not there has a name that the new file may take.
+    (tmp_path / "copy.onnx").unlink()
+    (tmp_path / "out.onnx.data").unlink()
+    assert stale_data(target, model) == []
 
 
 @pytest.mark.parametrize("copy", [shutil.copy, os.link])

@@ -106,6 +106,9 @@ def test_what_is_unclear(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text(XML)
     with pytest.raises(CalibrationError, match="several images of the name a"):
         annotated([Path("x/a.jpg"), Path("y/a.png")], tmp_path, CLASSES)
-    with pytest.raises(CalibrationError, match="classes have cat more than once"):
-        annotated([Path("a.jpg")], tmp_path, ("cat", "dog", "cat"))
+    twice = ("cat", "dog", "cat")
+    with pytest.raises(CalibrationError, match=r"'cat', which .* more than once\. If .* --labels"):
+        annotated([Path("a.jpg")], tmp_path, twice)
+    with pytest.raises(CalibrationError, match=r"more than once\.$"):
+        annotated([Path("a.jpg")], tmp_path, twice, names=twice)
     assert len(annotated([Path("a.jpg")], tmp_path, ("none", "cat", "none", "dog"))) == 1

@@ -163,7 +163,11 @@ def test_rates_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"w0": 0.5, "x": 1}', "has no rate for w1, and rates for x that is not pruned"),
+        (
+            '{"w0": 0.5, "x": 1}',
+            "has no rate for w1: add one for each; has rates for x, not pruned here: remove them.",
+        ),
+        ('{"w0": 0.5, "w1": 0, "x": 1}', "rates.json: has rates for x, not pruned here: remove"),
         ('{"w0": 0.5, "w1": 1.5}', "the rate of w1 is not between 0 and 1"),
         ("[1, 2]", "expected rates by weight, such as"),
         ('{"validation": {"weights": [{"name": "w0", "rate": null}]}}', "expected rates by weight"),

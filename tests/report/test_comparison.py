@@ -50,6 +50,13 @@ def test_markdown() -> None:
     assert lines[9] == "| 70% | str |  |  |  |  | 0 | no <layer> / at all really |"
 
 
+def test_which_weights_were_pruned() -> None:
+    some = replace(FOUND, selection="--exclude '<last>'")
+    assert markdown(some).splitlines()[4].startswith("Pruned with `--exclude '<last>'`: shares of")
+    assert "Pruned with --exclude '<last>': shares of zeros are of those." in Tags(page(some)).text
+    assert "Pruned with" not in markdown(FOUND) + page(FOUND)
+
+
 def test_page_is_whole_and_needs_no_network() -> None:
     text = page(FOUND)
     found = Tags(text)

@@ -81,6 +81,10 @@ def test_a_tree() -> None:
         "├── head.[bold]w  Gemm 8x4, 32 (9.4% zero)",
         "└── w  Gemm 8x4, 32 (12.5% zero)",
     ]
+    console = Console(width=100, file=io.StringIO())
+    found = Inspection("m.onnx", 17, ("x",), weights[-1:], (), densities={"w": 0.25})
+    show_inspection(console, found, tree=True)
+    assert "w  Gemm 8x4, 32 (12.5% zero), useful 75.0%" in console.file.getvalue()
 
 
 def test_a_tree_of_names_that_are_each_others_beginning() -> None:

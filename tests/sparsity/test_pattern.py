@@ -109,6 +109,8 @@ def test_budget_of_groups() -> None:
         Budget.of(weights, 0.5, pattern=PATTERNS["2:4"])
     with pytest.raises(TargetError, match="No layer has a whole group"):
         Budget.of(weights[:1], None, pattern=PATTERNS["2:4"])
+    with pytest.raises(TargetError, match=r"0\.5208 are already\. Prune the dense model"):
+        Budget.of([weight(8, 8, 3, 3, zeros=300)], None, pattern=PATTERNS["2:4"])
     with pytest.raises(TargetError, match="There is no target"):
         Budget.of(weights, None)
 
