@@ -49,6 +49,7 @@ ALLOWED = {
     "difference": {"model", "weights"},
     "validate": {
         "difference", "weights", "model", "runtime", "twin", "calibration", "sparsity", "parity",
+        "quantization",
     },
     "evidence": {"hardware", "model", "sparsity", "weights"},
     "machine": {"team"},
