@@ -35,6 +35,19 @@ def test_parity(baked: bool, tmp_path: Path) -> None:
     assert found.per_sample is twin.per_sample is baked
 
 
+def test_a_graph_that_drops_the_axis_of_its_one_sample(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Squeeze", ["c", "first"], ["y"]),
+    ]
+    constants = {"w": values(4, 3, 3, 3), "first": np.array([0])}
+    proto = networks.make(nodes, constants, {"x": [1, 3, 8, 8]}, {"y": [4, 6, 6]})
+    model = loaded(proto, tmp_path / "m.onnx")
+    found = held(Twin(model, ["w"]), model, random_images(model))
+    assert found.error < 1e-5
+    assert found.per_sample
+
+
 @pytest.fixture
 def wrong_relu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A registered operator that is slightly off."""

@@ -87,7 +87,12 @@ def transpose(x: Tensor, *, perm: Sequence[int] | None = None) -> Tensor:
 
 @op("Squeeze", since=1)
 def squeeze_1(x: Tensor, *, axes: Sequence[int] | None = None) -> Tensor:
-    return x.squeeze(tuple(axes)) if axes else x.squeeze()
+    if not axes:
+        return x.squeeze()
+    # torch leaves other sizes as they are: a batch, where the graph is of a single sample.
+    if sizes := [x.shape[axis] for axis in axes if x.shape[axis] != 1]:
+        raise ValueError(f"an axis of size {sizes[0]} cannot be dropped")
+    return x.squeeze(tuple(axes))
 
 
 @op("Squeeze", since=13)
