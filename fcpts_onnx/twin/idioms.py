@@ -193,6 +193,13 @@ def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor | None:
     return F.scaled_dot_product_attention(query, key.mT, value, scale=1.0)
 
 
+def _masked_softmax(x: Tensor) -> Tensor:
+    # Softmax is NaN where the greatest is not finite: a row that sees nothing. Its gradient would
+    # be NaN too, even times zero.
+    unseen = ~x.amax(-1, keepdim=True).isfinite()
+    return F.softmax(x.masked_fill(unseen, 0.0), -1).masked_fill(unseen, 0.0)
+
+
 def _of_activations(function: Function, match: Match, graph: Graph) -> Function | None:
     """Where none is a weight, whose layer has to stay one."""
     return None if graph.constants.keys() & match.names.values() else function
@@ -251,4 +258,10 @@ def _attentions() -> list[_Idiom]:
     return [_Idiom("Attention", pattern, _attention, names, _of_activations)]
 
 
-_IDIOMS = (*_norms(), *_gelus(), *_swishes(), *_attentions())
+def _masks() -> list[_Idiom]:
+    weights = Node("Softmax", ("x",), {"axis": -1})
+    pattern = Node("Where", (Node("IsNaN", (weights,)), 0.0, weights))
+    return [_Idiom("MaskedSoftmax", pattern, _masked_softmax)]
+
+
+_IDIOMS = (*_norms(), *_gelus(), *_swishes(), *_attentions(), *_masks())

@@ -44,6 +44,7 @@ ATTENTION = [
     "a = MatMul (h, k)",
     "s = Softmax <axis=-1> (a)",
 ]
+UNSEEN = ["s = Softmax <axis=-1> (h)", "n = IsNaN (s)", "y = Where (n, zero, s)"]
 CONSTANTS = {
     "two": 2.0, "epsilon": 1e-5, "root": 2**0.5, "one": 1.0, "half": 0.5, "three": 3.0, "zero": 0.0,
     "six": 6.0, "sixth": 1 / 6, "about_a_sixth": 0.1667, "small": 0.044715,
@@ -130,6 +131,7 @@ APART = {
     "another slope": ["s = HardSigmoid <alpha=0.2, beta=0.5> (h)", "y = Mul (h, s)"],
     "a sum": ["s = Sigmoid (h)", "y = Add (s, h)"],
     "weights over another axis": [*ATTENTION[:2], "s = Softmax <axis=1> (a)", "y = MatMul (s, h)"],
+    "what replaces NaN": [*UNSEEN[:2], "y = Where (n, one, s)"],
     "one that is read twice": ["s = Sigmoid (h)", "z = Mul (h, s)", "y = Add (z, s)"],
 }
 
@@ -163,6 +165,30 @@ def test_what_one_function_cannot_do_is_computed_as_it_stands(
     expected = Runtime(model).run({"x": x.numpy()})["y"]
     found = Twin(model, ["w"])({"x": x})["y"].detach().numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_that_see_nothing_have_no_gradient(tmp_path: Path) -> None:
+    """As torch exports attention with a boolean mask."""
+    proto = spelled(["z = Add (h, mask)", *changed(UNSEEN, s="Softmax <axis=-1> (z)")])
+    mask = np.zeros((6, 8), np.float32)
+    mask[2], mask[3, 1:], mask[4] = -np.inf, -np.inf, np.inf
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(mask, "mask"))
+    model = load(networks.save(proto, tmp_path / "m.onnx"))
+    twin = Twin(model, ["w"])
+    assert [step.op for step in twin.steps] == ["MatMul", "Add", "MaskedSoftmax"]
+    x = torch.randn(3, 2, 6, 8, generator=torch.Generator().manual_seed(0))
+    expected = Runtime(model).run({"x": x.numpy()})["y"]
+    found = twin({"x": x})["y"]
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-4, atol=1e-6)
+    twin.per_sample = True
+    torch.testing.assert_close(twin({"x": x})["y"], found)
+    (found * torch.sin(x)).sum().backward()
+    gradient = twin.learned["w"].grad
+    assert gradient is not None
+    seen = (x @ twin.learned["w"].detach())[:, :, [0, 1, 5]].requires_grad_()
+    (seen.softmax(-1) * torch.sin(x)[:, :, [0, 1, 5]]).sum().backward()
+    wanted = torch.einsum("bcri,bcrj->ij", x[:, :, [0, 1, 5]], seen.grad)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("axes", "is_one"), [([-1], True), ([], False)], ids=["last", "all"])
