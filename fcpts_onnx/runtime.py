@@ -103,14 +103,21 @@ class Runtime:
         """The outputs by name, for any number of samples along axis 0.
 
         What is no tensor of numbers, as the names of classes are none, is left out. A graph with a
-        fixed batch size is run as often as it takes; an output whose size differs from run to run,
-        as of detections, is left out then.
+        fixed batch size is run as often as it takes, and so is one that says any, and fails on all
+        but 1; an output whose size differs from run to run, as of detections, is left out then.
 
         Raises:
             ModelError: onnxruntime fails on these inputs.
         """
         count = len(next(iter(inputs.values()))) if inputs else 0
-        if self._fixed is None or count == self._fixed:
+        if self._fixed is None:
+            try:
+                return self._once(inputs)
+            except ModelError:
+                if count < 2 or not self._takes_one(inputs):
+                    raise
+            self._fixed = 1
+        if count == self._fixed:
             return self._once(inputs)
         parts = []
         for start in range(0, count, self._fixed):
@@ -118,6 +125,14 @@ class Runtime:
             parts.append(self._once({name: value[chosen] for name, value in inputs.items()}))
         joined = {name: self._join([part[name] for part in parts], count) for name in parts[0]}
         return {name: values for name, values in joined.items() if values is not None}
+
+    def _takes_one(self, inputs: Arrays) -> bool:
+        """Whether a single sample can be run: a batch of one may be written into the graph."""
+        try:
+            self._once({name: value[:1] for name, value in inputs.items()})
+        except ModelError:
+            return False
+        return True
 
     def _once(self, inputs: Arrays) -> dict[str, Array]:
         try:

@@ -25,9 +25,9 @@ def held(twin: Twin, model: Model, samples: Calibration) -> Parity:
     return check_parity(twin, model, samples, oracle_of(twin, model))
 
 
-@pytest.mark.parametrize("baked", [False, True])
-def test_parity(baked: bool, tmp_path: Path) -> None:
-    model = loaded(networks.cnn(batch=1 if baked else "N", baked=baked), tmp_path / "m.onnx")
+@pytest.mark.parametrize(("batch", "baked"), [("N", False), (1, True), ("N", True)])
+def test_parity(batch: int | str, baked: bool, tmp_path: Path) -> None:
+    model = loaded(networks.cnn(batch=batch, baked=baked), tmp_path / "m.onnx")
     twin = Twin(model)
     found = held(twin, model, random_images(model))
     assert found.samples == 13

@@ -181,8 +181,9 @@ def test_several_inputs(tmp_path: Path) -> None:
     assert result.zeros == 20
 
 
-def test_a_baked_batch_size(tmp_path: Path) -> None:
-    path = networks.save(networks.cnn(batch=1, baked=True), tmp_path / "in.onnx")
+@pytest.mark.parametrize("stated", [1, "N"])
+def test_a_baked_batch_size(stated: int | str, tmp_path: Path) -> None:
+    path = networks.save(networks.cnn(batch=stated, baked=True), tmp_path / "in.onnx")
     result = fcpts_onnx.prune(
         path, tmp_path / "out.onnx", target=0.5, calib=[values(10, 3, 8, 8)], recipe=QUICK
     )

@@ -14,9 +14,11 @@ from tests import networks
 from tests.networks import values
 
 
-@pytest.mark.parametrize("batch", [1, 3, "N"])
-def test_any_number_of_samples(batch: int | str, tmp_path: Path) -> None:
-    fixed = load(networks.save(networks.cnn(batch=batch), tmp_path / "m.onnx"))
+@pytest.mark.parametrize(
+    ("batch", "baked"), [(1, False), (3, False), ("N", False), (1, True), ("N", True)]
+)
+def test_any_number_of_samples(batch: int | str, baked: bool, tmp_path: Path) -> None:
+    fixed = load(networks.save(networks.cnn(batch=batch, baked=baked), tmp_path / "m.onnx"))
     images = values(7, 3, 8, 8, scale=1.0)
     one_by_one = load(networks.save(networks.cnn(), tmp_path / "n.onnx"))
     expected = Runtime(one_by_one).run({"image": images})["scores"]
