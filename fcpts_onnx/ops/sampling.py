@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fcpts_onnx.ops.devices import without_autocast
 from fcpts_onnx.ops.registry import Ints, op
 from fcpts_onnx.ops.windows import Pads, pad, spread
 
@@ -65,8 +66,10 @@ def affine_grid(theta: Tensor, size: Ints, *, align_corners: int = 0) -> Tensor:
     ]
     # Coordinates come from the last axis to the first.
     places = [*torch.meshgrid(*spatial, indexing="ij")[::-1], torch.ones(size[2:])]
-    flat = torch.stack(places, -1).reshape(-1, len(places)).to(theta)
-    return (flat @ theta.mT).reshape(theta.shape[0], *size[2:], -1)
+    flat = torch.stack(places, -1).reshape(-1, len(places))
+    with without_autocast(theta) as is_off:
+        theta = theta.float() if is_off else theta
+        return (flat.to(theta) @ theta.mT).reshape(theta.shape[0], *size[2:], -1)
 
 
 @op("DepthToSpace", only={"mode": ("DCR", "CRD")})

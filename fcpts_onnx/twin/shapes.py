@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fcpts_onnx.ops.devices import without_autocast
 from fcpts_onnx.twin.steps import Step
 
 __all__ = ["with_shapes_remembered"]
@@ -29,7 +30,7 @@ class _Remembered:
         if self._step.op in _READ_SHAPES:
             key, kept = values[0].shape, ()
         else:  # an id is that of what exists, so what it is the id of is kept
-            key, kept = (torch.is_autocast_enabled("cpu"), *map(id, values)), values
+            key, kept = tuple(map(id, values)), values
         if key not in self._known:
             result = self._run(values)
             if _size(kept) + _size(result) > _MOST_NUMBERS:
@@ -42,7 +43,8 @@ class _Remembered:
     def _run(self, values: Sequence[Any]) -> tuple[Any, ...]:
         named = zip(self._step.inputs, values, strict=True)
         read = {name: value for name, value in named if name}
-        with torch.inference_mode(False):  # else it could be no part of a gradient later
+        # Within inference it could be no part of a gradient later; positions follow from shapes.
+        with torch.inference_mode(False), without_autocast(*values):
             return self._step.run(read)
 
 
@@ -54,6 +56,7 @@ def with_shapes_remembered(steps: Sequence[Step], constants: Mapping[str, Tensor
     """The steps, of which those that read shapes and constants alone remember what they gave.
 
     Graphs are full of them where a size is open; together they can take longer than the layers.
+    They are computed in float32 also where layers are not.
 
     Args:
         constants: values by name that never change.

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fcpts_onnx.ops.resample import resize_11
-from fcpts_onnx.ops.sampling import grid_sample
+from fcpts_onnx.ops.sampling import affine_grid, grid_sample
 from tests.ops.harness import Case, check, expand, ints, name_of, normal
 
 LINE, PLANE, SPACE = normal(1, 2, 7), normal(2, 3, 6, 5), normal(1, 2, 3, 4, 5)
@@ -193,6 +193,15 @@ def test_resize_is_differentiable_where_torch_has_no_such_mode(mode: str) -> Non
         )
 
     assert torch.autograd.gradcheck(resize, (x,))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_places_of_a_grid_stay_in_float32(kind: torch.dtype) -> None:
+    theta = torch.tensor([[[1, 0.125, 0.25], [0.125, 1, 0.5]]])
+    expected = affine_grid(theta, (1, 1, 224, 224))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = affine_grid(theta.to(kind), (1, 1, 224, 224))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_reflected_nearest_samples_have_gradients() -> None:

@@ -79,3 +79,28 @@ def test_samples_on_their_own_have_their_own_shape(tmp_path: Path) -> None:
     expected = twin({"x": x})["y"]
     twin.per_sample = True
     torch.testing.assert_close(twin({"x": x})["y"].reshape(-1, 1), expected)
+
+
+def test_positions_stay_in_float32(tmp_path: Path) -> None:
+    """Angles of a rotary embedding, as Llama's and Bert's successors have them."""
+    lines = [
+        "s = Shape <start=1> (x)", "n = Squeeze (s)", "r = Range (zero, n, one)",
+        "f = Cast <to=1> (r)", "p = Unsqueeze (f, last)", "a = MatMul (p, rates)", "c = Cos (a)",
+        "y = Add (x, c)",
+    ]  # fmt: skip
+    constants = {
+        "zero": np.array(0), "one": np.array(1), "last": np.array([-1]),
+        "rates": np.array([[1, 0.3]], np.float32),
+    }  # fmt: skip
+    nodes = [onnx.parser.parse_node(line) for line in lines]
+    nodes[0].attribute.append(onnx.helper.make_attribute("end", 2))
+    shape = ["N", "T", 2]
+    model = networks.make(nodes, constants, {"x": shape}, {"y": shape, "a": ["T", 2]})
+    twin = Twin(load(networks.save(model, tmp_path / "m.onnx")))
+    for length in (1001, 5001):  # angles that are kept, and such that are made anew
+        x = {"x": torch.zeros(1, length, 2)}
+        with torch.autocast("cpu", torch.bfloat16):
+            found = twin(x)["a"]
+        places = torch.arange(length)[:, None]
+        torch.testing.assert_close(found, places * torch.tensor([1, 0.3]))
+        assert twin(x)["a"].equal(found)
