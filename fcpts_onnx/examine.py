@@ -240,14 +240,17 @@ def heads_tried_out(
     except FcptsError as error:
         return (), str(error)
     # A batch of 1 is written in for good, or only stated; sample by sample is right for both.
-    twin.per_sample = any(spec.shape and spec.shape[0] == 1 for spec in model.inputs)
-    try:
-        with torch.no_grad(), Bounded(*_MOST_TRIED):
-            noise = _noise(model.inputs)
-            outputs = twin(noise)
-    except (RuntimeError, TypeError):  # sizes that do not fit, or are too large; 8-bit floats
-        return tuple(twin.output_names), None
-    return tuple(head.describe() for head in find_heads(outputs, noise)), None
+    is_stated = any(spec.shape and spec.shape[0] == 1 for spec in model.inputs)
+    for per_sample in sorted({is_stated, True}):
+        twin.per_sample = per_sample
+        try:
+            with torch.no_grad(), Bounded(*_MOST_TRIED):
+                noise = _noise(model.inputs)
+                outputs = twin(noise)
+        except (RuntimeError, TypeError):  # sizes that do not fit, or are too large; 8-bit floats
+            continue
+        return tuple(head.describe() for head in find_heads(outputs, noise)), None
+    return tuple(twin.output_names), None
 
 
 def _noise(inputs: Sequence[InputSpec]) -> dict[str, Tensor]:

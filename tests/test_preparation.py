@@ -127,3 +127,10 @@ def test_an_input_of_8_bit_floats(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["inspect", str(tmp_path / "m.onnx")])
     assert result.exit_code == 0, result.output
     assert "Learned against y" in result.output
+
+
+@pytest.mark.parametrize("stated", [1, "N"])
+def test_what_a_baked_batch_size_is_learned_against(stated: int | str, tmp_path: Path) -> None:
+    path = networks.save(networks.cnn(batch=stated, baked=True), tmp_path / "m.onnx")
+    expected = ("scores: divergence of scores along axis 1 (kl)",)
+    assert fcpts_onnx.inspect(path).heads == expected
