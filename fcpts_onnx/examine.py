@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from fcpts_onnx.evidence import ways_to_store
 from fcpts_onnx.hardware import CHIPS, MNN, estimate, gains_from, target_densities
 from fcpts_onnx.model import InputSpec, Model, PathLike, load
 from fcpts_onnx.ops.dtypes import to_torch
-from fcpts_onnx.preparation import learning_twin
+from fcpts_onnx.preparation import BEHIND_A_CHOICE, learning_twin
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.results import (
     Difference,
@@ -39,11 +40,12 @@ from fcpts_onnx.results import (
 )
 from fcpts_onnx.selection import select
 from fcpts_onnx.sparsity.losses import find_heads
+from fcpts_onnx.twin import Twin
 from fcpts_onnx.twin.bounds import Bounded
 from fcpts_onnx.validate import COMPARED, validate_models
 from fcpts_onnx.weights import Weight, find_weights, learned_along
 
-__all__ = ["bench", "diff", "evaluate", "heads_tried_out", "inspect", "validate"]
+__all__ = ["bench", "diff", "evaluate", "inspect", "validate"]
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 _OPEN_SIZE = 64  # of an axis that the graph leaves open, to try it out
@@ -76,17 +78,17 @@ def inspect(
     if size is not None and hardware is None:
         raise FcptsError("--size is the images' on a chip or on MNN; say which with --hardware.")
     loaded = load(model)
-    weights = select(loaded, include, exclude, keep_dense)
-    heads, obstacle = heads_tried_out(loaded, weights, exclude)
+    chosen = select(loaded, include, exclude, keep_dense)
+    twin, weights, obstacle = _tried(loaded, chosen, exclude)
     along = tuple(learned_along(loaded, weights, exclude))
     return Inspection(
         model=str(model),
         opset=loaded.opsets[""],
         inputs=tuple(f"{spec.name}: {spec.dtype} {_lengths(spec.shape)}" for spec in loaded.inputs),
-        weights=tuple(weights),
+        weights=weights,
         along=along,
         others=_others(loaded, {*along, *(weight.name for weight in weights)}),
-        heads=heads,
+        heads=() if twin is None else _heads_tried_out(twin),
         obstacle=obstacle,
         densities=target_densities(loaded, weights, hardware) if hardware in CHIPS else {},
         gains_from=_probed(loaded, weights, size) if hardware == MNN else {},
@@ -228,17 +230,29 @@ def bench(
     )
 
 
-def heads_tried_out(
+def _tried(
     model: Model, weights: Sequence[Weight], exclude: Sequence[str]
-) -> tuple[tuple[str, ...], str | None]:
-    """What would be learned against, found with noise for inputs, and why nothing can be."""
+) -> tuple[Twin | None, tuple[Weight, ...], str | None]:
+    """The twin that would learn, the weights with why it leaves some, and why there is none."""
     pruned = [weight for weight in weights if weight.excluded is None]
     if not pruned:
-        return (), None
+        return None, tuple(weights), None
     try:
-        twin = learning_twin(model, pruned, exclude)
+        twin, reached = learning_twin(model, pruned, exclude)
     except FcptsError as error:
-        return (), str(error)
+        return None, tuple(weights), str(error)
+    known = tuple(
+        replace(weight, excluded=BEHIND_A_CHOICE)
+        if weight.excluded is None and weight not in reached
+        else weight
+        for weight in weights
+    )
+    return twin, known, None
+
+
+def _heads_tried_out(twin: Twin) -> tuple[str, ...]:
+    """What would be learned against, found with noise for inputs."""
+    model = twin.model
     # A batch of 1 is written in for good, or only stated; sample by sample is right for both.
     is_stated = any(spec.shape and spec.shape[0] == 1 for spec in model.inputs)
     for per_sample in sorted({is_stated, True}):
@@ -249,8 +263,8 @@ def heads_tried_out(
                 outputs = twin(noise)
         except (RuntimeError, TypeError):  # sizes that do not fit, or are too large; 8-bit floats
             continue
-        return tuple(head.describe() for head in find_heads(outputs, noise)), None
-    return tuple(twin.output_names), None
+        return tuple(head.describe() for head in find_heads(outputs, noise))
+    return tuple(twin.output_names)
 
 
 def _noise(inputs: Sequence[InputSpec]) -> dict[str, Tensor]:

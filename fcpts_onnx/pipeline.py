@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
@@ -34,6 +34,7 @@ from fcpts_onnx.methods import (
 from fcpts_onnx.model import PathLike, load
 from fcpts_onnx.parity import check_parity, oracle_of
 from fcpts_onnx.preparation import (
+    BEHIND_A_CHOICE,
     informed,
     learning_twin,
     network_of,
@@ -61,6 +62,7 @@ from fcpts_onnx.write import check_target
 __all__ = ["prune"]
 
 _FEW_SAMPLES = 64
+_NAMED = 5
 _APART = 0.01  # of shares of zeros, to be worth a word
 
 
@@ -190,7 +192,9 @@ def prune(
             weights = weights_to_prune(dense, include, exclude, keep_dense)
             if not overwrite:
                 check_no_dense_model(dense, target_path, weights, choices.target)
-            twin = learning_twin(dense, weights, exclude)
+            twin, reached = learning_twin(dense, weights, exclude)
+            _tell_of_choices(weights, reached, say)
+            weights = reached
             choices.check_network(twin, weights)
             oracle = oracle_of(twin, dense, threads)
         with clock("budget"):
@@ -246,8 +250,8 @@ def prune(
                 )  # fmt: skip
             zeros = _zeros(learned, task)
             if not learned.holds_target:
-                reached = f"{zeros / sum(weight.count for weight in weights):.2%}"
-                say(f"Recipe {recipe.name} cannot hold a target: it ends with {reached} zeros")
+                share = f"{zeros / sum(weight.count for weight in weights):.2%}"
+                say(f"Recipe {recipe.name} cannot hold a target: it ends with {share} zeros")
             twin.prepare(torch.device("cpu"))
         if learned.history:
             clock.at_least("learn", learned.history[-1].seconds)
@@ -348,6 +352,19 @@ def _check_samples(
         raise FcptsError(
             f"{team.size} processes cannot share batches of {batch} samples. Start fewer, or give "
             "more samples or a larger batch_size in the recipe (--recipe FILE.toml)."
+        )
+
+
+def _tell_of_choices(
+    weights: Sequence[Weight], reached: Collection[Weight], say: Callable[[str], None]
+) -> None:
+    """Say which weights stay dense because nothing can be learned of them."""
+    left = [weight for weight in weights if weight not in reached]
+    if left:
+        names = ", ".join(weight.name for weight in left[:_NAMED])
+        say(
+            f"{len(left)} of {len(weights)} weights stay as they are, {BEHIND_A_CHOICE}: {names}"
+            + (", ..." if len(left) > _NAMED else "")
         )
 
 

@@ -26,6 +26,7 @@ from fcpts_onnx.twin.features import features
 from fcpts_onnx.weights import Weight, learned_along
 
 __all__ = [
+    "BEHIND_A_CHOICE",
     "check_learning",
     "features_of",
     "heads_of",
@@ -34,6 +35,8 @@ __all__ = [
     "network_of",
     "weights_to_prune",
 ]
+
+BEHIND_A_CHOICE = "behind a choice (ArgMax, TopK, a cast to integers)"
 
 _HEAD_SAMPLES = 16
 _SPREAD_SAMPLES = 64
@@ -58,11 +61,16 @@ def weights_to_prune(
     return weights
 
 
-def learning_twin(model: Model, weights: Sequence[Weight], exclude: Sequence[str]) -> Twin:
+def learning_twin(
+    model: Model, weights: Sequence[Weight], exclude: Sequence[str]
+) -> tuple[Twin, list[Weight]]:
     """The twin that learns the weights, and the biases and norms along with them.
 
+    Returns:
+        It, and the weights that a gradient reaches: others lie behind a choice, as of a TopK.
+
     Raises:
-        ModelError: values are no numbers, or no gradient reaches a weight.
+        ModelError: values are no numbers, or a gradient reaches no weight.
     """
     along = learned_along(model, weights, exclude)
     stored = [*(weight.name for weight in weights), *along]
@@ -73,12 +81,15 @@ def learning_twin(model: Model, weights: Sequence[Weight], exclude: Sequence[str
             "Repair the model first."
         )
     twin = Twin(model, [*(weight.value for weight in weights), *along])
-    if unreached := [weight.name for weight in weights if weight.value not in twin.learned]:
+    reached = [weight for weight in weights if weight.value in twin.learned]
+    if not reached:
         raise ModelError(
-            f"{model.path}: no gradient reaches the weights {', '.join(unreached[:10])}: they lie "
-            "behind a choice, as ArgMax, TopK or a cast to integers makes it. Exclude them."
+            f"{model.path}: no gradient reaches a weight: all lie behind a choice, as ArgMax, TopK "
+            "or a cast to integers makes it. Export the part before that as a model."
         )
-    return twin
+    if len(reached) < len(weights):  # then what is learned along is less, too
+        return learning_twin(model, reached, exclude)
+    return twin, reached
 
 
 def check_learning(twin: Twin, engine: str, losses: Mapping[str, Loss]) -> None:

@@ -32,7 +32,7 @@ from tests.networks import loaded, random_images
 def test_features_of_class_scores(loss: Loss, expected: list[str], tmp_path: Path) -> None:
     model = loaded(networks.cnn(), tmp_path / "m.onnx")
     weights = weights_to_prune(model, (), (), ())
-    twin, calibration = learning_twin(model, weights, ()), random_images(model)
+    (twin, _), calibration = learning_twin(model, weights, ()), random_images(model)
     heads = heads_of(twin, calibration, {"scores": loss})
     features = features_of(twin, calibration, weights, heads, 2.0)
     assert [feature.name for feature in features] == list(twin.watched) == expected
@@ -54,7 +54,7 @@ def test_outputs_are_judged_by_samples_of_all_kinds(tmp_path: Path) -> None:
     samples = networks.values(64, 4, scale=3.0)
     samples[:16] /= np.linalg.norm(samples[:16], axis=1, keepdims=True)
     calibration = load_calibration([samples], model, PRESETS["raw"])
-    twin = learning_twin(model, weights_to_prune(model, (), (), ()), ())
+    twin, _ = learning_twin(model, weights_to_prune(model, (), (), ()), ())
     assert [head.loss for head in heads_of(twin, calibration, {})] == ["kl"]
 
 

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 import fcpts_onnx
 from fcpts_onnx import Recipe
-from fcpts_onnx.errors import ModelError, UnsupportedError
+from fcpts_onnx.errors import UnsupportedError
 from fcpts_onnx.model import Model, load
 from fcpts_onnx.twin import Twin
 from tests import networks
@@ -99,16 +99,23 @@ def test_weights_behind_a_choice_are_nothing_to_compare(router: Path) -> None:
     assert Twin(load(router), ["w", "second", "third"]).output_names == ("a",)
 
 
-def test_weights_behind_a_choice_are_to_be_excluded(router: Path) -> None:
-    def prune(exclude: tuple[str, ...]) -> fcpts_onnx.PruneResult:
-        return fcpts_onnx.prune(
-            router, router.with_name("out.onnx"), target=0.5, exclude=exclude,
+def test_weights_behind_a_choice_stay_as_they_are(router: Path) -> None:
+    def prune(include: tuple[str, ...]) -> tuple[fcpts_onnx.PruneResult, list[str]]:
+        said: list[str] = []
+        result = fcpts_onnx.prune(
+            router, router.with_name("out.onnx"), target=0.5, include=include, say=said.append,
             calib=[networks.values(70, 4, scale=1.0)], recipe=Recipe(epochs=0, min_steps=4),
         )  # fmt: skip
+        return result, said
 
-    with pytest.raises(ModelError, match="no gradient reaches the weights second, third: they"):
-        prune(())
-    assert prune(("second", "third")).zeros == 8
+    result, said = prune(())
+    assert (result.zeros, result.validation.changed) == (8, ("w",))
+    reason = "behind a choice (ArgMax, TopK, a cast to integers)"
+    assert f"2 of 3 weights stay as they are, {reason}: second, third" in said
+    assert not any("choice" in line for line in prune(("w",))[1])
+    found = fcpts_onnx.inspect(router)
+    assert [weight.excluded for weight in found.weights] == [None, reason, reason]
+    assert found.prunable == 16
 
 
 @needs_shared
