@@ -49,6 +49,9 @@ _NORM_INPUTS = {
     "LayerNormalization": (1, 2),
 }
 
+# A sum over bins weighs them with 0, 1, 2 and on; of two that could be chance.
+_FEWEST_BINS = 3
+
 _Axes = tuple[int | None, int | None]
 """Of a weight: the axis of output channels and that of input channels, None where there is none."""
 _NO_AXES: _Axes = (None, None)
@@ -134,6 +137,7 @@ def find_weights(model: Model) -> list[Weight]:
                     reason = weight.excluded or _other_use(source, graph_outputs, live)
                     if reason is None and source.name not in stored:
                         reason = "a constant inside a function"
+                    reason = reason or _never_trained(model, weight)
                     norm = _norm_after(node, model) if position else None
                     found[source.name] = replace(weight, excluded=reason, norm=norm)
     return list(found.values())
@@ -333,6 +337,17 @@ def _describe(
     if len(shape) < 2 or not weight.count:
         return replace(weight, excluded="a vector, not a matrix" if weight.count else "empty")
     return weight
+
+
+def _never_trained(model: Model, weight: Weight) -> str | None:
+    """Why the values of a weight are those that somebody wrote down, if they are."""
+    if max(weight.shape) == weight.count >= _FEWEST_BINS:
+        values = model.array(weight.name).ravel()
+        if weight.grid is not None:
+            values = np.round(weight.grid.values(values.reshape(weight.shape)).ravel())
+        if np.array_equal(values, np.arange(weight.count)):
+            return "counts bins: 0, 1, 2, ... (DFL)"
+    return None
 
 
 def _counted(axis: int | None, shape: Sequence[int]) -> int | None:

@@ -223,6 +223,50 @@ def test_reasons_against_a_candidate() -> None:
     }
 
 
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16", "float64"])
+@pytest.mark.parametrize(
+    ("op", "shape"), [("Conv", (1, 16, 1, 1)), ("MatMul", (16, 1)), ("Gemm", (16, 1))]
+)
+def test_weights_that_count_bins(op: str, shape: tuple[int, ...], kind: str) -> None:
+    """Distribution focal loss, as in YOLOv8 to v12: a mean over bins."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Softmax", ["c"], ["p"], axis=1),
+        helper.make_node(op, ["p", "bins"], ["y"]),
+    ]
+    for values_of_bins, counts in (
+        (np.arange(16.0), True),
+        (np.arange(16.0) + 1, False),
+        (np.arange(16.0)[::-1], False),
+        (values(16), False),
+    ):
+        stored = values_of_bins.reshape(shape).astype(kind)
+        constants = {"w": values(16, 4, 1, 1), "bins": stored}
+        found = find(networks.make(nodes, constants, {"x": ["N", 4, 4, 4]}, {"y": []}))
+        assert found["w"].excluded is None
+        assert found["bins"].excluded == ("counts bins: 0, 1, 2, ... (DFL)" if counts else None)
+
+
+def test_bins_in_8_bits() -> None:
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "scale"], ["bins"]),
+        helper.make_node("Conv", ["x", "bins"], ["y"]),
+    ]
+    scale = np.float32(15 / 127)
+    stored = np.round(np.arange(16) / scale).astype(np.int8).reshape(1, 16, 1, 1)
+    shapes = {"x": ["N", 16, 4, 4]}, {"y": []}
+    found = find(networks.make(nodes, {"q": stored, "scale": scale}, *shapes))
+    assert found["q"].excluded == "counts bins: 0, 1, 2, ... (DFL)"
+
+
+def test_two_bins_may_be_chance() -> None:
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    stored = np.array([[0], [1]], np.float32)
+    assert (
+        find(networks.make([node], {"w": stored}, {"x": ["N", 2]}, {"y": []}))["w"].excluded is None
+    )
+
+
 def test_zeros_are_counted_both_signs() -> None:
     proto = networks.perceptron()
     array = values(6, 16)
