@@ -10,6 +10,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper
 
+from fcpts_onnx.flow import before_outputs, graphs_inside, is_constant, without_inputs
 from fcpts_onnx.model import Model
 from fcpts_onnx.quantization import Grid, grid_behind
 
@@ -120,7 +121,8 @@ class Weight:
 def find_weights(model: Model) -> list[Weight]:
     """Every candidate once, in the order of the graph, shared ones at their first use."""
     stored, model = model.tensors.keys(), model.inlined()
-    graph_outputs, live = set(model.outputs), _before_outputs(model.graph)
+    graph_outputs, live = set(model.outputs), before_outputs(model.graph)
+    fixed = without_inputs(model.graph)
     found: dict[str, Weight] = {}
     for graph, scope in _graphs(model.graph):
         for node in graph.nodes:
@@ -128,13 +130,13 @@ def find_weights(model: Model) -> list[Weight]:
                 if position >= len(node.inputs):
                     continue
                 source, axes = _trace(node.inputs[position], _axes(node, position))
-                if not _is_constant(source):
+                if not is_constant(source):
                     continue
                 if source.name in found:
                     found[source.name] = _shared(found[source.name], node, axes)
                 else:
                     weight = _describe(model, source, node, axes, scope)
-                    reason = weight.excluded or _other_use(source, graph_outputs, live)
+                    reason = weight.excluded or _other_use(source, graph_outputs, live, fixed)
                     if reason is None and source.name not in stored:
                         reason = "a constant inside a function"
                     reason = reason or _never_trained(model, weight)
@@ -197,20 +199,12 @@ def node_label(node: gs.Node) -> str:
     return node.name or f"{node.op} -> {outputs[0] if outputs else '?'}"
 
 
-def _graphs(graph: gs.Graph, scope: str | None = None) -> Iterator[tuple[gs.Graph, str | None]]:
-    """The graph and those inside its nodes, each with the node it lies in."""
-    yield graph, scope
+def _graphs(graph: gs.Graph) -> Iterator[tuple[gs.Graph, str | None]]:
+    """The graph and those inside its nodes, each with the node of the graph that it lies in."""
+    yield graph, None
     for node in graph.nodes:
-        for value in node.attrs.values():
-            if isinstance(value, gs.Graph):
-                yield from _graphs(value, scope or f"{node.op} node {node_label(node)!r}")
-
-
-def _is_constant(tensor: gs.Tensor) -> bool:
-    if isinstance(tensor, gs.Constant):
-        return True
-    producer = tensor.inputs[0] if tensor.inputs else None
-    return producer is not None and producer.op == "Constant" and "value" in producer.attrs
+        for body in graphs_inside(node):
+            yield body, f"{node.op} node {node_label(node)!r}"
 
 
 def _constant(tensor: gs.Tensor) -> gs.Constant:
@@ -232,7 +226,7 @@ def _axes(node: gs.Node, position: int) -> _Axes:
 
 def _trace(tensor: gs.Tensor, axes: _Axes = _NO_AXES) -> tuple[gs.Tensor, _Axes]:
     """Walk back from a node's input to where its values are stored, and the axes along."""
-    while not _is_constant(tensor) and tensor.inputs:
+    while not is_constant(tensor) and tensor.inputs:
         producer = tensor.inputs[0]
         if producer.domain or producer.op not in _PASS_THROUGH:
             break
@@ -365,31 +359,20 @@ def _shared(weight: Weight, node: gs.Node, axes: _Axes) -> Weight:
     return replace(weight, nodes=nodes, channel_axis=channels, input_axis=inputs, norm=None)
 
 
-def _before_outputs(graph: gs.Graph) -> set[int]:
-    """The ids of the nodes that an output depends on."""
-    open_tensors, live = list(graph.outputs), set[int]()
-    while open_tensors:
-        for node in open_tensors.pop().inputs:
-            if id(node) in live:
-                continue
-            live.add(id(node))
-            open_tensors.extend(node.inputs)
-            for value in node.attrs.values():
-                if isinstance(value, gs.Graph):  # it may read anything outside it
-                    for body, _ in _graphs(value):
-                        open_tensors.extend(t for inner in body.nodes for t in inner.inputs)
-    return live
-
-
-def _other_use(source: gs.Tensor, graph_outputs: set[str], live: set[int]) -> str | None:
+def _other_use(
+    source: gs.Tensor, graph_outputs: set[str], live: set[int], fixed: set[int]
+) -> str | None:
     """Why a weight is more than a weight, or none at all, if so."""
     if not {passed.name for passed in _passed_on(source)}.isdisjoint(graph_outputs):
         return "also an output of the graph"
-    for node, position in _uses(source):
+    uses = list(_uses(source))
+    for node, position in uses:
         if node.domain or position not in _WEIGHT_INPUTS.get(node.op, ()):
             return f"also used by the {node.op} node {node_label(node)!r}"
-        if all(_is_constant(_trace(value)[0]) for value in node.inputs[:2]):
-            return f"the {node.op} node {node_label(node)!r} has only constant inputs"
-    if not any(id(node) in live for node, _ in _uses(source)):
+    if not any(id(node) in live for node, _ in uses):
         return "no output depends on it"
+    factors = [value for node, _ in uses for value in node.inputs[:2]]
+    if all(is_constant(value) or id(value) in fixed for value in factors):
+        node, _ = uses[0]
+        return f"the {node.op} node {node_label(node)!r} reads only constants and shapes"
     return None

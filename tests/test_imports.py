@@ -27,10 +27,11 @@ ALLOWED = {
     "packing": set(),
     "checks": {"branches"},
     "sparse_initializers": set(),
+    "flow": set(),
     "functions": {"branches"},
     "model": {"branches", "checks", "functions", "sparse_initializers"},
     "quantization": {"model"},
-    "weights": {"model", "quantization"},
+    "weights": {"flow", "model", "quantization"},
     "selection": {"model", "weights"},
     "ops": set(),
     "twin": {"model", "ops", "weights"},
@@ -96,6 +97,7 @@ ALLOWED = {
 }  # fmt: skip
 WITHOUT_TORCH = {
     "checks",
+    "flow",
     "model",
     "quantization",
     "sparse_initializers",

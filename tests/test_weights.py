@@ -216,11 +216,126 @@ def test_reasons_against_a_candidate() -> None:
     reasons = {name: weight.excluded for name, weight in find(proto).items()}
     assert reasons == {
         "tied": "also used by the Gather node 'embed'",
-        "fixed": "the MatMul node 'folded' has only constant inputs",
-        "table": "the MatMul node 'folded' has only constant inputs",
+        "fixed": "the MatMul node 'folded' reads only constants and shapes",
+        "table": "the MatMul node 'folded' reads only constants and shapes",
         "q": None,
         "shown": "also an output of the graph",
     }
+
+
+def positions() -> list[onnx.NodeProto]:
+    """One number a token, 0 and on, and a layer with a Relu that reads them."""
+    return [
+        helper.make_node("Shape", ["x"], ["sizes"], start=1, end=2),
+        helper.make_node("Squeeze", ["sizes"], ["count"]),
+        helper.make_node("Range", ["zero", "count", "one"], ["range"]),
+        helper.make_node("Cast", ["range"], ["numbers"], to=1),
+        helper.make_node("Unsqueeze", ["numbers", "one_axis"], ["at"]),
+        helper.make_node("MatMul", ["at", "first"], ["f"], "first"),
+        helper.make_node("Relu", ["f"], ["r"]),
+    ]
+
+
+def with_positions(*nodes: onnx.NodeProto) -> dict[str, str | None]:
+    """Why weights are left out of a layer on tokens to which the nodes add `p`."""
+    constants = {
+        "zero": np.array(0),
+        "one": np.array(1),
+        "one_axis": np.array([1]),
+        "first": values(1, 8),
+        "second": values(8, 8),
+        "w": values(6, 8),
+        "low": np.array([0.0], np.float32),
+    }
+    all_nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["q"], "tokens"),
+        *positions(),
+        *nodes,
+        helper.make_node("Add", ["q", "p"], ["y"]),
+    ]
+    proto = networks.make(all_nodes, constants, {"x": ["N", "T", 6]}, {"y": ["N", "T", 8]})
+    found = {name: weight.excluded for name, weight in find(proto).items()}
+    assert found.pop("w") is None
+    assert found.pop("first") == "the MatMul node 'first' reads only constants and shapes"
+    return found
+
+
+def body(*nodes: onnx.NodeProto) -> onnx.GraphProto:
+    """A branch of an If, which gives `b`."""
+    outputs = [helper.make_tensor_value_info("b", TensorProto.FLOAT, None)]
+    return helper.make_graph(nodes, "branch", [], outputs)
+
+
+def test_what_reads_positions_alone_is_no_weight() -> None:
+    """Frequencies of rotary embeddings, layers that make a bias of positions (Swin V2)."""
+    second = helper.make_node("MatMul", ["r", "second"], ["p"], "second")
+    reason = "the MatMul node 'second' reads only constants and shapes"
+    assert with_positions(second) == {"second": reason}
+
+
+def test_a_weight_that_reads_an_input_as_well_stays() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["r", "second"], ["a"]),
+        helper.make_node("MatMul", ["q", "second"], ["b"]),
+        helper.make_node("Add", ["a", "b"], ["p"]),
+    ]
+    assert with_positions(*nodes) == {"second": None}
+
+
+@pytest.mark.parametrize("op", ["RandomNormalLike", "RandomUniformLike", "Bernoulli"])
+def test_random_values_are_like_inputs(op: str) -> None:
+    nodes = [
+        helper.make_node(op, ["r"], ["noise"]),
+        helper.make_node("MatMul", ["noise", "second"], ["p"]),
+    ]
+    assert with_positions(*nodes) == {"second": None}
+
+
+@pytest.mark.parametrize(
+    ("branch", "reads_inputs"),
+    [
+        ([helper.make_node("Neg", ["r"], ["b"])], False),
+        ([helper.make_node("Neg", ["q"], ["b"])], True),
+        ([helper.make_node("Neg", ["q"], ["n"]), helper.make_node("Neg", ["n"], ["b"])], True),
+        ([helper.make_node("RandomNormalLike", ["r"], ["b"])], True),
+    ],
+)
+def test_what_comes_of_a_branch(branch: list[onnx.NodeProto], reads_inputs: bool) -> None:
+    plain = body(helper.make_node("Identity", ["r"], ["b"]))
+    nodes = [
+        helper.make_node("Greater", ["numbers", "low"], ["each"]),
+        helper.make_node("Cast", ["each"], ["as_number"], to=1),
+        helper.make_node("ReduceMax", ["as_number"], ["some"], keepdims=0),
+        helper.make_node("Cast", ["some"], ["c"], to=TensorProto.BOOL),
+        helper.make_node("If", ["c"], ["o"], then_branch=body(*branch), else_branch=plain),
+        helper.make_node("MatMul", ["o", "second"], ["p"]),
+    ]
+    (reason,) = with_positions(*nodes).values()
+    assert (reason is None) == reads_inputs
+
+
+def test_the_condition_of_a_branch_counts() -> None:
+    plain = [body(helper.make_node(op, ["r"], ["b"])) for op in ("Identity", "Neg")]
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0),
+        helper.make_node("Greater", ["m", "low"], ["c"]),
+        helper.make_node("If", ["c"], ["o"], then_branch=plain[0], else_branch=plain[1]),
+        helper.make_node("MatMul", ["o", "second"], ["p"]),
+    ]
+    assert with_positions(*nodes) == {"second": None}
+
+
+def test_a_constant_that_is_an_input_too_is_one() -> None:
+    """As in files of IR version 3."""
+    nodes = [
+        helper.make_node("Relu", ["table"], ["r"]),
+        helper.make_node("MatMul", ["r", "w"], ["p"], "n"),
+        helper.make_node("Add", ["x", "p"], ["y"]),
+    ]
+    constants = {"table": values(3, 4), "w": values(4, 6)}
+    inputs = {"x": ["N", 3, 6], "table": [3, 4], "w": [4, 6]}
+    found = find(networks.make(nodes, constants, inputs, {"y": ["N", 3, 6]}, ir_version=3))
+    assert found["w"].excluded == "the MatMul node 'n' reads only constants and shapes"
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16", "float64"])
