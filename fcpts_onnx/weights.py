@@ -139,7 +139,7 @@ def find_weights(model: Model) -> list[Weight]:
                     reason = weight.excluded or _other_use(source, graph_outputs, live, fixed)
                     if reason is None and source.name not in stored:
                         reason = "a constant inside a function"
-                    reason = reason or _never_trained(model, weight)
+                    reason = reason or _never_trained(model, weight, node)
                     norm = _norm_after(node, model) if position else None
                     found[source.name] = replace(weight, excluded=reason, norm=norm)
     return list(found.values())
@@ -333,15 +333,31 @@ def _describe(
     return weight
 
 
-def _never_trained(model: Model, weight: Weight) -> str | None:
+def _never_trained(model: Model, weight: Weight, node: gs.Node) -> str | None:
     """Why the values of a weight are those that somebody wrote down, if they are."""
     if max(weight.shape) == weight.count >= _FEWEST_BINS:
-        values = model.array(weight.name).ravel()
+        values = model.array(weight.name)
         if weight.grid is not None:
-            values = np.round(weight.grid.values(values.reshape(weight.shape)).ravel())
-        if np.array_equal(values, np.arange(weight.count)):
+            values = np.round(weight.grid.values(values))
+        if np.array_equal(values.ravel(), np.arange(weight.count)):
             return "counts bins: 0, 1, 2, ... (DFL)"
+    if _is_depthwise(weight, node):
+        filters = np.moveaxis(model.array(weight.name), weight.channel_axis or 0, 0)
+        # One that is all zeros was pruned.
+        if (filters == filters[:1]).all() and weight.zeros < weight.count:
+            return "the same filter in each channel"
     return None
+
+
+def _is_depthwise(weight: Weight, node: gs.Node) -> bool:
+    """Whether it is of a convolution that has a filter, of more than a number, a channel."""
+    channels = weight.channels
+    return (
+        node.op == "Conv"
+        and channels is not None
+        and 1 < channels == node.attrs.get("group", 1)
+        and weight.count > channels
+    )
 
 
 def _counted(axis: int | None, shape: Sequence[int]) -> int | None:

@@ -382,6 +382,50 @@ def test_two_bins_may_be_chance() -> None:
     )
 
 
+BLUR = np.outer([1, 2, 1], [1, 2, 1]) / 16
+SAME = "the same filter in each channel"
+
+
+def depthwise(filters: np.ndarray, *, group: int = 8) -> str | None:
+    """Why a weight of a convolution in groups is left out."""
+    node = helper.make_node("Conv", ["x", "w"], ["y"], group=group)
+    shapes = {"x": ["N", filters.shape[1] * group, 8, 8]}, {"y": []}
+    return find(networks.make([node], {"w": filters}, *shapes))["w"].excluded
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16"])
+def test_filters_that_are_the_same_in_each_channel(kind: str) -> None:
+    """Of a blur before a stride (BlurPool)."""
+    blur = np.tile(BLUR, (8, 1, 1, 1)).astype(kind)
+    assert depthwise(blur) == SAME
+    assert depthwise(blur[:, :, :1]) == SAME
+    other = blur.copy()
+    other[3, 0, 1, 1] += 0.01
+    assert depthwise(other) is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "group"), [((1, 1, 3, 3), 1), ((8, 1, 1, 1), 8), ((8, 2, 3, 3), 4)]
+)
+def test_layers_whose_filters_may_be_the_same(shape: tuple[int, ...], group: int) -> None:
+    assert depthwise(np.full(shape, 0.5, np.float32), group=group) is None
+
+
+def test_filters_that_were_pruned_are_weights_still() -> None:
+    assert depthwise(np.zeros((8, 1, 3, 3), np.float32)) is None
+
+
+def test_the_same_filters_behind_a_transpose() -> None:
+    """As in files made from TFLite."""
+    nodes = [
+        helper.make_node("Transpose", ["w"], ["t"], perm=[3, 0, 1, 2]),
+        helper.make_node("Conv", ["x", "t"], ["y"], group=8),
+    ]
+    blur = np.tile(BLUR[None, :, :, None], 8).astype(np.float32)
+    found = find(networks.make(nodes, {"w": blur}, {"x": ["N", 8, 8, 8]}, {"y": []}))
+    assert found["w"].excluded == SAME
+
+
 def test_zeros_are_counted_both_signs() -> None:
     proto = networks.perceptron()
     array = values(6, 16)
