@@ -45,11 +45,15 @@ _PASS_THROUGH = {
 # Input positions of biases, and of the scales and shifts of norms, learned with the weights.
 _BIAS_INPUTS = {"Conv": (2,), "ConvTranspose": (2,), "Gemm": (2,)}
 _NORM_INPUTS = {
-    "BatchNormalization": (1, 2),
-    "InstanceNormalization": (1, 2),
-    "LayerNormalization": (1, 2),
+    ("", "BatchNormalization"): (1, 2),
+    ("", "GroupNormalization"): (1, 2),
+    ("", "InstanceNormalization"): (1, 2),
+    ("", "LayerNormalization"): (1, 2),
+    ("", "RMSNormalization"): (1,),
+    ("com.microsoft", "SkipLayerNormalization"): (2, 3),
 }
-
+# Operators that add a bias to what a layer gives.
+_ADDING = {("", "Add"), ("com.microsoft", "BiasGelu"), ("com.microsoft", "FastGelu")}
 # A sum over bins weighs them with 0, 1, 2 and on; of two that could be chance.
 _FEWEST_BINS = 3
 
@@ -291,17 +295,17 @@ def _is_along(
     node: gs.Node, position: int, layers: Mapping[str, Weight], shape: Sequence[int]
 ) -> bool:
     """Whether an input of a shape is a parameter of a norm, or the bias of one of the layers."""
-    if node.domain:
-        return False
-    if node.op == "Add":
-        producers = node.inputs[1 - position].inputs
+    operator = (node.domain, node.op)
+    if operator in _ADDING:
+        others = (value for at, value in enumerate(node.inputs) if at != position)
+        producers = [producer for value in others for producer in value.inputs]
         layer = layers.get(node_label(producers[0])) if producers else None
         # Other things are added too: masks, positions, the 3 of a hard swish.
         wide = [size for size in shape if size != 1]
         return layer is not None and wide == [layer.channels]
-    if position in _BIAS_INPUTS.get(node.op, ()):
+    if position in _BIAS_INPUTS.get(node.op, ()) and not node.domain:
         return node_label(node) in layers
-    return position in _NORM_INPUTS.get(node.op, ())
+    return position in _NORM_INPUTS.get(operator, ())
 
 
 def _describe(
