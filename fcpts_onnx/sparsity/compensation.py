@@ -20,6 +20,7 @@ __all__ = ["Compensation", "compensations_of"]
 _SAMPLES = 256
 _PLACES = 2**15  # of a layer, as far as there are so many
 _MOST_INPUTS = 2**13  # a square of so many takes 256 MiB
+_MOST_UNITS = 2**24  # large depthwise kernels: their layers would take minutes each
 _DAMPING = 0.03  # of the mean square of a group's inputs
 _LEAST_SPREAD = 1e-5  # of the mean square: less is rounding
 _ITERATIONS = 10
@@ -74,7 +75,7 @@ def _dot(left: Tensor, right: Tensor) -> Tensor:
 def compensations_of(
     twin: Twin, calibration: Calibration, weights: Sequence[Weight], centred: Collection[str]
 ) -> dict[str, Compensation]:
-    """By weight, for each layer that reads it as it is stored and has not too many inputs.
+    """By weight, for each layer that reads it as it is stored, with not too many inputs or units.
 
     Args:
         centred: the weights whose bias makes up for means, so that only what inputs are beside
@@ -84,6 +85,7 @@ def compensations_of(
         name: layer
         for name, layer in layers(twin.steps, weights, {}).items()
         if layer.rows(twin.learned[layer.weight.value]).shape[-1] <= _MOST_INPUTS
+        and layer.units <= _MOST_UNITS
     }
     grams: dict[str, Tensor] = {}
     means: dict[str, Tensor] = {}

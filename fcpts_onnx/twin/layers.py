@@ -89,6 +89,14 @@ class Layer:
         return patches.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(2)
 
     @property
+    def units(self) -> int:
+        """How many numbers there are in the unit vectors that `matrix` gives a convolution."""
+        if self.product.op != "Conv":
+            return 0
+        inputs, *kernel = self.weight.shape[1:]
+        return self.groups * inputs * prod(kernel) ** 2
+
+    @property
     def is_by_sample(self) -> bool:
         """Whether the first axis of what it reads is that of samples for certain."""
         return self.product.op in _CHANNELS_SECOND

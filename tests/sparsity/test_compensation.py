@@ -110,6 +110,18 @@ def test_a_layer_with_too_many_inputs_is_left_alone(monkeypatch: pytest.MonkeyPa
     assert {*compensations_of(twin, calibration, weights, {})} == {"v"}
 
 
+def test_a_depthwise_layer_with_a_large_kernel_is_left_alone() -> None:
+    """Its unit vectors grow with the fourth power of the kernel's side."""
+    kept = []
+    for side in (7, 53):
+        pads = [side // 2] * 4
+        model = network("Conv", (2, 6, 7, 6), (6, 1, side, side), group=6, pads=pads)
+        calibration = load_calibration([values(4, 6, 7, 6)], model, PRESETS["raw"])
+        weights = find_weights(model)
+        kept.append({*compensations_of(Twin(model, ["w", "b"]), calibration, weights, {})})
+    assert kept == [{"w"}, set()]
+
+
 def test_a_layer_that_reads_zeros_is_left_alone() -> None:
     model, twin, weights, _ = prepared(cnn())
     calibration = load_calibration([np.zeros((4, 3, 8, 8), np.float32)], model, PRESETS["raw"])
