@@ -10,7 +10,7 @@ __all__ = ["before_outputs", "graphs_inside", "is_constant", "without_inputs"]
 
 _READ_SHAPES = {"Shape", "Size"}
 _RANDOM = {
-    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+    "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
     "RandomUniformLike",
 }  # fmt: skip
 

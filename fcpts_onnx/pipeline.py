@@ -190,11 +190,11 @@ def prune(
                 say(f"{target_path}: is a link and becomes a file; what it leads to stays as it is")
             check_storage(storage, dense.path, dense.proto)
             weights = weights_to_prune(dense, include, exclude, keep_dense)
-            if not overwrite:
-                check_no_dense_model(dense, target_path, weights, choices.target)
             twin, reached = learning_twin(dense, weights, exclude)
             _tell_of_choices(weights, reached, say)
             weights = reached
+            if not overwrite:
+                check_no_dense_model(dense, target_path, weights, choices.target)
             choices.check_network(twin, weights)
             oracle = oracle_of(twin, dense, threads)
         with clock("budget"):

@@ -102,7 +102,8 @@ def publish(
     grids = {weight.value: weight for weight in weights if weight.grid is not None}
     with staged(target) as stage:
         arrays = dict(_as_stored(learned, grids))
-        sparse = [weight.name for weight in weights] if storage == "sparse" else []
+        # Also what is not pruned now and may have zeros; not what is no weight, as zero points.
+        sparse = [weight.name for weight in find_weights(dense)] if storage == "sparse" else []
         save(dense, arrays, stage, target.parent, stamp=stamp, sparse=sparse)
         saved = load(stage)
         found = validate_models(

@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from onnx import NodeProto
 
 from fcpts_onnx.model import Model
 
-__all__ = ["Grid", "grid_behind", "grids_of_outputs"]
+__all__ = ["Coded", "Grid", "coded_outputs", "grid_behind"]
 
 Array = np.ndarray[Any, Any]
 
 _KINDS = ("int8", "uint8")
+_AXIS_IS_LAST = 13  # the opset from which on Softmax is along the last axis, if not told
+_NO_ZERO = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,21 +87,54 @@ def grid_behind(model: Model, source: gs.Tensor, kind: str) -> Grid | None:
     return Grid(node.outputs[0].name, scale, zero_point.astype(np.int32), kind)
 
 
-def grids_of_outputs(model: Model) -> dict[str, Grid]:
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """What the whole numbers of an output mean.
+
+    Attributes:
+        grid: what they lie on.
+        axis: of the distributions that were rounded to it; None if none were.
+    """
+
+    grid: Grid
+    axis: int | None
+
+    def values(self, stored: Array) -> Array:
+        """Float values of what is stored; distributions sum to 1, as they did before."""
+        found = self.grid.values(stored)
+        if self.axis is None:
+            return found
+        found = found + _NO_ZERO  # classes may be so many that each is rounded to nothing
+        shares: Array = found / found.sum(self.axis, keepdims=True)
+        return shares
+
+
+def coded_outputs(model: Model) -> dict[str, Coded]:
     """What the whole numbers of outputs mean that a QuantizeLinear with one scale gives, by output.
 
     Where its settings are no constants, or are of each channel, nothing is said.
     """
     found = {}
-    for node in model.proto.graph.node:
-        settings = [name for name in node.input[1:] if name]
-        if node.op_type != "QuantizeLinear" or not {*settings} <= model.tensors.keys():
+    producers = {name: node for node in model.proto.graph.node for name in node.output}
+    for name in model.outputs:
+        node = producers.get(name)
+        if node is None or node.op_type != "QuantizeLinear":
             continue
-        scale, *zero_points = (model.array(name) for name in settings)
+        settings = [setting for setting in node.input[1:] if setting]
+        if not {*settings} <= model.tensors.keys():
+            continue
+        scale, *zero_points = (model.array(setting) for setting in settings)
         zero_point = zero_points[0] if zero_points else np.zeros(scale.shape, "uint8")
-        single = scale.size == zero_point.size == 1 and zero_point.dtype.name in _KINDS
-        if single and node.output[0] in model.outputs:
-            scale, kind = scale.reshape(()).astype(np.float32), zero_point.dtype.name
-            zero_point = zero_point.reshape(()).astype(np.int32)
-            found[node.output[0]] = Grid(node.output[0], scale, zero_point, kind)
+        if scale.size != 1 or zero_point.size != 1 or zero_point.dtype.name not in _KINDS:
+            continue
+        kind, point = zero_point.dtype.name, zero_point.reshape(()).astype(np.int32)
+        grid = Grid(name, scale.reshape(()).astype(np.float32), point, kind)
+        found[name] = Coded(grid, _axis_of_distributions(producers.get(node.input[0]), model))
     return found
+
+
+def _axis_of_distributions(node: NodeProto | None, model: Model) -> int | None:
+    if node is None or node.op_type != "Softmax":
+        return None
+    usual = -1 if model.opsets[""] >= _AXIS_IS_LAST else 1
+    return next((int(entry.i) for entry in node.attribute if entry.name == "axis"), usual)

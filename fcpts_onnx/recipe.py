@@ -101,7 +101,8 @@ class Recipe:
             "score" only.
         points: n of Eq. 12.
         bandwidth: h of Eq. 12 in units of the weights; 0 follows the data.
-        ramp: share of the run over which the sparsity rises to the target; "cost", "probmask".
+        ramp: share of the run by which the sparsity has risen to the target; "cost" from the
+            beginning on, "probmask" after the first 4/15 of that.
         interval: steps between two updates of the masks, or with "score" of the largest thresholds
             that leave each layer its least number of weights.
         reach: how far thresholds move over the ramp: by a factor of exp(reach) if a layer's cost

@@ -99,6 +99,11 @@ class Runtime:
                 f"{_LARGEST_BATCH:,} are not made. Export it with a dynamic batch size."
             )
 
+    @property
+    def batch(self) -> int | None:
+        """How many samples the graph takes at once; None for any, as far as was seen until now."""
+        return self._fixed
+
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """The outputs by name, for any number of samples along axis 0.
 

@@ -17,9 +17,9 @@ from fcpts_onnx.difference import differing_parts, differing_tensors
 from fcpts_onnx.errors import OutputError
 from fcpts_onnx.model import Model
 from fcpts_onnx.parity import written_error
-from fcpts_onnx.quantization import Grid, grids_of_outputs
+from fcpts_onnx.quantization import Coded, coded_outputs
 from fcpts_onnx.results import Departure, Output, Sparsity, Validation
-from fcpts_onnx.runtime import Array, Runtime, as_arrays, check_finite
+from fcpts_onnx.runtime import Runtime, as_arrays, check_finite
 from fcpts_onnx.sparsity.losses import (
     Head,
     as_float,
@@ -170,11 +170,11 @@ def _compared(
 ) -> list[_Comparison]:
     """Both files run on all samples, and compared in each output that has a row for each."""
     runtimes = [
-        (Runtime(model, threads=threads), grids_of_outputs(model)) for model in (dense, sparse)
+        (Runtime(model, threads=threads), coded_outputs(model)) for model in (dense, sparse)
     ]
     found: dict[str, _Comparison] = {}
     for place, batch in enumerate(calibration.batches(_BATCH, samples)):
-        one, two = (_rows(runtime, grids, batch) for runtime, grids in runtimes)
+        one, two = (_rows(runtime, coded, batch) for runtime, coded in runtimes)
         if not place:
             heads = find_heads({name: one[name] for name in one if name in two}, batch)
             found = {head.name: _Comparison(head) for head in heads}
@@ -186,28 +186,16 @@ def _compared(
 
 
 def _rows(
-    runtime: Runtime, grids: Mapping[str, Grid], batch: Mapping[str, Tensor]
+    runtime: Runtime, coded: Mapping[str, Coded], batch: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """The outputs on a batch that have a row for each of its samples, in the units of the model."""
     results, count = runtime.run(as_arrays(batch)), len(next(iter(batch.values())))
     check_finite(runtime.path, results)
     return {
-        name: as_float(torch.from_numpy(_in_units(values, grids.get(name))))
+        name: as_float(torch.from_numpy(coded[name].values(values) if name in coded else values))
         for name, values in results.items()
         if values.shape[:1] == (count,)
     }
-
-
-def _in_units(values: Array, grid: Grid | None) -> Array:
-    """What an output means; rounded to a grid, a distribution over axis 1 is made to sum to 1."""
-    if grid is None:
-        return values
-    found = grid.values(values)
-    if found.ndim > 1 and found.min(initial=0) >= 0 and found.max(initial=0) <= 1:
-        sums = found.sum(1, keepdims=True)
-        if sums.all() and (abs(sums - 1) <= grid.scale * found.shape[1] / 2).all():
-            return found / sums
-    return found
 
 
 def _check_shape(name: str, one: Tensor, two: Tensor, sparse: Model, dense: Model) -> None:

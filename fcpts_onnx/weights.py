@@ -346,7 +346,10 @@ def _never_trained(model: Model, weight: Weight, node: gs.Node) -> str | None:
         if np.array_equal(values.ravel(), np.arange(weight.count)):
             return "counts bins: 0, 1, 2, ... (DFL)"
     if _is_depthwise(weight, node):
-        filters = np.moveaxis(model.array(weight.name), weight.channel_axis or 0, 0)
+        filters = model.array(weight.name)
+        if weight.grid is not None:
+            filters = weight.grid.values(filters)
+        filters = np.moveaxis(filters, weight.channel_axis or 0, 0)
         # One that is all zeros was pruned.
         if (filters == filters[:1]).all() and weight.zeros < weight.count:
             return "the same filter in each channel"

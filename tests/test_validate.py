@@ -137,13 +137,13 @@ def test_what_has_its_inputs_shape_is_no_class_scores(tmp_path: Path) -> None:
 def test_whole_numbers_of_an_output_are_in_the_models_units(tmp_path: Path) -> None:
     """What QuantizeLinear made of probabilities is compared as probabilities."""
     graphs = {}
-    for name, last in (("float", "p"), ("whole", "q")):
+    for name, last, scale in (("float", "p", 256), ("whole", "q", 256), ("none", "q", 1)):
         nodes = [
             helper.make_node("MatMul", ["x", "w"], ["y"]),
             helper.make_node("Softmax", ["y"], ["p"], axis=1),
             helper.make_node("QuantizeLinear", ["p", "scale", "point"], ["q"]),
         ]
-        constants = {"w": values(6, 5), "scale": np.float32(1 / 256), "point": np.int8(-128)}
+        constants = {"w": values(6, 5), "scale": np.float32(1 / scale), "point": np.int8(-128)}
         proto = networks.make(nodes, constants, {"x": ["N", 6]}, {last: ["N", 5]})
         if last == "q":
             proto.graph.output[0].type.tensor_type.elem_type = TensorProto.INT8
@@ -154,6 +154,7 @@ def test_whole_numbers_of_an_output_are_in_the_models_units(tmp_path: Path) -> N
         graphs[name] = validate_models(dense, sparse, data, []).outputs[0]
     assert graphs["whole"].cosine == pytest.approx(graphs["float"].cosine, abs=1e-3)
     assert graphs["whole"].kl == pytest.approx(graphs["float"].kl, rel=0.1)
+    assert graphs["none"].kl is not None  # many are rounded to nothing in all classes
 
 
 def test_outputs_whose_squares_are_beyond_their_type(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ import click
 import numpy as np
 
 from fcpts_onnx import FcptsError
-from fcpts_onnx.examine import heads_tried_out
+from fcpts_onnx.examine import inspect
 from fcpts_onnx.model import load
 from fcpts_onnx.preparation import learning_twin
 from fcpts_onnx.weights import count_zeros, find_weights
@@ -99,7 +99,7 @@ def _run(path: Path) -> None:
     found = find_weights(model)
     weights = [weight for weight in found if weight.excluded is None]
     learning_twin(model, weights, ())
-    heads_tried_out(model, found, ())
+    inspect(path)
     arrays = {}
     for weight in weights:
         values = model.array(weight.name).copy()

@@ -96,12 +96,13 @@ def _detections(
     threads: int,
     report: Callable[[int, int], None],
 ) -> list[Boxes]:
-    runtime, found = Runtime(model, threads=threads), []
-    fixed = model.inputs[0].shape[0] if model.inputs[0].shape else None
-    size = fixed or _BATCH  # how many boxes there are may differ from run to run
-    for start in range(0, len(images), size):
-        batch = images.take(torch.arange(start, min(start + size, len(images))))
+    runtime, found = Runtime(model, threads=threads), list[Boxes]()
+    while len(found) < len(images):
+        end = min(len(found) + (runtime.batch or _BATCH), len(images))
+        batch = images.take(torch.arange(len(found), end))
         outputs = runtime.run(as_arrays({model.inputs[0].name: batch}))
+        if len(batch) > (runtime.batch or _BATCH):
+            continue  # one by one, as it turned out: how many boxes there are differs
         check_finite(model.path, outputs)
         boxes = detector.detections(outputs)
         if len(boxes) != len(batch):

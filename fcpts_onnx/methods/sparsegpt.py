@@ -11,7 +11,6 @@ from fcpts_onnx.sparsity.mask import mask_of_smallest
 __all__ = ["sparsegpt"]
 
 _DAMPING = 0.01  # of the mean of the Hessian's diagonal, as published
-_DEAD = 1e-12  # the same where nothing is read
 _BLOCK = 128  # columns
 
 
@@ -31,11 +30,23 @@ def sparsegpt(rows: Tensor, moments: Moments, zeros: int) -> Sparse:
 
 
 def _group(rows: Tensor, gram: Tensor, zeros: int) -> tuple[Tensor, Tensor]:
+    dead = gram.diagonal() == 0
+    live = ~dead
+    free = zeros - int((rows[:, live] == 0).sum())  # but for the zeros that are there
+    first = max(0, min(free, rows[:, dead].numel()))
     values, masks = rows.clone(), torch.ones_like(rows)
-    count, energies = rows.shape[1], gram.diagonal()
-    mean = energies.sum() / energies.count_nonzero().clamp_min(1)
-    damping = mean.clamp_min(1e-12) * torch.where(energies == 0, _DEAD, _DAMPING)
-    inverse = torch.linalg.inv(gram + damping.diag())
+    masks[:, dead] = mask_of_smallest(rows[:, dead].abs(), first)
+    if live.any():
+        found = _of_live(rows[:, live], gram[live][:, live], zeros - first)
+        values[:, live], masks[:, live] = found
+    return values, masks
+
+
+def _of_live(rows: Tensor, gram: Tensor, zeros: int) -> tuple[Tensor, Tensor]:
+    values, masks = rows.clone(), torch.ones_like(rows)
+    count = rows.shape[1]
+    damping = _DAMPING * gram.diagonal().mean().clamp_min(1e-12)
+    inverse = torch.linalg.inv(gram + damping * torch.eye(count).to(gram))
     factor = torch.linalg.cholesky(inverse, upper=True)
     done = 0
     for start in range(0, count, _BLOCK):

@@ -26,7 +26,8 @@ from fcpts_onnx.weights import Weight
 __all__ = ["Moments", "Rule", "Sparse", "layer_by_layer", "layers_to_prune"]
 
 _SAMPLES = 2048
-_PLACES = 20  # for each input of a layer; where samples have too few, more are taken
+_FEWEST = 2  # places for each input of a layer: where the samples have fewer, more are taken,
+_PLACES = 20  # until there are so many
 _MOST_KEPT = 2**30  # bytes, of what the layers before have made of the samples
 
 
@@ -203,12 +204,16 @@ class _Passes:
             self._place, self._kept = layer.place, kept
 
     def beyond(
-        self, layer: Layer, changed: Mapping[str, Tensor], wanted: Callable[[], bool]
+        self, layer: Layer, changed: Mapping[str, Tensor], places: Callable[[], float]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same of the other samples, as long as they are wanted, each from the beginning."""
+        """The same of other samples, each from the beginning, where those had too few places.
+
+        Args:
+            places: how many there are until now for each input of the layer.
+        """
         part = slice(0, layer.place)
-        for batch in self._more:
-            if not wanted():
+        for batch in self._more if places() < _FEWEST else ():
+            if places() >= _PLACES:
                 return
             dense, sparse = self._begun(batch)
             before = self._twin.through(dense, part)
@@ -247,7 +252,7 @@ def _moments(
     sums: list[Tensor] = []
     points: list[Tensor] = []
     places = 0
-    beyond = passes.beyond(layer, changed, lambda: places < _PLACES * sums[0].shape[-1])
+    beyond = passes.beyond(layer, changed, lambda: places / sums[0].shape[-1])
     for before, after in chain(passes.until(layer, changed), beyond):
         x, y = layer.matrix(after), layer.times(before, dense)
         points = points or [x.mean(1, keepdim=True), y.mean(1, keepdim=True)]

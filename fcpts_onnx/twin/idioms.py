@@ -196,6 +196,8 @@ def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor | None:
 def _masked_softmax(x: Tensor) -> Tensor:
     # Softmax is NaN where the greatest is not finite: a row that sees nothing. Its gradient would
     # be NaN too, even times zero.
+    if not x.shape[-1]:
+        return F.softmax(x, -1)
     unseen = ~x.amax(-1, keepdim=True).isfinite()
     return F.softmax(x.masked_fill(unseen, 0.0), -1).masked_fill(unseen, 0.0)
 

@@ -72,6 +72,33 @@ def test_eval(detection: Path) -> None:
     assert "mAP50 0.00%" in result.output
 
 
+def test_a_batch_of_one_that_is_written_into_the_graph(detection: Path) -> None:
+    """Boxes that NonMaxSuppression chose say of which image of a batch they are."""
+    constants = {
+        "row": np.array([1, 192]), "where": np.array([[[0, 0, 0.5, 0.5]]], np.float32),
+        "sure": np.array([[[0.9], [0.1]]], np.float32), "none": np.zeros(1, np.float32),
+        "most": np.array([5]), "overlap": np.float32([0.5]), "least": np.float32([0.5]),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Reshape", ["x", "row"], ["flat"]),
+        helper.make_node("ReduceMean", ["flat"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("Mul", ["mean", "none"], ["nothing"]),
+        helper.make_node("Add", ["where", "nothing"], ["boxes"]),
+        helper.make_node("Add", ["sure", "nothing"], ["scores"]),
+        helper.make_node(
+            "NonMaxSuppression", ["boxes", "scores", "most", "overlap", "least"], ["selected"]
+        ),
+    ]
+    outputs = {"boxes": ["N", 1, 4], "scores": ["N", 2, 1], "selected": ["M", 3]}
+    proto = networks.make(nodes, constants, {"x": ["N", 3, 8, 8]}, outputs)
+    proto.graph.output[2].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    networks.save(proto, detection / "m.onnx")
+    (detection / "d.toml").write_text('kind = "selected"\nclasses = ["cat", "dog"]\n')
+    found = run(detection, "--boxes", str(detection / "boxes"), "--json", str(detection / "e.json"))
+    assert found.exit_code == 0, found.output
+    assert json.loads((detection / "e.json").read_text())["by_class"] == {"cat": 1.0, "dog": 0.0}
+
+
 def test_what_is_refused(detection: Path) -> None:
     def message(*options: str) -> str:
         result = run(detection, *options)

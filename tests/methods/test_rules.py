@@ -165,6 +165,15 @@ def test_sparsegpt_takes_what_reads_nothing_first() -> None:
     assert bool(none.rows.isfinite().all())
 
 
+def test_sparsegpt_takes_what_reads_nothing_first_in_all_blocks() -> None:
+    x, rows, _ = data(inputs=200)
+    x[0, :, :100] = 0.0
+    dense = moments(x, x @ rows.mT)
+    found = sparsegpt(rows, dense, 400)
+    assert not found.mask[0, :, :100].any()
+    assert found.mask[0, :, 100:].all()
+
+
 def test_sparsegpt_beats_wanda() -> None:
     x, rows, y = data(inputs=200, outputs=8)
     dense = moments(x, y)

@@ -70,7 +70,7 @@ def test_what_does_not_fit_into_memory_is_made_anew(
 
 
 def test_a_layer_of_few_places_takes_more_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One vector a sample for six inputs; a convolution has its places in the first samples."""
+    """One vector a sample for six inputs; others have their places in the first samples."""
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["c"]),
         helper.make_node("GlobalAveragePool", ["c"], ["p"]),
@@ -92,12 +92,13 @@ def test_a_layer_of_few_places_takes_more_samples(monkeypatch: pytest.MonkeyPatc
         seen.append(moments)
         return layerwise.Sparse(rows, torch.ones_like(rows))
 
-    for samples in (40, 12):
+    for samples in (40, 8, 12):  # 12 are twice the inputs
         monkeypatch.setattr(layerwise, "_SAMPLES", samples)
         layerwise.layer_by_layer(task, noted)
-    every, of_all, some, of_some = (moments.inputs for moments in seen)
+    every, of_all, some, of_some, _, of_enough = (moments.inputs for moments in seen)
     assert not torch.allclose(every, some)
     torch.testing.assert_close(of_all, of_some)
+    assert not torch.allclose(of_all, of_enough)
 
 
 def test_rounding_of_large_means_does_not_count() -> None:
