@@ -188,6 +188,7 @@ class _Maker:
             drawn = self.random.choice([-0.25, 0.0, 0.125, 0.25], shape)
         elif way == "one":
             drawn = np.full(shape, 0.25)
+            drawn[1::2] = -0.25  # the same filter in each channel would be no weight
         elif way == "zeros":
             drawn *= self.random.random(shape) < 0.5  # those below zero become -0.0
         elif way == "empty":

@@ -40,7 +40,7 @@ KEEPING = [
     run for run in RUNS if run.reconstruct in ("netwise", "none") and run.recipe == "default"
 ]
 REFUSED = re.compile(
-    "would empty a layer|of zeros already there|No layer has a whole group|"
+    "would empty a layer|of zeros already there|are already|No layer has a whole group|"
     r"Layer by layer cannot take|cannot be taken layer by layer|diverged: the loss is \d"
 )
 SIZES = [0.0, 1e-45, 1e-6, 0.5, 0.5, 1.0, 3e38]

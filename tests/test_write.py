@@ -76,7 +76,7 @@ def may_change(proto: onnx.ModelProto) -> set[str]:
     uses = {
         "Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (0, 1, 2), "MatMul": (0, 1), "Add": (0, 1),
         "BatchNormalization": (1, 2), "InstanceNormalization": (1, 2),
-        "LayerNormalization": (1, 2),
+        "LayerNormalization": (1, 2), "FastGelu": (1,),
     }  # fmt: skip
     passes = {"Identity", "Cast", "Transpose", "Reshape", "QuantizeLinear", "DequantizeLinear"}
     origin = {n.output[0]: n.input[0] for n in proto.graph.node if n.op_type in passes}
