@@ -12,6 +12,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
+from fcpts_onnx.along import learned_along
 from fcpts_onnx.calibration import Data, load_calibration
 from fcpts_onnx.difference import difference
 from fcpts_onnx.errors import FcptsError
@@ -43,7 +44,7 @@ from fcpts_onnx.sparsity.losses import find_heads
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.twin.bounds import Bounded
 from fcpts_onnx.validate import COMPARED, validate_models
-from fcpts_onnx.weights import Weight, find_weights, learned_along
+from fcpts_onnx.weights import Weight, find_weights
 
 __all__ = ["bench", "diff", "evaluate", "inspect", "validate"]
 

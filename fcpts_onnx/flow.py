@@ -6,8 +6,22 @@ from collections.abc import Iterator
 
 import onnx_graphsurgeon as gs
 
-__all__ = ["before_outputs", "graphs_inside", "is_constant", "without_inputs"]
+__all__ = [
+    "PASS_THROUGH",
+    "RESHAPING",
+    "before_outputs",
+    "graphs_inside",
+    "is_constant",
+    "passed_on",
+    "uses_of",
+    "without_inputs",
+]
 
+# Operators through which a weight stays a weight: its values are passed on, once at most.
+RESHAPING = {"Reshape", "Unsqueeze", "Squeeze", "Flatten", "Slice", "Split"}
+PASS_THROUGH = {
+    "Identity", "Cast", "Transpose", "QuantizeLinear", "DequantizeLinear", *RESHAPING,
+}  # fmt: skip
 _READ_SHAPES = {"Shape", "Size"}
 _RANDOM = {
     "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
@@ -30,6 +44,30 @@ def graphs_inside(node: gs.Node) -> Iterator[gs.Graph]:
             yield value
             for inner in value.nodes:
                 yield from graphs_inside(inner)
+
+
+def passed_on(tensor: gs.Tensor) -> list[gs.Tensor]:
+    """A tensor, and what Identity, Transpose and the like make of it."""
+    found, seen = [tensor], {id(tensor)}
+    for passed in found:  # it grows meanwhile
+        for node in passed.outputs:
+            made = node.outputs if _passes(node) and node.inputs[0] is passed else []
+            found.extend(new for new in made if id(new) not in seen)
+            seen.update(map(id, made))
+    return found
+
+
+def uses_of(tensor: gs.Tensor) -> Iterator[tuple[gs.Node, int]]:
+    """Every node and input position that a constant reaches, through what passes it on."""
+    for passed in passed_on(tensor):
+        for node in {id(node): node for node in passed.outputs}.values():
+            for position, value in enumerate(node.inputs):
+                if value is passed and not (_passes(node) and position == 0):
+                    yield node, position
+
+
+def _passes(node: gs.Node) -> bool:
+    return node.op in PASS_THROUGH and not node.domain
 
 
 def before_outputs(graph: gs.Graph) -> set[int]:

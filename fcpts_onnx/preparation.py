@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fcpts_onnx.along import learned_along
 from fcpts_onnx.calibration import Calibration
 from fcpts_onnx.errors import ModelError, TargetError
 from fcpts_onnx.model import Model
@@ -23,7 +24,7 @@ from fcpts_onnx.sparsity.network import Network
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.twin.features import features
-from fcpts_onnx.weights import Weight, learned_along
+from fcpts_onnx.weights import Weight
 
 __all__ = [
     "BEHIND_A_CHOICE",

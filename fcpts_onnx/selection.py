@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fcpts_onnx.along import learned_along
 from fcpts_onnx.errors import TargetError
 from fcpts_onnx.model import Model
-from fcpts_onnx.weights import Weight, find_weights, is_named, learned_along
+from fcpts_onnx.weights import Weight, find_weights, is_named
 
 __all__ = ["select"]
 

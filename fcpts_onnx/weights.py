@@ -1,8 +1,8 @@
-"""FIND: which initializers can be pruned, why the others cannot, and what is learned along."""
+"""FIND: which initializers can be pruned, and why the others cannot."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -10,22 +10,31 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper
 
-from fcpts_onnx.flow import before_outputs, graphs_inside, is_constant, without_inputs
+from fcpts_onnx.flow import (
+    PASS_THROUGH,
+    RESHAPING,
+    before_outputs,
+    graphs_inside,
+    is_constant,
+    passed_on,
+    uses_of,
+    without_inputs,
+)
 from fcpts_onnx.model import Model
 from fcpts_onnx.quantization import Grid, grid_behind
 
 __all__ = [
+    "LEARNED_TYPES",
     "Norm",
     "Weight",
     "count_zeros",
     "find_weights",
     "is_named",
-    "learned_along",
     "node_label",
     "nodes_by_label",
 ]
 
-_LEARNED_TYPES = {
+LEARNED_TYPES = {
     helper.tensor_dtype_to_np_dtype(kind).name: kind
     for kind in (
         TensorProto.FLOAT,
@@ -34,26 +43,10 @@ _LEARNED_TYPES = {
         TensorProto.BFLOAT16,
     )
 }
+"""ONNX's number of each float type that is learned, by numpy's name of it."""
 
 # Input positions that hold the weights of an operator.
 _WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1)}
-# Operators through which a weight stays a weight: its values are passed on, once at most.
-_RESHAPING = {"Reshape", "Unsqueeze", "Squeeze", "Flatten", "Slice", "Split"}
-_PASS_THROUGH = {
-    "Identity", "Cast", "Transpose", "QuantizeLinear", "DequantizeLinear", *_RESHAPING,
-}  # fmt: skip
-# Input positions of biases, and of the scales and shifts of norms, learned with the weights.
-_BIAS_INPUTS = {"Conv": (2,), "ConvTranspose": (2,), "Gemm": (2,)}
-_NORM_INPUTS = {
-    ("", "BatchNormalization"): (1, 2),
-    ("", "GroupNormalization"): (1, 2),
-    ("", "InstanceNormalization"): (1, 2),
-    ("", "LayerNormalization"): (1, 2),
-    ("", "RMSNormalization"): (1,),
-    ("com.microsoft", "SkipLayerNormalization"): (2, 3),
-}
-# Operators that add a bias to what a layer gives.
-_ADDING = {("", "Add"), ("com.microsoft", "BiasGelu"), ("com.microsoft", "FastGelu")}
 # A sum over bins weighs them with 0, 1, 2 and on; of two that could be chance.
 _FEWEST_BINS = 3
 
@@ -149,38 +142,6 @@ def find_weights(model: Model) -> list[Weight]:
     return list(found.values())
 
 
-def learned_along(
-    model: Model, weights: Sequence[Weight], exclude: Sequence[str] = ()
-) -> list[str]:
-    """The names of biases and norm parameters that are learned together with the weights.
-
-    Only constants that are never anything else: the bias of a layer whose weight is pruned, as
-    an input or as what is added to its result, or the scale or shift of a norm.
-
-    Args:
-        weights: the candidates; what belongs to an excluded one is left alone too.
-        exclude: globs on its name or that of a node that reads it; what matches one is left alone.
-    """
-    layers = {
-        label: weight for weight in weights if weight.excluded is None for label in weight.nodes
-    }
-    names, constants = [], model.tensors
-    model = model.inlined()
-    for name, tensor in model.graph.tensors().items():
-        stored = constants.get(name)
-        if stored is None or stored.data_type not in _LEARNED_TYPES.values():
-            continue
-        if not {passed.name for passed in _passed_on(tensor)}.isdisjoint(model.outputs):
-            continue
-        uses = list(_uses(tensor))
-        named = (name, *(node_label(node) for node, _ in uses))
-        if any(is_named(pattern, *named) for pattern in exclude):
-            continue
-        if uses and all(_is_along(node, at, layers, stored.dims) for node, at in uses):
-            names.append(name)
-    return names
-
-
 def count_zeros(model: Model, weight: Weight) -> int:
     """How many values of a weight are zero: stored as their zero point, if as integers."""
     zero = 0 if weight.grid is None else weight.grid.zero_point
@@ -232,9 +193,9 @@ def _trace(tensor: gs.Tensor, axes: _Axes = _NO_AXES) -> tuple[gs.Tensor, _Axes]
     """Walk back from a node's input to where its values are stored, and the axes along."""
     while not is_constant(tensor) and tensor.inputs:
         producer = tensor.inputs[0]
-        if producer.domain or producer.op not in _PASS_THROUGH:
+        if producer.domain or producer.op not in PASS_THROUGH:
             break
-        if producer.op in _RESHAPING:
+        if producer.op in RESHAPING:
             axes = _NO_AXES
         if producer.op == "Transpose":
             perm = producer.attrs.get("perm")
@@ -248,17 +209,6 @@ def _before(axis: int | None, perm: Sequence[int] | None) -> int | None:
     if axis is None or not perm:
         return None if axis is None else -1 - axis
     return perm[axis] if -len(perm) <= axis < len(perm) else None
-
-
-def _passed_on(tensor: gs.Tensor) -> list[gs.Tensor]:
-    """A tensor, and what Identity, Transpose and the like make of it."""
-    found, seen = [tensor], {id(tensor)}
-    for passed in found:  # it grows meanwhile
-        for node in passed.outputs:
-            made = node.outputs if _passes(node) and node.inputs[0] is passed else []
-            found.extend(new for new in made if id(new) not in seen)
-            seen.update(map(id, made))
-    return found
 
 
 def _norm_after(node: gs.Node, model: Model) -> Norm | None:
@@ -278,36 +228,6 @@ def _norm_after(node: gs.Node, model: Model) -> Norm | None:
     return Norm(scale, shift, mean, variance, after.attrs.get("epsilon", 1e-5))
 
 
-def _uses(tensor: gs.Tensor) -> Iterator[tuple[gs.Node, int]]:
-    """Every node and input position that a constant reaches, through what passes it on."""
-    for passed in _passed_on(tensor):
-        for node in {id(node): node for node in passed.outputs}.values():
-            for position, value in enumerate(node.inputs):
-                if value is passed and not (_passes(node) and position == 0):
-                    yield node, position
-
-
-def _passes(node: gs.Node) -> bool:
-    return node.op in _PASS_THROUGH and not node.domain
-
-
-def _is_along(
-    node: gs.Node, position: int, layers: Mapping[str, Weight], shape: Sequence[int]
-) -> bool:
-    """Whether an input of a shape is a parameter of a norm, or the bias of one of the layers."""
-    operator = (node.domain, node.op)
-    if operator in _ADDING:
-        others = (value for at, value in enumerate(node.inputs) if at != position)
-        producers = [producer for value in others for producer in value.inputs]
-        layer = layers.get(node_label(producers[0])) if producers else None
-        # Other things are added too: masks, positions, the 3 of a hard swish.
-        wide = [size for size in shape if size != 1]
-        return layer is not None and wide == [layer.channels]
-    if position in _BIAS_INPUTS.get(node.op, ()) and not node.domain:
-        return node_label(node) in layers
-    return position in _NORM_INPUTS.get(operator, ())
-
-
 def _describe(
     model: Model, source: gs.Tensor, node: gs.Node, axes: _Axes, scope: str | None
 ) -> Weight:
@@ -323,7 +243,7 @@ def _describe(
     if scope is None and source.name in model.tensors:
         weight = replace(weight, grid=grid_behind(model, source, dtype))
         weight = replace(weight, zeros=count_zeros(model, weight))
-    if dtype not in _LEARNED_TYPES and weight.grid is None:
+    if dtype not in LEARNED_TYPES and weight.grid is None:
         reason = f"stored as {dtype}, not as int8 or uint8 behind one DequantizeLinear"
         return replace(weight, excluded=reason)
     if weight.grid is not None and not weight.grid.is_sound:
@@ -386,9 +306,9 @@ def _other_use(
     source: gs.Tensor, graph_outputs: set[str], live: set[int], fixed: set[int]
 ) -> str | None:
     """Why a weight is more than a weight, or none at all, if so."""
-    if not {passed.name for passed in _passed_on(source)}.isdisjoint(graph_outputs):
+    if not {passed.name for passed in passed_on(source)}.isdisjoint(graph_outputs):
         return "also an output of the graph"
-    uses = list(_uses(source))
+    uses = list(uses_of(source))
     for node, position in uses:
         if node.domain or position not in _WEIGHT_INPUTS.get(node.op, ()):
             return f"also used by the {node.op} node {node_label(node)!r}"

@@ -55,10 +55,11 @@ def check_target(
 
 
 def stale_data(target: Path, source: Model) -> list[Path]:
-    """External data files there that belong to the model now at `target` alone, by that's name.
+    """External data files that are there and belong to the model now at `target` alone.
 
-    What `source` reads is not among them, unless it is the model that is replaced; nor is what
-    another model in the folder names, as a copy of the small file does, `m.onnx.bak` too.
+    They lie beside it and go by its name. What `source` reads is not among them, unless it is the
+    model that is replaced; nor is what another model in the folder names, as a copy of the small
+    file does, `m.onnx.bak` too.
     """
     read = {file.resolve() for file in source.files}
     if target.resolve() in read:
@@ -116,7 +117,8 @@ def save(
                 )
             elif values is not None:
                 _set_values(tensor, values)
-    store_sparse(proto.graph, sparse)
+    if sparse:
+        store_sparse(proto.graph, sparse)
     with stage.open("wb") as file:
         file.write(proto.SerializeToString())
 

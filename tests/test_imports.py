@@ -32,7 +32,8 @@ ALLOWED = {
     "model": {"branches", "checks", "functions", "sparse_initializers"},
     "quantization": {"model"},
     "weights": {"flow", "model", "quantization"},
-    "selection": {"model", "weights"},
+    "along": {"flow", "model", "weights"},
+    "selection": {"along", "model", "weights"},
     "ops": set(),
     "twin": {"model", "ops", "weights"},
     "preprocess": {"model"},
@@ -65,7 +66,8 @@ ALLOWED = {
     "team": set(),
     "aim": {"evaluate", "hardware", "model", "sparsity", "team", "weights"},
     "preparation": {
-        "calibration", "model", "ort_training", "selection", "sparsity", "twin", "weights",
+        "along", "calibration", "model", "ort_training", "selection", "sparsity", "twin",
+        "weights",
     },
     "memory": {"machine", "sparsity", "team", "twin"},
     "methods": {"checkpoint", "sparsity", "twin", "weights"},
@@ -78,7 +80,7 @@ ALLOWED = {
     },
     "rehearsal": {"machine", "methods", "model", "pipeline", "sparsity"},
     "examine": {
-        "calibration", "difference", "evaluate", "evidence", "hardware", "model", "ops",
+        "along", "calibration", "difference", "evaluate", "evidence", "hardware", "model", "ops",
         "preparation", "preprocess", "selection", "sparsity", "twin", "validate", "weights",
     },
     "publish": {
@@ -96,6 +98,7 @@ ALLOWED = {
     },
 }  # fmt: skip
 WITHOUT_TORCH = {
+    "along",
     "checks",
     "flow",
     "model",

@@ -9,10 +9,10 @@ from onnx import helper
 
 import fcpts_onnx
 from fcpts_onnx import Recipe
+from fcpts_onnx.along import learned_along
 from fcpts_onnx.errors import TargetError
 from fcpts_onnx.model import Model, load
 from fcpts_onnx.selection import select
-from fcpts_onnx.weights import learned_along
 from tests import networks
 from tests.networks import values
 

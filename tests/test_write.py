@@ -14,10 +14,11 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from fcpts_onnx.along import learned_along
 from fcpts_onnx.errors import OutputError
 from fcpts_onnx.files import check_text, staged
 from fcpts_onnx.model import Model, load
-from fcpts_onnx.weights import find_weights, learned_along
+from fcpts_onnx.weights import find_weights
 from fcpts_onnx.write import check_target, save, stale_data
 from tests import networks
 from tests.shared import model_files, needs_shared

@@ -19,9 +19,10 @@ import click
 import torch
 from torch import Tensor, nn
 
+from fcpts_onnx.along import learned_along
 from fcpts_onnx.model import load
 from fcpts_onnx.twin import Twin
-from fcpts_onnx.weights import find_weights, learned_along
+from fcpts_onnx.weights import find_weights
 from tools.networks import NETWORKS, build
 
 

@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fcpts_onnx.along import learned_along
 from fcpts_onnx.model import Model, load
 from fcpts_onnx.ops.dtypes import to_torch
 from fcpts_onnx.ort_training.engine import OrtEngine
 from fcpts_onnx.twin import Twin
-from fcpts_onnx.weights import find_weights, learned_along
+from fcpts_onnx.weights import find_weights
 from tests.networks import values
 
 STEPS = 5

@@ -10,6 +10,7 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
+from fcpts_onnx.along import learned_along
 from fcpts_onnx.calibration import Calibration, load_calibration
 from fcpts_onnx.model import Model
 from fcpts_onnx.preparation import informed
@@ -21,7 +22,7 @@ from fcpts_onnx.sparsity.student import Student
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.twin.layers import layers
-from fcpts_onnx.weights import Weight, find_weights, learned_along
+from fcpts_onnx.weights import Weight, find_weights
 from tests import networks
 from tests.networks import values
 from tests.twin.test_layers import CASES, network

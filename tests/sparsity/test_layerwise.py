@@ -9,6 +9,7 @@ import pytest
 import torch
 from onnx import helper
 
+from fcpts_onnx.along import learned_along
 from fcpts_onnx.calibration import load_calibration
 from fcpts_onnx.methods import allocated, allocation, recovered
 from fcpts_onnx.model import Model
@@ -19,7 +20,7 @@ from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Head
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.twin import Twin
-from fcpts_onnx.weights import find_weights, learned_along
+from fcpts_onnx.weights import find_weights
 from tests import networks
 from tests.networks import values
 

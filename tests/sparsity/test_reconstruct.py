@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from fcpts_onnx.along import learned_along
 from fcpts_onnx.calibration import Calibration, load_calibration
 from fcpts_onnx.errors import FcptsError
 from fcpts_onnx.methods import NETWISE, recovered
@@ -26,7 +27,7 @@ from fcpts_onnx.sparsity.losses import Head, reconstruction_loss
 from fcpts_onnx.sparsity.reconstruct import Learned
 from fcpts_onnx.sparsity.task import Task
 from fcpts_onnx.twin import Twin
-from fcpts_onnx.weights import Weight, find_weights, learned_along
+from fcpts_onnx.weights import Weight, find_weights
 from tests import networks
 from tests.other_device import OTHER, OtherDevice
 

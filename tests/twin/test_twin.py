@@ -10,11 +10,12 @@ import pytest
 import torch
 from onnx import helper
 
+from fcpts_onnx.along import learned_along
 from fcpts_onnx.errors import UnsupportedError
 from fcpts_onnx.model import Model, load
 from fcpts_onnx.runtime import Runtime
 from fcpts_onnx.twin import Twin
-from fcpts_onnx.weights import find_weights, learned_along
+from fcpts_onnx.weights import find_weights
 from tests import networks
 from tests.other_device import OTHER, OtherDevice
 from tests.shared import MODELS, needs_shared
