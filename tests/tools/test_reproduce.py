@@ -12,7 +12,7 @@ from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.results import Comparison
 from tests import networks
 from tests.networks import save_images
-from tools import reproduce
+from tools import paper_rows, reproduce
 
 
 def run(*options: str) -> Result:
@@ -45,7 +45,7 @@ def test_every_row_is_named_with_what_it_needs() -> None:
 
 def test_the_papers_values() -> None:
     """Some of each table, read off the paper by hand."""
-    items = reproduce.items()
+    items = paper_rows.items()
     for item, row, target, value in (
         ("table1", ("imagenet", "ResNet-18", "str"), 60, "✗"),
         ("table2", ("cifar-10", "ResNet-32", "pot-erk"), 90, "21.87/74.36"),
@@ -64,9 +64,9 @@ def test_the_papers_values() -> None:
 
 def test_targets_are_those_of_a_data_set() -> None:
     """Tables of the paper have others than what is run beside them."""
-    table = reproduce.items()["table5"]
+    table = paper_rows.items()["table5"]
     assert (table.targets_on("voc"), table.targets_on("coco")) == ([90], [70, 80, 90])
-    figure = reproduce.items()["figure5"]
+    figure = paper_rows.items()["figure5"]
     assert figure.targets_on("cifar-10") == figure.targets_on("imagenet") == [90]
 
 
@@ -164,7 +164,7 @@ def test_algorithm_1_beside_the_papers_values(cifar: Path, place: Path) -> None:
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     (line,) = (li for li in result.output.splitlines() if li.startswith("| fcpts-paper | "))
-    ours = reproduce.items()["table2"].paper[("cifar-10", "ResNet-32", "fcpts"), 90]
+    ours = paper_rows.items()["table2"].paper[("cifar-10", "ResNet-32", "fcpts"), 90]
     assert f"({ours})" in line
 
 
