@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fcpts_onnx.aim import Aim
-from fcpts_onnx.methods import check_network, check_pair, check_pattern, rates_given
+from fcpts_onnx.methods import (
+    NETWISE,
+    allocation,
+    check_network,
+    check_pair,
+    check_pattern,
+    rates_given,
+)
 from fcpts_onnx.preparation import check_learning
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
@@ -16,7 +23,7 @@ from fcpts_onnx.sparsity.pattern import PATTERNS
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.weights import Weight
 
-__all__ = ["Choices"]
+__all__ = ["Choices", "recipe_for"]
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,9 @@ class Choices:
             augment, memory: as `pipeline.prune` takes them.
 
         Raises:
-            TargetError: they do not.
+            TargetError: they do not, or a way to allocate is unknown.
         """
+        allocation(self.allocate)
         unused = {"--time-budget": self.time_budget, "--augment": augment, "--memory": memory}
         check_pair(self.allocate, self.reconstruct, unused)
         check_pattern(self.pattern, self.allocate, self.reconstruct, recipe)
@@ -89,3 +97,12 @@ class Choices:
             "learned": [*learned],
             "by_time": self.time_budget is not None,
         }
+
+
+def recipe_for(choices: Choices, recipe: Recipe, augment: Sequence[str] | None) -> Recipe:
+    """The recipe with what the user chose instead of its own, and without what takes no part."""
+    if augment is not None:
+        recipe = replace(recipe, augment=tuple(augment), epochs_to_mix=0.0)
+    if choices.reconstruct != NETWISE:  # where nothing learns by them, they are not to take time
+        recipe = replace(recipe, augment=(), feature_weight=0.0, centred=False, compensated=False)
+    return recipe

@@ -2,68 +2,37 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from fcpts_onnx.aim import budget_of
-from fcpts_onnx.calibration import Calibration, Data, load_calibration, paths_of
+from fcpts_onnx.calibration import Data
 from fcpts_onnx.checkpoint import opened
-from fcpts_onnx.choices import Choices
+from fcpts_onnx.choices import Choices, recipe_for
 from fcpts_onnx.clock import Clock
-from fcpts_onnx.errors import CalibrationError, FcptsError
 from fcpts_onnx.evidence import versions
 from fcpts_onnx.hardware import CHIPS, estimate
 from fcpts_onnx.machine import device_of, limited_threads
-from fcpts_onnx.memory import check_room, pieces_that_fit
-from fcpts_onnx.methods import (
-    LEARNED,
-    NETWISE,
-    Allocation,
-    allocated,
-    allocation,
-    rates_given,
-    recovered,
-)
+from fcpts_onnx.memory import check_room
+from fcpts_onnx.methods import LEARNED, NETWISE, recovered
 from fcpts_onnx.model import PathLike, load
 from fcpts_onnx.parity import check_parity, oracle_of
-from fcpts_onnx.preparation import (
-    BEHIND_A_CHOICE,
-    informed,
-    learning_twin,
-    network_of,
-    weights_to_prune,
-)
+from fcpts_onnx.preparation import network_to_prune
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.publish import check_no_dense_model, check_unchanged, publish
 from fcpts_onnx.recipe import Recipe
-from fcpts_onnx.results import (
-    Progress,
-    PruneResult,
-    silent,
-)
-from fcpts_onnx.sparse_initializers import check_storage
-from fcpts_onnx.sparsity.augment import with_usable_views
+from fcpts_onnx.results import Progress, PruneResult, silent
+from fcpts_onnx.run import Run, check_files
 from fcpts_onnx.sparsity.budget import Budget
 from fcpts_onnx.sparsity.losses import Loss
-from fcpts_onnx.sparsity.pattern import PATTERNS
-from fcpts_onnx.sparsity.reconstruct import Learned
-from fcpts_onnx.sparsity.task import Task
-from fcpts_onnx.team import Team, joined
-from fcpts_onnx.weights import Weight, find_weights
-from fcpts_onnx.write import check_target
+from fcpts_onnx.team import joined
+from fcpts_onnx.weights import find_weights
 
 __all__ = ["prune"]
-
-_FEW_SAMPLES = 64
-_NAMED = 5
-_APART = 0.01  # of shares of zeros, to be worth a word
 
 
 def prune(
@@ -165,34 +134,22 @@ def prune(
         engine=engine, preprocess=preprocess, seed=seed, time_budget=time_budget,
     )  # fmt: skip
     choices.check(recipe, augment, memory)
-    rule = allocation(allocate)
-    if augment is not None:
-        recipe = replace(recipe, augment=tuple(augment), epochs_to_mix=0.0)
-    if reconstruct != NETWISE:  # where nothing learns by them, they are not to take time
-        recipe = replace(recipe, augment=(), feature_weight=0.0, centred=False, compensated=False)
+    recipe = recipe_for(choices, recipe, augment)
     torch_device = device_of(device, engine)
     check_room(torch_device)
     with limited_threads(threads), joined() as team, ExitStack() as stack:
+        run = Run(choices, recipe, augment, memory, threads, clock, team, say)
         with clock("load"):
             dense = load(model)
             digest = dense.digest()
-            if missing := [path for path in paths_of(calib) if not path.exists()]:
-                raise CalibrationError(f"{missing[0]}: no such file or folder.")
-            reads = [*dense.files[1:], *paths_of(calib)]
-            check_target(target_path, dense.path, reads=reads, overwrite=overwrite)
+            check_files(dense, target_path, calib, overwrite, storage, say)
             checkpoint = stack.enter_context(
                 opened(
                     target_path, team, every=checkpoint_every, resume=resume,
                     keep=keep_checkpoint, say=say,
                 )
             )  # fmt: skip
-            if target_path.is_symlink():
-                say(f"{target_path}: is a link and becomes a file; what it leads to stays as it is")
-            check_storage(storage, dense.path, dense.proto)
-            weights = weights_to_prune(dense, include, exclude, keep_dense)
-            twin, reached = learning_twin(dense, weights, exclude)
-            _tell_of_choices(weights, reached, say)
-            weights = reached
+            twin, weights = network_to_prune(dense, include, exclude, keep_dense, say)
             if not overwrite:
                 check_no_dense_model(dense, target_path, weights, choices.target)
             choices.check_network(twin, weights)
@@ -200,20 +157,14 @@ def prune(
         with clock("budget"):
             decided = checkpoint.decided  # by the run that is gone on with
             clock.go_on(decided.get("spent", 0.0))
-            budget = None
-            if not decided:
-                budget = budget_of(dense, weights, choices.aim, preprocess.size, team, say)
-                _tell_of_rates(choices, weights, budget, say)
+            budget = None if decided else run.budget(dense, weights)
             # Before the file may be replaced.
             everything = find_weights(dense) if hardware in CHIPS else []
         with clock.stopped():
             ready()
         with clock("calibrate"):
-            calibration = load_calibration(calib, dense, preprocess, samples=samples, seed=seed)
-            _check_samples(calibration, recipe, augment, team)
-            _tell(calibration, say)
-            origin = choices.origin(twin.learned)
-            checkpoint.belongs_to(partial(_origin, digest, calibration, recipe, origin))
+            calibration = run.calibration(calib, dense, samples)
+            checkpoint.belongs_to(partial(run.origin, digest, calibration, twin.learned))
             # Timings and memory are others now, and so would be what follows from them.
             budget = budget or Budget(**decided["budget"])
         with clock("check"):
@@ -221,43 +172,23 @@ def prune(
             del oracle  # with the memory that it took
             say(f"Twin: agrees with onnxruntime within {parity.error:.1e} of the output's scale")
             twin.prepare(torch_device)
-            task = Task(
-                twin, calibration, weights, budget, recipe, (), seed, team,
-                pattern=PATTERNS[pattern],
-            )  # fmt: skip
-            task = informed(task, twin, choices.losses, say)
-            if decided:
-                recipe = replace(recipe, augment=tuple(decided["augment"]))
-            else:
-                seconds = clock.left(time_budget, parity, len(calibration), team)
-                recipe = with_usable_views(
-                    recipe, twin, calibration, task.heads, seconds, team, say
-                )
-            network = network_of(engine, twin, calibration, recipe, threads)
+            task = run.task(twin, calibration, weights, budget, decided, parity)
         with clock("learn"):
-            task = replace(task, network=network, recipe=recipe)
-            task = _settled(task, decided, rule, reconstruct, memory, say)
-            checkpoint.decided = {
-                "budget": asdict(budget), "zeros": task.zeros, "pieces": task.pieces,
-                "augment": recipe.augment, "device": torch_device.type, "memory": memory,
-                "spent": clock.spent,
-            }  # fmt: skip
+            task = run.settled(task, decided)
+            checkpoint.decided = run.decisions(task)
             seconds = clock.left(time_budget, parity, len(calibration), team)
             with checkpoint.listening():
                 learned = recovered(
                     task, reconstruct, seconds=seconds, say=say, report=report,
                     checkpoint=checkpoint,
                 )  # fmt: skip
-            zeros = _zeros(learned, task)
-            if not learned.holds_target:
-                share = f"{zeros / sum(weight.count for weight in weights):.2%}"
-                say(f"Recipe {recipe.name} cannot hold a target: it ends with {share} zeros")
+            zeros = run.zeros(learned, task)
             twin.prepare(torch.device("cpu"))
         if learned.history:
             clock.at_least("learn", learned.history[-1].seconds)
         with clock("write"):
             check_unchanged(dense, digest)
-            made = _made(choices, recipe, budget, zeros) if stamp else None
+            made = run.made(budget, zeros) if stamp else None
             written = team.rank == 0 and publish(
                 dense, target_path, twin, learned.tensors, calibration, weights, zeros, threads,
                 made, storage,
@@ -286,109 +217,8 @@ def prune(
         validation=validation,
         history=learned.history,
         seconds=clock.seconds,
-        settings={**asdict(recipe), "augment": [*recipe.augment]},
+        settings={**asdict(task.recipe), "augment": [*task.recipe.augment]},
         weight_values=values,
         versions=versions(),
         **choices.named,
     )
-
-
-def _made(choices: Choices, recipe: Recipe, budget: Budget, zeros: int) -> str:
-    """What --stamp says in the file of how it was made, as JSON."""
-    own = {key: choices.named[key] for key in ("allocate", "reconstruct", "seed")}
-    made = {"version": versions()["fcpts-onnx"], "target": budget.target, "zeros": zeros}
-    return json.dumps({**made, "recipe": recipe.name, **own})
-
-
-def _origin(
-    digest: str, calibration: Calibration, recipe: Recipe, given: dict[str, Any]
-) -> dict[str, Any]:
-    """All that the outcome of a run depends on, for its checkpoint."""
-    return {
-        "model": digest,
-        "data": calibration.digest(),
-        "recipe": asdict(recipe),
-        "options": given,
-        "versions": versions(),
-    }
-
-
-def _settled(
-    task: Task,
-    decided: Mapping[str, Any],
-    rule: Allocation | None,
-    reconstruct: str,
-    memory: int | None,
-    say: Callable[[str], None],
-) -> Task:
-    """The task with the zeros of its layers, if a rule says them, and pieces that fit memory."""
-    task = replace(task, zeros=decided["zeros"]) if decided else allocated(task, rule)
-    if reconstruct != NETWISE:
-        return task
-    # What this process takes already says nothing of the run: other pieces would give another file.
-    if decided and (decided.get("memory"), decided.get("device")) == (memory, task.device.type):
-        return replace(task, pieces=decided["pieces"])
-    return replace(task, pieces=pieces_that_fit(task, memory, task.team, say))
-
-
-def _zeros(learned: Learned, task: Task) -> int:
-    """How many zeros the file is to have: the budget's, or what a method without one came to."""
-    if learned.holds_target:
-        return task.budget.zeros
-    found = [learned.tensors[weight.value] for weight in task.weights]
-    return sum(value.numel() - int(value.count_nonzero()) for value in found)
-
-
-def _check_samples(
-    calibration: Calibration, recipe: Recipe, augment: Sequence[str] | None, team: Team
-) -> None:
-    if augment and not calibration.has_images:
-        raise CalibrationError(
-            f"--augment {','.join(augment)} is for images, and {calibration.origin} has arrays, "
-            "which are learned from as they are. Leave it out."
-        )
-    batch = min(len(calibration), recipe.batch_size)
-    if batch < team.size:
-        raise FcptsError(
-            f"{team.size} processes cannot share batches of {batch} samples. Start fewer, or give "
-            "more samples or a larger batch_size in the recipe (--recipe FILE.toml)."
-        )
-
-
-def _tell_of_choices(
-    weights: Sequence[Weight], reached: Collection[Weight], say: Callable[[str], None]
-) -> None:
-    """Say which weights stay dense because nothing can be learned of them."""
-    left = [weight for weight in weights if weight not in reached]
-    if left:
-        names = ", ".join(weight.name for weight in left[:_NAMED])
-        say(
-            f"{len(left)} of {len(weights)} weights stay as they are, {BEHIND_A_CHOICE}: {names}"
-            + (", ..." if len(left) > _NAMED else "")
-        )
-
-
-def _tell_of_rates(
-    choices: Choices, weights: Sequence[Weight], budget: Budget, say: Callable[[str], None]
-) -> None:
-    """Say where rates from a file come to other zeros than the target, which holds."""
-    if not (rates := rates_given(choices.allocate)):
-        return
-    zeros = sum(rates[weight.name] * weight.count for weight in weights)
-    share = zeros / sum(weight.count for weight in weights)
-    if abs(share - budget.target) > _APART:
-        say(
-            f"Rates: those of {choices.allocate} come to {share:.2%} zeros, the target is "
-            f"{budget.target:.2%}: all give or take in proportion"
-        )
-
-
-def _tell(calibration: Calibration, say: Callable[[str], None]) -> None:
-    say(f"Calibration: {calibration.describe()}")
-    if len(calibration) < _FEW_SAMPLES:
-        say(
-            f"Warning: {len(calibration)} samples are few: the weights will fit these and be worse "
-            f"on others. Give at least {_FEW_SAMPLES}, better some thousand."
-        )
-    for line in calibration.skipped:
-        say(f"Skipped: {line}")

@@ -34,11 +34,13 @@ __all__ = [
     "informed",
     "learning_twin",
     "network_of",
+    "network_to_prune",
     "weights_to_prune",
 ]
 
 BEHIND_A_CHOICE = "behind a choice (ArgMax, TopK, a cast to integers)"
 
+_NAMED = 5
 _HEAD_SAMPLES = 16
 _SPREAD_SAMPLES = 64
 
@@ -90,6 +92,31 @@ def learning_twin(
         )
     if len(reached) < len(weights):  # then what is learned along is less, too
         return learning_twin(model, reached, exclude)
+    return twin, reached
+
+
+def network_to_prune(
+    model: Model,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    keep_dense: Sequence[str],
+    say: Callable[[str], None],
+) -> tuple[Twin, list[Weight]]:
+    """The twin that learns what the user's choice leaves to prune, and those weights.
+
+    Weights of which nothing can be learned stay dense, and are named.
+
+    Raises:
+        ModelError: as `weights_to_prune` and `learning_twin`.
+    """
+    weights = weights_to_prune(model, include, exclude, keep_dense)
+    twin, reached = learning_twin(model, weights, exclude)
+    if left := [weight.name for weight in weights if weight not in reached]:
+        more = ", ..." if len(left) > _NAMED else ""
+        say(
+            f"{len(left)} of {len(weights)} weights stay as they are, {BEHIND_A_CHOICE}: "
+            f"{', '.join(left[:_NAMED])}{more}"
+        )
     return twin, reached
 
 

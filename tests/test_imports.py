@@ -73,10 +73,14 @@ ALLOWED = {
     "methods": {"checkpoint", "sparsity", "twin", "weights"},
     "hardware": {"model", "weights"},
     "choices": {"aim", "methods", "preparation", "preprocess", "sparsity", "twin", "weights"},
+    "run": {
+        "aim", "calibration", "choices", "clock", "evidence", "memory", "methods", "model",
+        "preparation", "sparse_initializers", "sparsity", "team", "twin", "weights", "write",
+    },
     "pipeline": {
-        "aim", "calibration", "checkpoint", "choices", "clock", "evidence", "hardware", "machine",
-        "memory", "methods", "model", "parity", "preparation", "preprocess", "publish",
-        "sparse_initializers", "sparsity", "team", "weights", "write",
+        "calibration", "checkpoint", "choices", "clock", "evidence", "hardware", "machine",
+        "memory", "methods", "model", "parity", "preparation", "preprocess", "publish", "run",
+        "sparsity", "team", "weights",
     },
     "rehearsal": {"machine", "methods", "model", "pipeline", "sparsity"},
     "examine": {

@@ -97,7 +97,7 @@ def test_pieces_learn_the_same_of_values_that_are_no_classes(tmp_path: Path) -> 
     losses = []
     for count in (1, 5, 16):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("fcpts_onnx.pipeline.pieces_that_fit", lambda *_, n=count: n)
+            patch.setattr("fcpts_onnx.run.pieces_that_fit", lambda *_, n=count: n)
             found = fcpts_onnx.prune(
                 tmp_path / "in.onnx", tmp_path / "out.onnx", target=0.5, calib=target,
                 losses={"y": "mse"}, recipe=recipe,
@@ -145,7 +145,7 @@ def test_what_is_settled_before_learning_takes_parts_too(
         raise InterruptedError
 
     monkeypatch.setattr(Twin, "forward", counted)
-    monkeypatch.setattr("fcpts_onnx.pipeline.pieces_that_fit", chosen)
+    monkeypatch.setattr("fcpts_onnx.run.pieces_that_fit", chosen)
     networks.save_images(place / "images", 64)
     recipe = Recipe(epochs=0, min_steps=1, batch_size=32, feature_weight=1.0, augment=("crop",))
     with pytest.raises(InterruptedError):
