@@ -8,8 +8,10 @@ import onnx_graphsurgeon as gs
 
 __all__ = [
     "PASS_THROUGH",
+    "READ_SHAPES",
     "RESHAPING",
     "before_outputs",
+    "constant_of",
     "graphs_inside",
     "is_constant",
     "passed_on",
@@ -22,7 +24,7 @@ RESHAPING = {"Reshape", "Unsqueeze", "Squeeze", "Flatten", "Slice", "Split"}
 PASS_THROUGH = {
     "Identity", "Cast", "Transpose", "QuantizeLinear", "DequantizeLinear", *RESHAPING,
 }  # fmt: skip
-_READ_SHAPES = {"Shape", "Size"}
+READ_SHAPES = {"Shape", "Size"}
 _RANDOM = {
     "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
     "RandomUniformLike",
@@ -35,6 +37,11 @@ def is_constant(tensor: gs.Tensor) -> bool:
         return True
     producer = tensor.inputs[0] if tensor.inputs else None
     return producer is not None and producer.op == "Constant" and "value" in producer.attrs
+
+
+def constant_of(tensor: gs.Tensor) -> gs.Constant:
+    """What is stored of a constant tensor, whichever of both it is."""
+    return tensor if isinstance(tensor, gs.Constant) else tensor.inputs[0].attrs["value"]
 
 
 def graphs_inside(node: gs.Node) -> Iterator[gs.Graph]:
@@ -92,7 +99,7 @@ def without_inputs(graph: gs.Graph) -> set[int]:
     """
     found: set[int] = set()
     for node in graph.nodes:
-        if node.op in _READ_SHAPES and not node.domain:
+        if node.op in READ_SHAPES and not node.domain:
             found.update(map(id, node.outputs))
             continue
         bodies = list(graphs_inside(node))

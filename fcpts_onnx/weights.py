@@ -10,10 +10,14 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper
 
+from fcpts_onnx.computed import computed_from
+from fcpts_onnx.fixed import why_never_trained
 from fcpts_onnx.flow import (
     PASS_THROUGH,
+    READ_SHAPES,
     RESHAPING,
     before_outputs,
+    constant_of,
     graphs_inside,
     is_constant,
     passed_on,
@@ -47,8 +51,6 @@ LEARNED_TYPES = {
 
 # Input positions that hold the weights of an operator.
 _WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1)}
-# A sum over bins weighs them with 0, 1, 2 and on; of two that could be chance.
-_FEWEST_BINS = 3
 
 _Axes = tuple[int | None, int | None]
 """Of a weight: the axis of output channels and that of input channels, None where there is none."""
@@ -128,8 +130,9 @@ def find_weights(model: Model) -> list[Weight]:
                     continue
                 source, axes = _trace(node.inputs[position], _axes(node, position))
                 if not is_constant(source):
-                    continue
-                if source.name in found:
+                    for weight in _computed(model, source, node, fixed):
+                        found.setdefault(weight.name, weight)
+                elif source.name in found:
                     found[source.name] = _shared(found[source.name], node, axes)
                 else:
                     weight = _describe(model, source, node, axes, scope)
@@ -170,10 +173,6 @@ def _graphs(graph: gs.Graph) -> Iterator[tuple[gs.Graph, str | None]]:
     for node in graph.nodes:
         for body in graphs_inside(node):
             yield body, f"{node.op} node {node_label(node)!r}"
-
-
-def _constant(tensor: gs.Tensor) -> gs.Constant:
-    return tensor if isinstance(tensor, gs.Constant) else tensor.inputs[0].attrs["value"]
 
 
 def _axes(node: gs.Node, position: int) -> _Axes:
@@ -231,7 +230,7 @@ def _norm_after(node: gs.Node, model: Model) -> Norm | None:
 def _describe(
     model: Model, source: gs.Tensor, node: gs.Node, axes: _Axes, scope: str | None
 ) -> Weight:
-    constant = _constant(source)
+    constant = constant_of(source)
     shape = tuple(constant.shape)
     channels, inputs = (_counted(axis, shape) for axis in axes)
     # graphsurgeon keeps ONNX's number of a type that numpy itself does not have.
@@ -258,33 +257,26 @@ def _describe(
 
 
 def _never_trained(model: Model, weight: Weight, node: gs.Node) -> str | None:
-    """Why the values of a weight are those that somebody wrote down, if they are."""
-    if max(weight.shape) == weight.count >= _FEWEST_BINS:
-        values = model.array(weight.name)
-        if weight.grid is not None:
-            values = np.round(weight.grid.values(values))
-        if np.array_equal(values.ravel(), np.arange(weight.count)):
-            return "counts bins: 0, 1, 2, ... (DFL)"
-    if _is_depthwise(weight, node):
-        filters = model.array(weight.name)
-        if weight.grid is not None:
-            filters = weight.grid.values(filters)
-        filters = np.moveaxis(filters, weight.channel_axis or 0, 0)
-        # One that is all zeros was pruned.
-        if (filters == filters[:1]).all() and weight.zeros < weight.count:
-            return "the same filter in each channel"
-    return None
+    values, axes = model.array(weight.name), (weight.channel_axis, weight.input_axis)
+    if weight.grid is not None:
+        return why_never_trained(weight.grid.values(values), None, node, axes)
+    return why_never_trained(values, weight.dtype, node, axes)
 
 
-def _is_depthwise(weight: Weight, node: gs.Node) -> bool:
-    """Whether it is of a convolution that has a filter, of more than a number, a channel."""
-    channels = weight.channels
-    return (
-        node.op == "Conv"
-        and channels is not None
-        and 1 < channels == node.attrs.get("group", 1)
-        and weight.count > channels
-    )
+def _computed(model: Model, value: gs.Tensor, node: gs.Node, fixed: set[int]) -> Iterator[Weight]:
+    """What a layer's weight is computed from, if so; zeros in it need not be zeros there."""
+    if id(value) not in fixed or all(_is_fixed(factor, fixed) for factor in node.inputs[:2]):
+        return
+    for source in computed_from(value):
+        weight = _describe(model, source, node, _NO_AXES, None)
+        if weight.dtype in LEARNED_TYPES and source.name in model.tensors:
+            by = f"the weight of the {node.op} node {node_label(node)!r} is computed from it"
+            reason = f"{by}; fold constants first"
+            yield replace(weight, excluded=reason)
+
+
+def _is_fixed(value: gs.Tensor, fixed: set[int]) -> bool:
+    return is_constant(value) or id(value) in fixed
 
 
 def _counted(axis: int | None, shape: Sequence[int]) -> int | None:
@@ -308,14 +300,18 @@ def _other_use(
     """Why a weight is more than a weight, or none at all, if so."""
     if not {passed.name for passed in passed_on(source)}.isdisjoint(graph_outputs):
         return "also an output of the graph"
-    uses = list(uses_of(source))
+    uses = [(node, place) for node, place in uses_of(source) if not _reads_shape(node, place)]
     for node, position in uses:
         if node.domain or position not in _WEIGHT_INPUTS.get(node.op, ()):
             return f"also used by the {node.op} node {node_label(node)!r}"
     if not any(id(node) in live for node, _ in uses):
         return "no output depends on it"
-    factors = [value for node, _ in uses for value in node.inputs[:2]]
-    if all(is_constant(value) or id(value) in fixed for value in factors):
+    if all(_is_fixed(value, fixed) for node, _ in uses for value in node.inputs[:2]):
         node, _ = uses[0]
         return f"the {node.op} node {node_label(node)!r} reads only constants and shapes"
     return None
+
+
+def _reads_shape(node: gs.Node, position: int) -> bool:
+    """Whether a node reads none of the values at that position, but their shape or type."""
+    return not node.domain and (node.op in READ_SHAPES or (node.op, position) == ("CastLike", 1))

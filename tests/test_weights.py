@@ -333,94 +333,6 @@ def test_a_constant_that_is_an_input_too_is_one() -> None:
     assert found["w"].excluded == "the MatMul node 'n' reads only constants and shapes"
 
 
-@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16", "float64"])
-@pytest.mark.parametrize(
-    ("op", "shape"), [("Conv", (1, 16, 1, 1)), ("MatMul", (16, 1)), ("Gemm", (16, 1))]
-)
-def test_weights_that_count_bins(op: str, shape: tuple[int, ...], kind: str) -> None:
-    """Distribution focal loss, as in YOLOv8 to v12: a mean over bins."""
-    nodes = [
-        helper.make_node("Conv", ["x", "w"], ["c"]),
-        helper.make_node("Softmax", ["c"], ["p"], axis=1),
-        helper.make_node(op, ["p", "bins"], ["y"]),
-    ]
-    for values_of_bins, counts in (
-        (np.arange(16.0), True),
-        (np.arange(16.0) + 1, False),
-        (np.arange(16.0)[::-1], False),
-        (values(16), False),
-    ):
-        stored = values_of_bins.reshape(shape).astype(kind)
-        constants = {"w": values(16, 4, 1, 1), "bins": stored}
-        found = find(networks.make(nodes, constants, {"x": ["N", 4, 4, 4]}, {"y": []}))
-        assert found["w"].excluded is None
-        assert found["bins"].excluded == ("counts bins: 0, 1, 2, ... (DFL)" if counts else None)
-
-
-def test_bins_in_8_bits() -> None:
-    nodes = [
-        helper.make_node("DequantizeLinear", ["q", "scale"], ["bins"]),
-        helper.make_node("Conv", ["x", "bins"], ["y"]),
-    ]
-    scale = np.float32(15 / 127)
-    stored = np.round(np.arange(16) / scale).astype(np.int8).reshape(1, 16, 1, 1)
-    shapes = {"x": ["N", 16, 4, 4]}, {"y": []}
-    found = find(networks.make(nodes, {"q": stored, "scale": scale}, *shapes))
-    assert found["q"].excluded == "counts bins: 0, 1, 2, ... (DFL)"
-
-
-def test_two_bins_may_be_chance() -> None:
-    node = helper.make_node("MatMul", ["x", "w"], ["y"])
-    stored = np.array([[0], [1]], np.float32)
-    assert (
-        find(networks.make([node], {"w": stored}, {"x": ["N", 2]}, {"y": []}))["w"].excluded is None
-    )
-
-
-BLUR = np.outer([1, 2, 1], [1, 2, 1]) / 16
-SAME = "the same filter in each channel"
-
-
-def depthwise(filters: np.ndarray, *, group: int = 8) -> str | None:
-    """Why a weight of a convolution in groups is left out."""
-    node = helper.make_node("Conv", ["x", "w"], ["y"], group=group)
-    shapes = {"x": ["N", filters.shape[1] * group, 8, 8]}, {"y": []}
-    return find(networks.make([node], {"w": filters}, *shapes))["w"].excluded
-
-
-@pytest.mark.parametrize("kind", ["float32", "float16"])
-def test_filters_that_are_the_same_in_each_channel(kind: str) -> None:
-    """Of a blur before a stride (BlurPool)."""
-    blur = np.tile(BLUR, (8, 1, 1, 1)).astype(kind)
-    assert depthwise(blur) == SAME
-    assert depthwise(blur[:, :, :1]) == SAME
-    other = blur.copy()
-    other[3, 0, 1, 1] += 0.01
-    assert depthwise(other) is None
-
-
-@pytest.mark.parametrize(
-    ("shape", "group"), [((1, 1, 3, 3), 1), ((8, 1, 1, 1), 8), ((8, 2, 3, 3), 4)]
-)
-def test_layers_whose_filters_may_be_the_same(shape: tuple[int, ...], group: int) -> None:
-    assert depthwise(np.full(shape, 0.5, np.float32), group=group) is None
-
-
-def test_filters_that_were_pruned_are_weights_still() -> None:
-    assert depthwise(np.zeros((8, 1, 3, 3), np.float32)) is None
-
-
-def test_the_same_filters_behind_a_transpose() -> None:
-    """As in files made from TFLite."""
-    nodes = [
-        helper.make_node("Transpose", ["w"], ["t"], perm=[3, 0, 1, 2]),
-        helper.make_node("Conv", ["x", "t"], ["y"], group=8),
-    ]
-    blur = np.tile(BLUR[None, :, :, None], 8).astype(np.float32)
-    found = find(networks.make(nodes, {"w": blur}, {"x": ["N", 8, 8, 8]}, {"y": []}))
-    assert found["w"].excluded == SAME
-
-
 def test_zeros_are_counted_both_signs() -> None:
     proto = networks.perceptron()
     array = values(6, 16)
@@ -547,3 +459,39 @@ def test_vectors_and_numbers_have_no_channels() -> None:
     found = find(networks.make(nodes, constants, {"x": ["N", 6]}, {"y": ["N"]}))
     assert [weight.channels for weight in found.values()] == [None, None]
     assert all(weight.excluded is not None for weight in found.values())
+
+
+def test_a_weight_whose_shape_is_read_is_one() -> None:
+    """As exports write a bias of zeros: Expand(0, Shape(w))."""
+    nodes = [
+        helper.make_node("Shape", ["w"], ["s"]),
+        helper.make_node("CastLike", ["x", "w"], ["c"]),
+        helper.make_node("MatMul", ["c", "w"], ["p"]),
+        helper.make_node("Reshape", ["p", "s"], ["y"]),
+    ]
+    proto = networks.make(nodes, {"w": values(6, 5)}, {"x": [6, 6]}, {"y": []})
+    assert find(proto)["w"].excluded is None
+
+
+def test_what_a_weight_is_computed_from_is_named() -> None:
+    """As by weight norm, or a standardised convolution, where nobody folded constants."""
+    nodes = [
+        helper.make_node("Mul", ["v", "g"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "one"], ["w"]),
+        helper.make_node("MatMul", ["x", "w"], ["h"], "layer"),
+        helper.make_node("MatMul", ["h", "plain"], ["y"]),
+    ]
+    constants = {
+        "v": values(6, 5), "g": values(1, 5), "one": np.float32(1), "plain": values(5, 4),
+    }  # fmt: skip
+    found = find(networks.make(nodes, constants, {"x": ["N", 6]}, {"y": ["N", 4]}))
+    why = "the weight of the MatMul node 'layer' is computed from it; fold constants first"
+    assert {name: weight.excluded for name, weight in found.items()} == {"v": why, "plain": None}
+
+
+def test_a_product_of_inputs_has_no_weight() -> None:
+    nodes = [
+        helper.make_node("Mul", ["x", "v"], ["scaled"]),
+        helper.make_node("MatMul", ["x", "scaled"], ["y"]),
+    ]
+    assert find(networks.make(nodes, {"v": values(6, 6)}, {"x": [6, 6]}, {"y": [6, 6]})) == {}
