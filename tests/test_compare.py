@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
+from onnx import helper
 
 import fcpts_onnx
 from fcpts_onnx import FcptsError, Progress, prune, trials
@@ -456,11 +457,16 @@ def test_results_of_another_model_are_not_mixed_in(place: Path) -> None:
 
 
 def test_a_method_that_cannot_take_a_model_is_a_row(place: Path) -> None:
-    networks.save(networks.cnn(batch=1, baked=True), place / "in.onnx")
+    proto = networks.cnn()
+    twice = helper.make_node("Conv", ["r", "depthwise.w"], ["e"], group=8, pads=[1] * 4)
+    proto.graph.node.insert(2, twice)
+    proto.graph.node.insert(4, helper.make_node("Add", ["d", "e"], ["s"]))
+    proto.graph.node[5].input[0] = "s"
+    networks.save(proto, place / "in.onnx")
     result = compare(place, "--methods", "wanda,fcpts", "--targets", "0.5")
     assert result.exit_code == 0, result.output
     assert "wanda at 50.0%: " in result.output
-    assert "cannot be taken layer by layer" in result.output
+    assert "Layer by layer cannot take depthwise.w" in result.output
     found = json.loads((place / "out" / "results.json").read_text())["runs"]
     assert [bool(run["trial"]["output"]) for run in found] == [False, True]
     again = compare(place, "--methods", "wanda,fcpts", "--targets", "0.5")

@@ -41,7 +41,7 @@ KEEPING = [
 ]
 REFUSED = re.compile(
     "would empty a layer|of zeros already there|are already|No layer has a whole group|"
-    r"Layer by layer cannot take|cannot be taken layer by layer|diverged: the loss is \d"
+    r"Layer by layer cannot take|diverged: the loss is \d"
 )
 SIZES = [0.0, 1e-45, 1e-6, 0.5, 0.5, 1.0, 3e38]
 

@@ -105,8 +105,7 @@ def layer_by_layer(
         checkpoint: what an interrupted run goes on from, and is kept in.
 
     Raises:
-        UnsupportedError: as `layers_to_prune`, or the network runs elsewhere than in torch, or
-            sample by sample.
+        UnsupportedError: as `layers_to_prune`, or the network runs elsewhere than in torch.
     """
     twin, counts = _twin(task), task.zeros
     assert counts is not None, "layer by layer, zeros have to be shared out before"
@@ -166,11 +165,6 @@ def _stored(changed: Mapping[str, Tensor], history: Sequence[Progress]) -> dict[
 def _twin(task: Task) -> Twin:
     if not isinstance(task.network, Twin):
         raise UnsupportedError("Layer by layer needs the inputs of layers: use --engine torch.")
-    if task.network.per_sample:
-        raise UnsupportedError(
-            f"{task.network.model.path}: a batch size is fixed in the graph, which cannot be "
-            "taken layer by layer. Export it with a dynamic batch size, or reconstruct netwise."
-        )
     return task.network
 
 
@@ -185,8 +179,9 @@ class _Passes:
         self._task, self._twin = task, twin
         generator = torch.Generator().manual_seed(task.seed)
         drawn = torch.randperm(len(task.calibration), generator=generator)
-        self._batches = drawn[:_SAMPLES].split(task.recipe.batch_size)
-        self._more = drawn[_SAMPLES:].split(task.recipe.batch_size) if len(drawn) > _SAMPLES else ()
+        size = 1 if twin.per_sample else task.recipe.batch_size
+        self._batches = drawn[:_SAMPLES].split(size)
+        self._more = drawn[_SAMPLES:].split(size) if len(drawn) > _SAMPLES else ()
         self._place = 0
         self._kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
 

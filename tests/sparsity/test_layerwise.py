@@ -9,10 +9,11 @@ import pytest
 import torch
 from onnx import helper
 
+import fcpts_onnx
 from fcpts_onnx.along import learned_along
 from fcpts_onnx.calibration import load_calibration
 from fcpts_onnx.methods import allocated, allocation, recovered
-from fcpts_onnx.model import Model
+from fcpts_onnx.model import Model, load
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.sparsity import layerwise
@@ -68,6 +69,24 @@ def test_what_does_not_fit_into_memory_is_made_anew(
     errors = [entry.loss for entry in kept.history]
     assert errors == [entry.loss for entry in anew.history]
     assert all(0 <= error < 0.7 for error in errors)
+
+
+@pytest.mark.parametrize("way", ["layerwise", "sparsegpt", "wanda"])
+def test_a_batch_of_1_in_the_graph_changes_nothing(way: str, tmp_path: Path) -> None:
+    """It is gone through sample by sample."""
+    found = []
+    for baked in (False, True):
+        path = networks.save(networks.cnn(baked=baked), tmp_path / f"{baked}.onnx")
+        result = fcpts_onnx.prune(
+            path, tmp_path / f"{baked}_sparse.onnx", target=0.5, allocate="uniform",
+            reconstruct=way, calib=[values(24, 3, 8, 8, scale=1.0)],
+        )  # fmt: skip
+        assert result.parity.per_sample is baked
+        found.append(load(tmp_path / f"{baked}_sparse.onnx"))
+    for name in ("conv.w", "depthwise.w", "fc.w", "fc.b"):
+        batched, alone = (model.array(name) for model in found)
+        np.testing.assert_allclose(alone, batched, rtol=1e-3, atol=1e-5)
+        assert np.array_equal(alone == 0, batched == 0)
 
 
 def test_a_layer_of_few_places_takes_more_samples(monkeypatch: pytest.MonkeyPatch) -> None:
