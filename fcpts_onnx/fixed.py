@@ -35,7 +35,7 @@ def why_never_trained(
         return "counts bins: 0, 1, 2, ... (DFL)"
     if kind and _is_evenly_spaced(values, _PRECISION[kind]):
         return "evenly spaced: bins or places"
-    if _are_marks(values):
+    if kind and _are_marks(values):
         return "only zeros and ones"
     if _has_one_filter(values, node, axes):
         return "the same filter in each channel"

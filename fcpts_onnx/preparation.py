@@ -15,7 +15,7 @@ from fcpts_onnx.errors import ModelError, TargetError
 from fcpts_onnx.model import Model
 from fcpts_onnx.ort_training.gradient_graph import gradient_builder
 from fcpts_onnx.recipe import Recipe
-from fcpts_onnx.selection import select
+from fcpts_onnx.selection import is_choice, select
 from fcpts_onnx.sparsity.centres import centres_of
 from fcpts_onnx.sparsity.compensation import compensations_of
 from fcpts_onnx.sparsity.inputs import values_of
@@ -53,7 +53,10 @@ def weights_to_prune(
     Raises:
         ModelError: there are none.
     """
-    chosen = select(model, include, exclude, keep_dense)
+    return _prunable(model, select(model, include, exclude, keep_dense))
+
+
+def _prunable(model: Model, chosen: Sequence[Weight]) -> list[Weight]:
     weights = [weight for weight in chosen if weight.excluded is None]
     if not weights:
         reasons = sorted({f"{weight.name} is {weight.excluded}" for weight in chosen})
@@ -104,12 +107,19 @@ def network_to_prune(
 ) -> tuple[Twin, list[Weight]]:
     """The twin that learns what the user's choice leaves to prune, and those weights.
 
-    Weights of which nothing can be learned stay dense, and are named.
+    What stays dense against the user's choice is told of.
 
     Raises:
         ModelError: as `weights_to_prune` and `learning_twin`.
     """
-    weights = weights_to_prune(model, include, exclude, keep_dense)
+    chosen = select(model, include, exclude, keep_dense)
+    weights = _prunable(model, chosen)
+    if unable := [weight for weight in chosen if weight.excluded and not is_choice(weight)]:
+        share = sum(w.count for w in unable) / sum(w.count for w in chosen)
+        say(
+            f"{len(unable)} of {len(chosen)} weights cannot be pruned, {share:.1%} of all values: "
+            "'fcpts-onnx inspect' says why"
+        )
     twin, reached = learning_twin(model, weights, exclude)
     if left := [weight.name for weight in weights if weight not in reached]:
         more = ", ..." if len(left) > _NAMED else ""

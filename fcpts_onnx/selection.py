@@ -10,7 +10,7 @@ from fcpts_onnx.errors import TargetError
 from fcpts_onnx.model import Model
 from fcpts_onnx.weights import Weight, find_weights, is_named
 
-__all__ = ["select"]
+__all__ = ["is_choice", "select"]
 
 
 def select(
@@ -46,6 +46,11 @@ def select(
         if place in keep_dense and index:
             chosen[index[0]] = replace(chosen[index[0]], excluded=f"--keep-dense {place}")
     return chosen
+
+
+def is_choice(weight: Weight) -> bool:
+    """Whether a weight is left out because the user said so."""
+    return (weight.excluded or "").startswith(("--", "not named by --"))
 
 
 def _check_named(option: str, bad: Sequence[str]) -> None:

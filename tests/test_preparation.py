@@ -19,7 +19,13 @@ from fcpts_onnx.cli import main
 from fcpts_onnx.errors import ModelError, TargetError
 from fcpts_onnx.model import load
 from fcpts_onnx.pipeline import prune
-from fcpts_onnx.preparation import features_of, heads_of, learning_twin, weights_to_prune
+from fcpts_onnx.preparation import (
+    features_of,
+    heads_of,
+    learning_twin,
+    network_to_prune,
+    weights_to_prune,
+)
 from fcpts_onnx.preprocess import PRESETS
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.runtime import Runtime, as_arrays
@@ -49,7 +55,7 @@ def test_features_of_class_scores(loss: Loss, expected: list[str], tmp_path: Pat
 def test_outputs_are_judged_by_samples_of_all_kinds(tmp_path: Path) -> None:
     """The first ones alone have length 1, as embeddings do; all of them do not."""
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], "layer")]
-    proto = networks.make(nodes, {"w": np.eye(4, 5, dtype="f4")}, {"x": ["N", 4]}, {"y": ["N", 5]})
+    proto = networks.make(nodes, {"w": -np.eye(4, 5, dtype="f4")}, {"x": ["N", 4]}, {"y": ["N", 5]})
     model = loaded(proto, tmp_path / "m.onnx")
     samples = networks.values(64, 4, scale=3.0)
     samples[:16] /= np.linalg.norm(samples[:16], axis=1, keepdims=True)
@@ -134,3 +140,16 @@ def test_what_a_baked_batch_size_is_learned_against(stated: int | str, tmp_path:
     path = networks.save(networks.cnn(batch=stated, baked=True), tmp_path / "m.onnx")
     expected = ("scores: divergence of scores along axis 1 (kl)",)
     assert fcpts_onnx.inspect(path).heads == expected
+
+
+def test_what_cannot_be_pruned_is_told_of_and_what_is_not_to_be_is_not(tmp_path: Path) -> None:
+    proto = networks.cnn()
+    proto.graph.node.append(helper.make_node("Neg", ["fc.w"], ["other"]))
+    proto.graph.output.append(helper.make_tensor_value_info("other", 1, [4, 8]))
+    model, lines = loaded(proto, tmp_path / "m.onnx"), []
+    _, weights = network_to_prune(model, (), ["depthwise*"], (), lines.append)
+    assert [weight.name for weight in weights] == ["conv.w"]
+    share = 32 / (216 + 72 + 32)
+    assert lines == [
+        f"1 of 3 weights cannot be pruned, {share:.1%} of all values: 'fcpts-onnx inspect' says why"
+    ]
