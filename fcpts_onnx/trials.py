@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import signal
 import time
 from collections import deque
@@ -18,20 +16,18 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from fcpts_onnx.errors import CalibrationError, CheckpointError, FcptsError
+from fcpts_onnx.errors import CheckpointError, FcptsError
 from fcpts_onnx.examine import evaluate
+from fcpts_onnx.identity import hash_of_data, hash_of_file
 from fcpts_onnx.methods import METHODS, holds_target
 from fcpts_onnx.model import load
 from fcpts_onnx.pipeline import prune
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Evaluation, Progress, Trial, silent
-from fcpts_onnx.sources import IMAGE_SUFFIXES, visible_files
 
 __all__ = ["Run", "Setting", "all_run", "evaluated"]
 
-_BEGINNING = 2**14  # bytes of a file that it is known by: all of an annotation's, and some pixels
-_DATA_SUFFIXES = IMAGE_SUFFIXES | {".npy", ".npz", ".xml", ".txt", ".csv"}
 _MOST_WORKERS = 61  # that Windows can wait for
 _KILLED = (
     "its process was killed, perhaps for memory; fewer --jobs take less. A script has to call "
@@ -69,13 +65,13 @@ class Setting:
         """What results depend on, to know them again by; they themselves lie in `out`."""
         chosen = {name: [*getattr(self, name)] for name in ("include", "exclude", "keep_dense")}
         return {
-            "model": [_hash(file) for file in load(self.model).files],
-            "calib": _listed(self.calib, out),
-            "data": None if self.data is None else _listed(self.data, out),
-            "labels": None if self.labels is None else _hash(self.labels),
+            "model": [hash_of_file(file) for file in load(self.model).files],
+            "calib": hash_of_data(self.calib, out),
+            "data": None if self.data is None else hash_of_data(self.data, out),
+            "labels": None if self.labels is None else hash_of_file(self.labels),
             "label_offset": self.label_offset,
-            "boxes": None if self.boxes is None else _listed(self.boxes, out),
-            "detector": None if self.detector is None else _hash(self.detector),
+            "boxes": None if self.boxes is None else hash_of_data(self.boxes, out),
+            "detector": None if self.detector is None else hash_of_file(self.detector),
             "preprocess": _as_stored(self.preprocess),
             "samples": self.samples,
             # Left out where there are none, as in results from before there was a choice.
@@ -122,47 +118,6 @@ def _as_stored(settings: Recipe | Preprocess) -> dict[str, Any]:
     """As they read once they were written as JSON."""
     found: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
     return found
-
-
-def _hash(file: Path) -> str:
-    try:
-        with file.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
-    except OSError as error:
-        raise _unreadable(file, error) from error
-
-
-def _unreadable(file: Path, error: OSError) -> CalibrationError:
-    return CalibrationError(f"{file}: cannot be read: {error.strerror}.")
-
-
-def _listed(place: Path, out: Path) -> str:
-    """A file by what it holds; a folder by names, sizes and beginnings of what is read of it."""
-    if place.is_file():
-        return _hash(place)
-    files = sorted(path for path in _read_of(place, out) if path.is_file())
-    entries = [(path.relative_to(place).as_posix(), *_glanced(path)) for path in files]
-    return hashlib.sha256(repr(entries).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _read_of(place: Path, out: Path) -> Iterator[Path]:
-    """Files in a folder that may be data by their names, but for results in a folder inside."""
-    base, results = place.resolve(), out.resolve()
-    own = results.relative_to(base) if base in results.parents else None
-    for path in visible_files(place):
-        is_own = own is not None and path.relative_to(place).is_relative_to(own)
-        if path.suffix.lower() in _DATA_SUFFIXES and not is_own:
-            yield path
-
-
-def _glanced(file: Path) -> tuple[int, bytes]:
-    """A file's size, and what stands for its beginning."""
-    try:
-        with file.open("rb") as content:
-            start = hashlib.sha256(content.read(_BEGINNING)).digest()
-            return os.fstat(content.fileno()).st_size, start
-    except OSError as error:
-        raise _unreadable(file, error) from error
 
 
 def all_run(

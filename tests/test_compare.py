@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from onnx import helper
 
 import fcpts_onnx
-from fcpts_onnx import FcptsError, Progress, prune, trials
+from fcpts_onnx import FcptsError, Progress, identity, prune, trials
 from fcpts_onnx.calibration import load_calibration
 from fcpts_onnx.cli import main
 from fcpts_onnx.methods import METHODS
@@ -285,6 +285,31 @@ def test_the_data_of_older_results_is_known_again(place: Path) -> None:
     (place / "files" / "b" / "c.PNG").write_bytes(b"x")
     found = fingerprint(place / "in.onnx", place / "files", place / "out")
     assert found["boxes"] == "b40eb9f824e188320dbf6f8f8b6aa973a1c0bbbd69c743172c1df57d7dabb6a0"
+
+
+def test_of_many_files_some_are_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And all are known by their names and sizes."""
+    opened: list[Path] = []
+    known = Path.open
+
+    def noted(self: Path, *options: str) -> object:
+        opened.append(self)
+        return known(self, *options)
+
+    (place / "files").mkdir()
+    for number in range(9):
+        (place / "files" / f"{number}.txt").write_text(f"{number}\n")
+    monkeypatch.setattr(identity, "_MOST_READ", 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", noted)
+        before = fingerprint(place / "in.onnx", place / "files", place / "out")["boxes"]
+    read = {path.name for path in opened if path.parent.name == "files"}
+    assert read == {"0.txt", "3.txt", "6.txt"}
+    for name, text in (("3.txt", "x\n"), ("4.txt", "44\n"), ("9.txt", "9\n")):
+        (place / "files" / name).write_text(text)
+        after = fingerprint(place / "in.onnx", place / "files", place / "out")["boxes"]
+        assert after != before
+        before = after
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.txt"])

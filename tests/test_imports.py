@@ -93,7 +93,8 @@ ALLOWED = {
         "calibration", "evidence", "model", "ops", "parity", "twin", "validate", "weights",
         "write",
     },
-    "trials": {"examine", "methods", "model", "pipeline", "preprocess", "sources"},
+    "identity": {"sources"},
+    "trials": {"examine", "identity", "methods", "model", "pipeline", "preprocess"},
     "compare": {
         "calibration", "methods", "model", "preparation", "preprocess", "report", "team", "trials",
     },
