@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import active_children, get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -28,10 +29,11 @@ from fcpts_onnx.results import Evaluation, Progress, Trial, silent
 
 __all__ = ["Run", "Setting", "all_run", "evaluated"]
 
-_MOST_WORKERS = 61  # that Windows can wait for
-_KILLED = (
-    "its process was killed, perhaps for memory; fewer --jobs take less. A script has to call "
-    'compare below `if __name__ == "__main__":`, as each process imports it'
+_SPAWN = get_context("spawn")
+_KILLED = "its process was killed, perhaps for memory; fewer --jobs take less"
+_NEVER_BEGUN = (
+    "No run could begin: its process ended before. A script has to call compare below "
+    '`if __name__ == "__main__":`, as each process imports it.'
 )
 
 
@@ -139,37 +141,51 @@ def all_run(
             begin(run)
             yield run, _timed(setting, folder, run, report)
         return
+    others, has_begun = active_children(), _SPAWN.Event()
     waiting, pending = deque(runs), dict[Future[Trial], tuple[Run, ProcessPoolExecutor]]()
-    others, pool = active_children(), _pool(jobs)
     try:
         while waiting or pending:
-            while waiting and len(pending) < jobs:  # what is queued beyond cannot be called back
-                begin(waiting[0])
-                try:
-                    future = pool.submit(_timed, setting, folder, waiting[0])
-                except BrokenProcessPool:  # whose run that was is still to be told
-                    pool = _pool(jobs)
-                    continue
-                pending[future] = waiting.popleft(), pool
+            while waiting and len(pending) < jobs:
+                run, pool = waiting.popleft(), _own_process(has_begun)
+                begin(run)
+                pending[pool.submit(_timed, setting, folder, run)] = run, pool
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                run, used = pending.pop(future)
-                if isinstance(future.exception(), BrokenProcessPool):
-                    pool = _pool(jobs) if used is pool else pool
-                    yield run, Trial(run.method, run.target, run.seed, error=_KILLED)
-                else:
-                    yield run, future.result()
+                run, pool = pending.pop(future)
+                pool.shutdown()
+                yield run, _ended(run, future, has_begun.is_set())
     finally:
         for worker in set(active_children()) - set(others) if pending else ():
             worker.terminate()  # else they are waited for
-        pool.shutdown()
+        for _, pool in pending.values():
+            pool.shutdown()
 
 
-def _pool(jobs: int) -> ProcessPoolExecutor:
-    # Ctrl-C goes to all processes: a worker hears of it from this one, once, and keeps its state.
-    return ProcessPoolExecutor(
-        min(jobs, _MOST_WORKERS), get_context("spawn"), signal.signal,
-        (signal.SIGINT, signal.SIG_IGN),
-    )  # fmt: skip
+def _own_process(has_begun: Event) -> ProcessPoolExecutor:
+    """A process for one run: where one is killed, a pool ends all that it has."""
+    return ProcessPoolExecutor(1, _SPAWN, _begun, (has_begun,))
+
+
+def _begun(flag: Event) -> None:
+    """What a process does first, which has imported what the user started by then."""
+    # Ctrl-C goes to all processes: a worker hears of it from the first, once, and keeps its state.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    flag.set()
+
+
+def _ended(run: Run, future: Future[Trial], has_begun: bool) -> Trial:
+    """What a process came to.
+
+    Args:
+        has_begun: whether any has.
+
+    Raises:
+        FcptsError: none can.
+    """
+    if not isinstance(future.exception(), BrokenProcessPool):
+        return future.result()
+    if not has_begun:
+        raise FcptsError(_NEVER_BEGUN)
+    return Trial(run.method, run.target, run.seed, error=_KILLED)
 
 
 def _timed(
