@@ -14,13 +14,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save_file
 from torch import Tensor
 
 from fcpts_onnx.errors import CheckpointError, Interrupted, OutputError
-from fcpts_onnx.files import staged
+from fcpts_onnx.files import locked, staged
 from fcpts_onnx.packing import flat, packed, unpacked
 from fcpts_onnx.results import silent
 from fcpts_onnx.team import Team
@@ -220,20 +219,10 @@ def opened(
 
 @contextmanager
 def _locked(folder: Path, output: Path) -> Iterator[None]:
+    taken = f"{output}: another run is writing it. Wait for that, or name another file."
     try:
-        folder.mkdir(exist_ok=True)
-        lock = FileLock(folder / "run.lock", timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise OutputError(
-            f"{output}: another run is writing it. Wait for that, or name another file."
-        ) from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"{folder}: cannot be made: {reason}. Nothing was written.") from error
-    try:
-        yield
+        with locked(folder / "run.lock", taken):
+            yield
     finally:
-        lock.release()
         with suppress(OSError):  # what is kept is in it
             folder.rmdir()

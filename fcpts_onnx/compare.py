@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from fcpts_onnx.book import Book, opened
 from fcpts_onnx.calibration import load_calibration
 from fcpts_onnx.errors import (
     CalibrationError,
     FcptsError,
-    OutputError,
     RecipeError,
     TargetError,
 )
-from fcpts_onnx.files import check_text, write_text
-from fcpts_onnx.methods import METHODS
+from fcpts_onnx.methods import METHODS, NETWISE
 from fcpts_onnx.model import PathLike, load
 from fcpts_onnx.preparation import weights_to_prune
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
-from fcpts_onnx.report.comparison import markdown, page
-from fcpts_onnx.results import Comparison, Evaluation, Progress, Trial, silent
+from fcpts_onnx.results import Comparison, Progress, Trial, silent
 from fcpts_onnx.team import started_processes
-from fcpts_onnx.texts import in_words
+from fcpts_onnx.texts import in_share, in_words
 from fcpts_onnx.trials import Run, Setting, all_run, evaluated
 
 __all__ = ["compare"]
 
-_RESULTS, _TABLE, _PAGE = "results.json", "results.md", "results.html"
 _TRIED = 64  # samples
 
 
@@ -105,14 +100,28 @@ def compare(
     weights_to_prune(dense, include, exclude, keep_dense)
     # What no method could read; of some, since single images may be broken.
     load_calibration(calib, dense, settings, samples=_TRIED)
-    book = _Book(folder, setting)
-    book.dense = book.dense or evaluated(setting, setting.model)
-    wanted = [
-        Run(name, recipes[name], target, seed)
-        for target in targets
-        for name in methods
-        for seed in seeds
-    ]
+    with opened(folder, setting) as book:
+        book.dense = book.dense or evaluated(setting, setting.model)
+        wanted = [
+            Run(name, recipes[name], target, seed)
+            for target in targets
+            for name in methods
+            for seed in seeds
+        ]
+        _run_all(book, setting, folder, wanted, jobs, say, report)
+        return book.comparison(wanted)
+
+
+def _run_all(
+    book: Book,
+    setting: Setting,
+    folder: Path,
+    wanted: Sequence[Run],
+    jobs: int,
+    say: Callable[[str], None],
+    report: Callable[[Progress], None],
+) -> None:
+    """See that the book has each run, with those that come to the same done once."""
     left = [run for run in wanted if not book.has(run)]
     done = len(wanted) - len(left)
     say(f"{len(wanted)} runs" + (f", {done} of them done before" if done else ""))
@@ -127,7 +136,6 @@ def compare(
                 book.add(other, replace(trial, target=other.target))
                 left.remove(other)
             say(_line(trial))
-    return book.comparison(wanted)
 
 
 def _ends_as_any(run: Run, others: Sequence[Run]) -> bool:
@@ -151,15 +159,16 @@ def _recipes(
     """The chosen recipe for each method, unless that would make another method of it.
 
     Raises:
-        RecipeError: it would of each.
+        RecipeError: it would of each that learns thresholds.
     """
     own = {name: Recipe.load(METHODS[name].recipe) for name in methods}
     if choice is None:
         return own
     chosen = Recipe.of(choice)
-    kept = {name: of for name, of in own.items() if of.thresholds != chosen.thresholds}
+    learning = [name for name in methods if METHODS[name].reconstruct == NETWISE]
+    kept = {name: own[name] for name in learning if own[name].thresholds != chosen.thresholds}
     ways = ", ".join(f"{name} ({of.thresholds})" for name, of in kept.items())
-    if kept and len(kept) == len(own):
+    if kept and len(kept) == len(learning):
         raise RecipeError(
             f"Recipe {chosen.name!r}: learns thresholds by {chosen.thresholds!r}, and the methods "
             f"in other ways: {ways}. Leave it out, or compare a method that it fits."
@@ -172,115 +181,8 @@ def _recipes(
     return {name: kept.get(name, chosen) for name in methods}
 
 
-class _Book:
-    """The results of a folder, written anew after each run.
-
-    Attributes:
-        dense: what the dense model was measured to have, None as long as it was not.
-    """
-
-    def __init__(self, folder: Path, setting: Setting) -> None:
-        self._folder, self._setting = folder, setting
-        self._path = folder / _RESULTS
-        self.dense: Evaluation | None = None
-        self._same = setting.fingerprint(folder)
-        self._entries: list[dict[str, Any]] = []
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            check_text(self._path, "JSON")
-            stored = json.loads(self._path.read_text(encoding="utf-8") or "{}")
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{folder}: results cannot be kept there: {error}") from error
-        there = stored.get("setting", {})
-        every = [*self._same, *(key for key in there if key not in self._same)]
-        if apart := [key for key in every if there.get(key) != self._same.get(key)]:
-            raise OutputError(
-                f"{self._path}: holds results of another comparison: {', '.join(apart)} differ. "
-                "Name another folder with --out."
-            )
-        self._entries = stored["runs"]
-        if dense := stored.get("dense"):
-            self.dense = Evaluation(**{**dense, "skipped": tuple(dense["skipped"])})
-
-    def has(self, run: Run) -> bool:
-        """Whether a run was done with just these settings, and its file is there.
-
-        What came to the same at another target is noted for this one too.
-        """
-        found = self._find(run)
-        if found is not None and found.error is None and found.target != run.target:
-            self.add(run, replace(found, target=run.target, recipe=""))
-        return found is not None and found.error is None
-
-    def drop(self, run: Run) -> None:
-        """Forget what is known of the file that a run is about to replace."""
-        kept = [entry for entry in self._entries if entry["trial"]["output"] != run.output]
-        if len(kept) < len(self._entries):
-            self._entries = kept
-            self._write()
-
-    def add(self, run: Run, trial: Trial) -> None:
-        """Note a run and write all that is known."""
-        self._entries = [e for e in self._entries if _name(Trial(**e["trial"])) != run.name]
-        self._entries.append({"settings": run.settings, "trial": asdict(trial)})
-        self._write()
-
-    def _write(self) -> None:
-        dense = None if self.dense is None else asdict(self.dense)
-        stored = {"setting": self._same, "dense": dense, "runs": self._entries}
-        write_text(self._path, json.dumps(stored, indent=2) + "\n")
-        trials = tuple(trial for _, trial in _labelled(self._entries))
-        found = self._compared(trials)
-        write_text(self._folder / _TABLE, markdown(found))
-        write_text(self._folder / _PAGE, page(found))
-
-    def comparison(self, wanted: Sequence[Run]) -> Comparison:
-        """What the runs gave, in the order they were asked for."""
-        trials = tuple(found for run in wanted if (found := self._find(run)) is not None)
-        return self._compared(trials)
-
-    def _compared(self, trials: tuple[Trial, ...]) -> Comparison:
-        return Comparison(str(self._setting.model), self.dense, trials, self._setting.selection)
-
-    def _find(self, run: Run) -> Trial | None:
-        """A result of this run, or else of one that comes to the same."""
-        trials = [
-            trial
-            for settings, trial in _labelled(self._entries)
-            if settings == run.settings and self._is_there(trial)
-        ]
-        own = [trial for trial in trials if _name(trial) == run.name]
-        alike = [trial for trial in trials if not trial.error and run.ends_as(*_name(trial))]
-        return next(iter(own + alike), None)
-
-    def _is_there(self, trial: Trial) -> bool:
-        return trial.output is None or (self._folder / trial.output).is_file()
-
-
-def _labelled(entries: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Trial]]:
-    """Settings and trials of entries, with the recipe's name where those of a method differ."""
-    recipes: dict[str, list[dict[str, Any]]] = {}
-    for entry in entries:
-        known = recipes.setdefault(entry["trial"]["method"], [])
-        if entry["settings"]["recipe"] not in known:
-            known.append(entry["settings"]["recipe"])
-    for entry in entries:
-        known, own = recipes[entry["trial"]["method"]], entry["settings"]["recipe"]
-        alike = [recipe for recipe in known if recipe["name"] == own["name"]]
-        place = 1 + alike.index(own)  # others of the name, as of a file that was changed
-        name = own["name"] if place == 1 else f"{own['name']} ({place})"
-        label = name if len(known) > 1 else ""
-        yield entry["settings"], Trial(**{**entry["trial"], "recipe": label})
-
-
-def _name(trial: Trial) -> tuple[str, float, int]:
-    return trial.method, trial.target, trial.seed
-
-
 def _line(trial: Trial) -> str:
-    start = f"{trial.method} at {trial.target:g}"
+    start = f"{trial.method} at {in_share(trial.target)}"
     if trial.error is not None:
         return f"{start}: {trial.error}"
     accuracy = f"{in_words(trial.scores)}, " if trial.scores else ""

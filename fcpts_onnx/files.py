@@ -12,9 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+from filelock import FileLock, Timeout
+
 from fcpts_onnx.errors import OutputError
 
-__all__ = ["check_place", "check_text", "read_text", "staged", "write_text"]
+__all__ = ["check_place", "check_text", "locked", "read_text", "staged", "write_text"]
 
 _FIRST = {"JSON": b"{", "HTML": b"<"}  # what a file of results begins with
 
@@ -76,6 +78,33 @@ def staged(target: Path) -> Iterator[Path]:
         raise OutputError(f"{target}: cannot be written: {reason}. Nothing was written.") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def locked(file: Path, taken: str) -> Iterator[None]:
+    """Hold a lock that a file stands for, in a folder that is made if there is none.
+
+    Args:
+        taken: what is said where another process has it; nobody waits.
+
+    Raises:
+        OutputError: another has it, or the operating system refuses.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise OutputError(taken) from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"{file.parent}: cannot be made or written: {reason}. Nothing was written."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_text(target: Path, kind: Literal["JSON", "HTML"]) -> None:

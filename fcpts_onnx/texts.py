@@ -10,6 +10,7 @@ __all__ = [
     "dense_time",
     "in_aim",
     "in_bytes",
+    "in_share",
     "in_words",
     "one_line",
     "printable",
@@ -43,6 +44,11 @@ def shortened(message: object, most: int = 400) -> str:
 def in_words(scores: Mapping[str, float]) -> str:
     """Scores by name, as in a sentence."""
     return ", ".join(f"{name} {score:.2%}" for name, score in scores.items())
+
+
+def in_share(share: float) -> str:
+    """A share that was asked for, with as many digits as that has."""
+    return f"{100 * share:.12g}%"
 
 
 def in_bytes(count: int) -> str:

@@ -15,19 +15,19 @@ from multiprocessing import active_children, get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, TypedDict
 
 from fcpts_onnx.errors import CheckpointError, FcptsError
 from fcpts_onnx.examine import evaluate
 from fcpts_onnx.identity import hash_of_data, hash_of_file
-from fcpts_onnx.methods import METHODS, holds_target
+from fcpts_onnx.methods import METHODS, NETWISE, NONE, holds_target
 from fcpts_onnx.model import load
 from fcpts_onnx.pipeline import prune
 from fcpts_onnx.preprocess import Preprocess
 from fcpts_onnx.recipe import Recipe
 from fcpts_onnx.results import Evaluation, Progress, Trial, silent
 
-__all__ = ["Run", "Setting", "all_run", "evaluated"]
+__all__ = ["Run", "RunSettings", "Setting", "all_run", "as_read", "evaluated"]
 
 _SPAWN = get_context("spawn")
 _KILLED = "its process was killed, perhaps for memory; fewer --jobs take less"
@@ -81,6 +81,14 @@ class Setting:
         }
 
 
+class RunSettings(TypedDict):
+    """What the name of a run stands for, in plain values."""
+
+    allocate: str
+    reconstruct: str
+    recipe: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Run:
     """A method at a target, with the recipe it learns by."""
@@ -91,11 +99,13 @@ class Run:
     seed: int
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> RunSettings:
         """What the name stands for, to know it again by."""
         method = METHODS[self.method]
-        chosen = {"allocate": method.allocate, "reconstruct": method.reconstruct}
-        return {**chosen, "recipe": _as_stored(self.recipe)}
+        return {
+            "allocate": method.allocate, "reconstruct": method.reconstruct,
+            "recipe": _as_stored(self.recipe),
+        }  # fmt: skip
 
     @property
     def name(self) -> tuple[str, float, int]:
@@ -106,7 +116,7 @@ class Run:
     def output(self) -> str:
         """The file that it writes."""
         seed = f"-seed{self.seed}" if self.seed else ""
-        return f"{self.method}-{self.target:g}{seed}.onnx"
+        return f"{self.method}-{self.target}{seed}.onnx"
 
     def ends_as(self, method: str, target: float, seed: int) -> bool:
         """Whether it comes to the same as a run of that name; without a target, it does at each."""
@@ -114,6 +124,15 @@ class Run:
             return False
         held = holds_target(METHODS[method].allocate, self.recipe) or self.recipe.rate_by_density
         return self.target == target or not held
+
+
+def as_read(settings: RunSettings) -> RunSettings:
+    """The settings without what the way to reconstruct does not look at in the recipe."""
+    way, recipe = settings["reconstruct"], settings["recipe"]
+    if way == NETWISE:
+        return settings
+    looked_at = () if way == NONE else ("batch_size",)
+    return {**settings, "recipe": {key: recipe.get(key) for key in looked_at}}
 
 
 def _as_stored(settings: Recipe | Preprocess) -> dict[str, Any]:

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -173,6 +175,27 @@ def test_a_target_that_cannot_be_is_not_that_of_others(place: Path) -> None:
     assert outputs == {0.5: None, 0.7: "str-0.7.onnx", 0.8: "str-0.7.onnx"}
 
 
+def test_two_comparisons_at_once(place: Path) -> None:
+    """The second would write its own results over those of the first."""
+    others: list[Result] = []
+
+    def meanwhile(_: str) -> None:
+        if not others:
+            others.append(compare(place, "--methods", "magnitude", "--targets", "0.5"))
+
+    found = fcpts_onnx.compare(
+        place / "in.onnx", methods=["lamp"], targets=[0.5], calib=place / "images",
+        data=place / "labelled", out=place / "out", say=meanwhile,
+    )  # fmt: skip
+    assert others[0].exit_code == 1
+    message = f"{place / 'out'}: another comparison is writing there. Wait for that, or name"
+    assert message in " ".join(others[0].output.split())
+    assert not (place / "out" / "magnitude-0.5.onnx").exists()
+    assert [trial.method for trial in found.trials] == ["lamp"]
+    result = compare(place, "--methods", "magnitude,lamp", "--targets", "0.5")
+    assert "2 runs, 1 of them done before" in result.output
+
+
 def test_learning_is_told(place: Path) -> None:
     seen: list[int] = []
     fcpts_onnx.compare(
@@ -201,7 +224,7 @@ def test_the_others_go_on_where_a_process_is_killed(
         patch.setattr(trials, "_timed", killed_if_wanda)
         result = compare(place, *options)
     assert result.exit_code == 0, result.output
-    assert "wanda at 50.0%: its process was killed, perhaps for memory" in result.output
+    assert "wanda at 50%: its process was killed, perhaps for memory" in result.output
     assert "__main__" not in result.output + (place / "out" / "results.md").read_text()
     found = json.loads((place / "out" / "results.json").read_text())["runs"]
     reached = {run["trial"]["method"]: run["trial"]["output"] for run in found}
@@ -349,6 +372,21 @@ def test_no_result_at_all_is_no_success(place: Path) -> None:
     result = compare(place, "--methods", "magnitude", "--targets", "0.9999")
     assert result.exit_code == 1
     assert "No method could take the model; the rows say why." in result.output
+    assert "magnitude at 99.99%: " in result.output
+
+
+def test_targets_that_are_nearly_the_same(place: Path) -> None:
+    """Each has its file, and is shown with the digits that it has."""
+    options = ("--methods", "lamp", "--targets", "0.7,0.7000001")
+    result = compare(place, *options)
+    assert result.exit_code == 0, result.output
+    assert "2 runs, 2 of them done before" in compare(place, *options).output
+    files = {path.name for path in (place / "out").glob("*.onnx")}
+    assert files == {"lamp-0.7.onnx", "lamp-0.7000001.onnx"}
+    assert "70.00001%  lamp" in result.output
+    table = (place / "out" / "results.md").read_text()
+    assert "| 70% | lamp |" in table
+    assert "| 70.00001% | lamp |" in table
 
 
 def test_a_team_does_not_compare(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,6 +429,26 @@ def test_a_recipe_that_fits_no_method(place: Path) -> None:
         "fcpts-paper (score). Leave it out, or compare a method that it fits."
     ) in result.output
     assert not (place / "out").exists()
+
+
+def test_a_recipe_is_not_of_methods_that_learn_nothing(place: Path) -> None:
+    """Another one makes no other run of them."""
+    options = ("--methods", "lamp,wanda,fcpts", "--targets", "0.5")
+    compare(place, *options)
+    (place / "quick.toml").write_text(QUICK.replace("6", "7"))
+    result = compare(place, *options)
+    assert "3 runs, 2 of them done before" in result.output
+    table = (place / "out" / "results.md").read_text()
+    assert all(f"| 50% | {name} |" in table for name in ("lamp", "wanda", "fcpts"))
+    (place / "quick.toml").write_text(QUICK.replace("4", "8"))  # wanda reads batches
+    assert "3 runs, 1 of them done before" in compare(place, *options).output
+
+
+def test_methods_without_thresholds_keep_no_recipe(place: Path) -> None:
+    (place / "quick.toml").write_text(QUICK + 'base = "ltp"\n')
+    result = compare(place, "--methods", "pot-erk,lamp,ltp", "--targets", "0.5")
+    assert result.exit_code == 0, result.output
+    assert "keeps its own" not in result.output
 
 
 def test_recipes_are_told_apart(place: Path) -> None:
@@ -438,8 +496,8 @@ def test_it_goes_on_where_it_was_stopped(place: Path) -> None:
     assert (place / "out" / "wanda-0.5.onnx").stat().st_mtime_ns == before
     (place / "out" / "wanda-0.5.onnx").unlink()
     assert "4 runs, 3 of them done before" in compare(place, *methods, "0.5,0.6").output
-    (place / "quick.toml").write_text(QUICK + "warmup = 0.1\n")
-    assert "4 runs\n" in compare(place, *methods, "0.5,0.6").output
+    (place / "quick.toml").write_text(QUICK.replace("4", "8"))  # in batches, which wanda reads
+    assert "4 runs, 2 of them done before" in compare(place, *methods, "0.5,0.6").output
 
 
 def test_a_run_goes_on_where_it_was_stopped(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -480,6 +538,45 @@ def test_a_run_goes_on_where_it_was_stopped(place: Path, monkeypatch: pytest.Mon
     assert run["settings"]["recipe"]["min_steps"] == 11
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda stored: stored.update(setting=None), "expected a mapping @ $.setting"),
+        (lambda stored: stored.pop("runs"), "required field missing @ $.runs"),
+        (lambda stored: stored["dense"].pop("scores"), "required field missing @ $.dense.scores"),
+        (
+            lambda stored: stored["runs"][0]["trial"].update(device="cpu"),
+            "extra fields found (device) @ $.runs[0].trial",
+        ),
+        (
+            lambda stored: stored["runs"][0]["trial"].pop("method"),
+            "required field missing @ $.runs[0].trial.method",
+        ),
+    ],
+)
+def test_results_that_are_none_of_this_version(
+    change: Callable[[dict[str, Any]], object], message: str, place: Path
+) -> None:
+    options = ("--methods", "lamp", "--targets", "0.5")
+    compare(place, *options)
+    file = place / "out" / "results.json"
+    stored = json.loads(file.read_text())
+    change(stored)
+    file.write_text(json.dumps(stored))
+    result = compare(place, *options)
+    assert result.exit_code == 1
+    said = " ".join(result.output.split())
+    assert f"{file}: cannot be read as results of this version's compare: {message}. Name" in said
+    assert "Name another folder with --out, or delete the file" in said
+
+
+def test_a_file_of_results_with_nothing_in_it(place: Path) -> None:
+    (place / "out").mkdir()
+    (place / "out" / "results.json").touch()
+    result = compare(place, "--methods", "lamp", "--targets", "0.5")
+    assert result.exit_code == 0, result.output
+
+
 def test_results_of_another_model_are_not_mixed_in(place: Path) -> None:
     assert compare(place, "--methods", "magnitude", "--targets", "0.5").exit_code == 0
     networks.save(networks.cnn(opset=16), place / "in.onnx")
@@ -497,7 +594,7 @@ def test_a_method_that_cannot_take_a_model_is_a_row(place: Path) -> None:
     networks.save(proto, place / "in.onnx")
     result = compare(place, "--methods", "wanda,fcpts", "--targets", "0.5")
     assert result.exit_code == 0, result.output
-    assert "wanda at 50.0%: " in result.output
+    assert "wanda at 50%: " in result.output
     assert "Layer by layer cannot take depthwise.w" in result.output
     found = json.loads((place / "out" / "results.json").read_text())["runs"]
     assert [bool(run["trial"]["output"]) for run in found] == [False, True]

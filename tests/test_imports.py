@@ -95,8 +95,9 @@ ALLOWED = {
     },
     "identity": {"sources"},
     "trials": {"examine", "identity", "methods", "model", "pipeline", "preprocess"},
+    "book": {"report", "trials"},
     "compare": {
-        "calibration", "methods", "model", "preparation", "preprocess", "report", "team", "trials",
+        "book", "calibration", "methods", "model", "preparation", "preprocess", "team", "trials",
     },
     "demo": {"examine", "pipeline", "team"},
     "cli": {

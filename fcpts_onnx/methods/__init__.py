@@ -41,6 +41,7 @@ __all__ = [
     "LEARNED",
     "METHODS",
     "NETWISE",
+    "NONE",
     "RECONSTRUCTIONS",
     "Allocation",
     "Method",

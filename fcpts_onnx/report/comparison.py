@@ -9,7 +9,7 @@ from pathlib import Path
 from fcpts_onnx.report.html import rendered
 from fcpts_onnx.report.plots import scores_over_zeros
 from fcpts_onnx.results import Comparison, Trial
-from fcpts_onnx.texts import in_words, printable
+from fcpts_onnx.texts import in_share, in_words, printable
 
 __all__ = ["markdown", "page"]
 
@@ -66,7 +66,7 @@ def _rank(trial: Trial) -> tuple[float, float, float]:
 
 
 def _cells(trial: Trial, names: Sequence[str]) -> Iterator[str]:
-    yield f"{100 * trial.target:.4g}%"
+    yield in_share(trial.target)
     yield f"{trial.label}{f', seed {trial.seed}' if trial.seed else ''}"
     for name in names:
         yield f"{trial.scores[name]:.2%}" if name in trial.scores else ""

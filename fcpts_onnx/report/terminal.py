@@ -24,7 +24,15 @@ from fcpts_onnx.results import (
     Timing,
     Validation,
 )
-from fcpts_onnx.texts import dense_time, in_aim, in_bytes, in_words, one_line, printable
+from fcpts_onnx.texts import (
+    dense_time,
+    in_aim,
+    in_bytes,
+    in_share,
+    in_words,
+    one_line,
+    printable,
+)
 
 __all__ = [
     "show_comparison",
@@ -317,13 +325,13 @@ def show_comparison(console: Console, found: Comparison) -> None:
         *scores, agreement = ("" if share is None else f"{share:.2%}" for share in shares)
         kl = "" if trial.kl is None else f"{trial.kl:.3f}"
         _row(
-            table, f"{trial.target:.1%}", trial.label, str(trial.seed), *scores, kl, agreement,
+            table, in_share(trial.target), trial.label, str(trial.seed), *scores, kl, agreement,
             f"{trial.seconds:.0f}",
         )  # fmt: skip
     _whole(console, table)
     for trial in found.trials:
         if trial.note:
-            show_line(console, f"{trial.label} at {trial.target:.1%}: {trial.note}")
+            show_line(console, f"{trial.label} at {in_share(trial.target)}: {trial.note}")
 
 
 def _zeros(console: Console, found: Validation) -> None:

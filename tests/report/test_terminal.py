@@ -136,9 +136,9 @@ def test_comparison() -> None:
         line.rstrip() for line in shown(show_comparison, Comparison("m", None, (trial, missed)))
     ] == [
         "zeros  method       seed  KL on calib  same top-1 on calib  seconds",
-        "70.0%  fcpts, fast     0        0.012               98.10%       61",
-        "70.0%  str             0                                          0",
-        "str at 70.0%: cannot hold a target: 55.00% zeros",
+        "  70%  fcpts, fast     0        0.012               98.10%       61",
+        "  70%  str             0                                          0",
+        "str at 70%: cannot hold a target: 55.00% zeros",
     ]
 
 
