@@ -73,7 +73,8 @@ def without_repeats(boxes: Boxes, overlap: float, most: int) -> Boxes:
     chosen = non_max_suppression(
         torch.from_numpy(boxes.corners)[None],
         torch.from_numpy(scores)[None],
-        torch.tensor(len(boxes)),
+        # The surest in all are the first ones of their classes: no class has more than that many.
+        torch.tensor(min(most, len(boxes))),
         torch.tensor(overlap, dtype=torch.float64),
         torch.tensor(-np.inf),
     )[:, 2].numpy()

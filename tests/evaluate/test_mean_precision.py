@@ -33,6 +33,20 @@ def test_a_repeated_box_is_dropped_in_its_class_only() -> None:
     assert len(without_repeats(found, 0.5, 2)) == 2
 
 
+def test_the_surest_boxes_are_the_same_however_many_are_kept() -> None:
+    """Of crowded classes too, and of scores that are equal."""
+    generator = np.random.default_rng(0)
+    low = generator.random((300, 2))
+    corners = np.concatenate([low, low + 0.1 * generator.random((300, 2))], 1)
+    scores = generator.integers(1, 9, 300) / 10
+    some = Boxes.of(corners, generator.integers(0, 3, 300), scores)
+    every = without_repeats(some, 0.5, len(some))
+    for most in (1, 7, 60):
+        found = without_repeats(some, 0.5, most)
+        assert np.array_equal(found.corners, every.corners[:most])
+        assert np.array_equal(found.classes, every.classes[:most])
+
+
 def test_by_hand() -> None:
     """Right, wrong, right, repeated: precision 1, 1/2, 2/3, 1/2 at recall 1/3, 1/3, 2/3, 2/3."""
     wanted = [boxes(LEFT, RIGHT), boxes(LEFT)]
