@@ -308,8 +308,8 @@ label_options = _options(
     click.option(
         "--labels",
         type=FILE,
-        help="Class names in order, one a line; or, for classifiers, a .csv of file,label: a path "
-        "in --data, and the number of its class from 0 on.",
+        help="Class names in order, one a line for each score; or, for classifiers, a .csv of "
+        "file,label: a path in --data, and the number of its class from 0 on.",
     ),
     click.option(
         "--label-offset",

@@ -11,11 +11,13 @@ from pathlib import Path
 from fcpts_onnx.errors import CalibrationError
 from fcpts_onnx.files import read_text
 from fcpts_onnx.sources import find_images
+from fcpts_onnx.texts import shortened
 
 __all__ = ["Labelled", "class_names", "labelled_images", "listed_names"]
 
 _HEADER = ["file", "label"]
 _NAMED = 5  # of many that are wrong
+_DIGITS = 18  # at most, of an integer of 64 bits
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,16 @@ class Labelled:
     """Images and their classes.
 
     Attributes:
+        source: the file or folder that says so.
         places: the class of each image, as a place from 0 on.
         classes: how many there are, also such that no image shows.
+        names_all: whether the source names every class; a table has only those of its images.
     """
 
+    source: Path
     places: Mapping[Path, int]
     classes: int
+    names_all: bool
 
 
 def labelled_images(folder: Path, labels: Path | None = None) -> Labelled:
@@ -50,7 +56,7 @@ def labelled_images(folder: Path, labels: Path | None = None) -> Labelled:
     if not (images := find_images(folder)):
         raise CalibrationError(f"{folder}: no images in its folders.")
     places = {path: index[path.relative_to(folder).parts[0]] for path in images}
-    return Labelled(places, len(names))
+    return Labelled(labels or folder, places, len(names), names_all=True)
 
 
 def class_names(folder: Path, labels: Path | None) -> list[str]:
@@ -109,11 +115,11 @@ def _from_table(folder: Path, labels: Path) -> Labelled:
         raise CalibrationError(
             f"{labels}: expected a line 'file,label' and one for each image, such as 'a.png,3'."
         )
-    bad = [",".join(row) for row in rows if len(row) != len(_HEADER) or not row[1].isdecimal()]
+    bad = [",".join(row) for row in rows if not _is_labelled(row)]
     if bad:
         raise CalibrationError(
             f"{labels}: {len(bad)} of {len(rows)} lines have no file and number of its class, from "
-            f"0 on: {'; '.join(bad[:_NAMED])}."
+            f"0 on: {'; '.join(map(shortened, bad[:_NAMED]))}."
         )
     places = {folder / name: int(label) for name, label in rows}
     if len(places) < len(rows):
@@ -123,4 +129,8 @@ def _from_table(folder: Path, labels: Path) -> Labelled:
             f"{labels}: {len(missing)} of {len(rows)} images are not there: "
             f"{', '.join(missing[:_NAMED])}."
         )
-    return Labelled(places, max(places.values()) + 1)
+    return Labelled(labels, places, max(places.values()) + 1, names_all=False)
+
+
+def _is_labelled(row: list[str]) -> bool:
+    return len(row) == len(_HEADER) and row[1].isdecimal() and len(row[1]) <= _DIGITS

@@ -14,7 +14,7 @@ class Evaluation:
     """Accuracy on labelled images, as shares of 0 to 1.
 
     Attributes:
-        classes: how many there are labels of.
+        classes: how many the images show.
         scores: "top-1" and "top-5" of a classifier; of a detector "mAP50", VOC 2010's mean of the
             areas under the curves of its classes at an overlap of one half, and "mAP50 (2007)",
             with VOC 2007's eleven points.

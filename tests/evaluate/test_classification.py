@@ -14,6 +14,7 @@ from fcpts_onnx.errors import CalibrationError
 from fcpts_onnx.evaluate import evaluate_classifier
 from fcpts_onnx.model import load
 from fcpts_onnx.preprocess import PRESETS
+from fcpts_onnx.results import Evaluation
 from tests import networks
 
 
@@ -108,13 +109,68 @@ def test_fewer_folders_than_classes(tmp_path: Path) -> None:
     """Their places would be guessed: a perfect classifier would have no image right."""
     model = load(networks.save(brightness_classifier(8), tmp_path / "m.onnx"))
     data = labelled(tmp_path / "data", ["d", "h"], [60, 140])
-    with pytest.raises(CalibrationError, match=r"folders of 2 classes, but .* has 8"):
+    message = r"has 2 classes, but .* has 8\. Give --labels with the class of each score in order"
+    with pytest.raises(CalibrationError, match=message):
         evaluate_classifier(model, data, PRESETS["raw"])
     labels = tmp_path / "labels.txt"
     labels.write_text("\n".join("abcdefgh"))
     assert evaluate_classifier(model, data, PRESETS["raw"], labels=labels).scores["top-1"] == 1.0
     data = labelled(tmp_path / "all", list("abcdefg"), [20 * (k + 1) for k in range(7)])
     assert evaluate_classifier(model, data, PRESETS["raw"], offset=1).scores["top-1"] == 1.0
+
+
+def test_a_list_of_other_classes_than_the_models(tmp_path: Path) -> None:
+    """What is right at the wrong places would count as wrong."""
+    model = load(networks.save(brightness_classifier(8), tmp_path / "m.onnx"))
+    data = labelled(tmp_path / "data", ["d", "h"], [60, 140])
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join("bcdefgh"))
+    message = (
+        r"labels\.txt: has 7 classes, but output 'scores' of .*m\.onnx has 8\. Give it a line for "
+        "each score in order, the last with a name, or --label-offset"
+    )
+    with pytest.raises(CalibrationError, match=message):
+        evaluate_classifier(model, data, PRESETS["raw"], labels=labels)
+    found = evaluate_classifier(model, data, PRESETS["raw"], labels=labels, offset=1)
+    assert (found.classes, found.scores["top-1"]) == (2, 1.0)
+    labels.write_text("\n".join("abcdefghi"))
+    with pytest.raises(CalibrationError, match=r"has 9 classes, but .* has 8\. Give it a line"):
+        evaluate_classifier(model, data, PRESETS["raw"], labels=labels)
+
+
+def test_labels_without_the_background(tmp_path: Path) -> None:
+    """Where the first of 1001 scores is of none, ImageNet's numbers are one place too low."""
+    model = load(networks.save(brightness_classifier(1001), tmp_path / "m.onnx"))
+    table = tmp_path / "labels.csv"
+    for level in range(6):
+        Image.new("RGB", (8, 8), (20 * level,) * 3).save(tmp_path / f"{level}.png")
+
+    def found(shift: int, **options: int) -> Evaluation:
+        lines = [f"{level}.png,{level - shift}" for level in range(shift, 6)]
+        table.write_text("\n".join(["file,label", *lines]))
+        return evaluate_classifier(model, tmp_path, PRESETS["raw"], labels=table, **options)
+
+    message = r"one place later, top-1 100\.00% instead of 0\.00%\. .* give --label-offset 1\."
+    with pytest.raises(CalibrationError, match=message):
+        found(1)
+    assert found(1, offset=1).scores["top-1"] == 1.0
+    assert found(0).scores["top-1"] == 1.0
+    assert found(2).scores["top-1"] == 0.0
+
+
+def test_labels_are_seen_to_fit_before_images_are_read(tmp_path: Path) -> None:
+    """Where the graph says how many scores there are; where it does not, they tell."""
+    proto = brightness_classifier(2)
+    (tmp_path / "a.png").write_text("not an image")
+    (tmp_path / "labels.csv").write_text("file,label\na.png,2\n")
+    for message in (r"has 3 classes, but .* has 2; 1 images", "None of the 1 images can be read"):
+        model = load(networks.save(proto, tmp_path / "m.onnx"))
+        with pytest.raises(CalibrationError, match=message):
+            evaluate_classifier(model, tmp_path, PRESETS["raw"], labels=tmp_path / "labels.csv")
+        proto.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "C"
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(CalibrationError, match=r"has 3 classes, but .* has 2; 1 images"):
+        evaluate_classifier(model, tmp_path, PRESETS["raw"], labels=tmp_path / "labels.csv")
 
 
 def test_linked_folders_are_followed(tmp_path: Path) -> None:
@@ -158,6 +214,8 @@ def test_labels_from_a_table(tmp_path: Path) -> None:
     table.write_text("file,label\na.png,0\nb.png,2\nc.png,1\n")
     found = evaluate_classifier(model, tmp_path, PRESETS["raw"], labels=table)
     assert (found.samples, found.classes, found.scores["top-1"]) == (3, 3, 2 / 3)
+    table.write_text("file,label\nb.png,2\nc.png,4\n")
+    assert evaluate_classifier(model, tmp_path, PRESETS["raw"], labels=table).classes == 2
     table.write_text("file,label\nb.png,1\nc.png,2\n")
     assert (
         evaluate_classifier(model, tmp_path, PRESETS["raw"], labels=table, offset=1).scores["top-1"]
@@ -178,8 +236,9 @@ def test_labels_from_a_table(tmp_path: Path) -> None:
         ("file,label\na.png,0\nx.png,1\n", r"1 of 2 images are not there: .*x\.png"),
         (
             "file,label\na.png,2\n",
-            "has 3 classes, but .* has 2; 1 images are beyond",
+            r"has 3 classes, but .* has 2; 1 images are beyond, as .*a\.png\. Correct the numbers",
         ),
+        (f"file,label\na.png,{'9' * 5000}\n", "1 of 1 lines have no file and number of its class"),
     ],
 )
 def test_bad_tables(text: str, message: str, tmp_path: Path) -> None:
