@@ -46,15 +46,16 @@ def given(
     Raises:
         UsageError: one is not named as it should be, or its data set is not given.
     """
-    preprocess, meanings = (dict(map(_pair, texts)) for texts in (presets, detectors))
-    names = dict(map(_named_file, labels))
-    keys = {_pair(text)[0] for text in models}
-    if unused := sorted({*preprocess, *meanings} - keys):
+    preprocess, meanings = _by_name("--preprocess", presets), _by_name("--detector", detectors)
+    names, files = _named_files(labels), _by_name("--model", models)
+    if unused := sorted({*preprocess, *meanings} - files.keys()):
         raise click.UsageError(f"{', '.join(unused)}: there is no --model of that name.")
+    if unused := sorted(names.keys() - {key.partition("/")[0] for key in files}):
+        raise click.UsageError(f"--labels {', '.join(unused)}: there is no --model on that data.")
     known = {row[:2] for item in items().values() for row in item.rows}
     spelt = {network.lower(): network for _, network in known}
-    for text in models:
-        key, file = _pair(text)
+    for key, file in files.items():
+        text = f"{key}={file}"
         dataset, _, name = key.partition("/")
         folder = folders.get(dataset)
         if folder is None:
@@ -79,18 +80,33 @@ def given(
         )  # fmt: skip
 
 
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or "/" not in key:
-        raise click.UsageError(f"{text!r}: expected DATASET/NETWORK=..., as cifar-10/ResNet-32=...")
-    return key.lower(), value
+def _by_name(option: str, texts: Sequence[str]) -> dict[str, str]:
+    """What an option says of each network, by the name of that."""
+    expected = "DATASET/NETWORK=..., as cifar-10/ResNet-32=..."
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or "/" not in key:
+            raise click.UsageError(f"{text!r}: expected {expected}")
+        if key.lower() in found:
+            raise click.UsageError(f"{key}: has more than one {option}.")
+        found[key.lower()] = value
+    return found
 
 
-def _named_file(text: str) -> tuple[str, Path]:
-    dataset, equals, file = text.partition("=")
-    if not equals or not Path(file).is_file():
-        raise click.UsageError(f"{text!r}: expected DATASET=FILE, as coco=tools/detectors/coco.txt")
-    return dataset.lower(), Path(file)
+def _named_files(texts: Sequence[str]) -> dict[str, Path]:
+    """Lists of classes, by the name of their data set."""
+    found: dict[str, Path] = {}
+    for text in texts:
+        dataset, equals, file = text.partition("=")
+        if not equals or not Path(file).is_file():
+            raise click.UsageError(
+                f"{text!r}: expected DATASET=FILE, as coco=tools/detectors/coco.txt"
+            )
+        if dataset.lower() in found:
+            raise click.UsageError(f"{dataset}: has more than one --labels.")
+        found[dataset.lower()] = Path(file)
+    return found
 
 
 def as_compared(

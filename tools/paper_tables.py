@@ -8,17 +8,14 @@ from pathlib import Path
 from fcpts_onnx import inspect
 from fcpts_onnx.results import Comparison, Evaluation, Trial
 from tools.paper_networks import Network
-from tools.paper_rows import BY_LAYER, DEVICE, MINUTES, Item, matching
+from tools.paper_rows import BY_LAYER, DEVICE, MINUTES, PRECISION, Item, matching
 
 
 def section(item: Item, network: Network, found: Comparison, folder: Path) -> Iterator[str]:
     """What was measured on one network, beside what the paper has."""
-    dense = item.paper.get(((network.dataset, network.name, "dense"), 0))
-    yield f"{network.name} on {network.dataset}, dense {_accuracy(found.dense)}" + (
-        f" (paper {dense}). The paper's values in brackets." if dense else "."
-    )
-    yield ""
     methods = dict.fromkeys(trial.method for trial in found.trials)
+    yield _heading(item, network, found.dense, [*methods])
+    yield ""
     if item.shows == BY_LAYER:
         yield from _by_layer([trial for trial in found.trials if trial.output], folder)
         return
@@ -38,6 +35,23 @@ def section(item: Item, network: Network, found: Comparison, folder: Path) -> It
     if item.shows == MINUTES and (ratio := _ratio(found.trials)) is not None:
         yield f"Layer-wise (pot-l2norm) takes {ratio:.2f} times as long as net-wise (fcpts)."
         yield ""
+
+
+def _heading(item: Item, network: Network, dense: Evaluation | None, methods: Sequence[str]) -> str:
+    """What the dense network has, and what the values in brackets are where there are any."""
+    rows = [(network.dataset, network.name, method) for method in ("dense", *methods)]
+    paper = item.paper.get((rows[0], 0))
+    text = f"{network.name} on {network.dataset}, dense {_accuracy(dense)}"
+    text += f" (paper {paper})." if paper else "."
+    if any(row in rows for row, _ in item.paper):
+        text += " The paper's values in brackets."
+        if item.shows == PRECISION:
+            # eval_ssd.py of github.com/qfgaohao/pytorch-ssd, whose networks the paper has.
+            text += (
+                " It does not say by which rule; the code that its networks come from counts as "
+                "VOC 2007 does."
+            )
+    return text
 
 
 def _ratio(trials: Iterable[Trial]) -> float | None:

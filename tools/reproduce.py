@@ -18,7 +18,8 @@ network runs for the rows that list it; one that the paper does not have, and an
 Table 6, runs where that is named, without the paper's values. These stand beside this tool's own
 way to learn (fcpts), and with --algorithm-1 beside the published one (fcpts-paper) too. Runs lie in
 a folder a network, as `fcpts-onnx compare` keeps them, and go on where they were stopped;
-reproduce.md, the tables and figures of a call, is written after each of these.
+reproduce.md, the tables and figures of a call, is written after each of these, and names the
+networks that could not be used.
 """
 
 from __future__ import annotations
@@ -95,17 +96,38 @@ def main(
         raise click.UsageError(
             f"the paper does not have {', '.join(strange)}: name the tables and figures to run."
         )
-    text: list[str] = []
+    text, reached, failed = list[str](), False, False
     for name, item in known.items():
-        lines: list[str] = []
-        for network in networks:
-            if methods := asked(name, item, network, rows):
-                lines += measured(item, network, methods, out, options)
+        lines, reasons = tried(name, item, networks, rows, out, options)
+        reached, failed = reached or bool(lines), failed or bool(reasons)
+        for reason in reasons:
+            lines += [f"Left out: {reason}", ""]
         lines += left_out(name, item, networks, rows)
         if lines:
             text += [f"## {name.capitalize()}: {item.shows}", "", *lines]
             (out / "reproduce.md").write_text("\n".join(text) + "\n", encoding="utf-8")
     click.echo("\n".join(text))
+    if failed and not reached:
+        raise click.ClickException("No network could be used; the lines above say why.")
+
+
+def tried(
+    name: str,
+    item: Item,
+    networks: Sequence[Network],
+    wanted: Sequence[str],
+    out: Path,
+    options: dict[str, Any],
+) -> tuple[list[str], list[str]]:
+    """What networks have in a table or figure, and why others have nothing."""
+    lines, reasons = list[str](), list[str]()
+    for network in networks:
+        if methods := asked(name, item, network, wanted):
+            try:
+                lines += [*measured(item, network, methods, out, options)]
+            except FcptsError as error:
+                reasons.append(f"{network.name} on {network.dataset}: {error}")
+    return lines, reasons
 
 
 def asked(name: str, item: Item, network: Network, wanted: Sequence[str]) -> list[str]:
@@ -128,19 +150,16 @@ def measured(
     """What a network has in a table or figure, run as far as it was not yet.
 
     Raises:
-        ClickException: the network or its data cannot be used.
+        FcptsError: the network or its data cannot be used.
     """
     folder = out / f"{network.dataset}-{network.name}"
     if item.shows == MINUTES:  # times of one machine, one after another
         folder, options = folder.with_name(f"{folder.name}-timed"), {**options, "jobs": 1}
-    try:
-        found = fcpts_onnx.compare(
-            network.file, methods=[method for method in methods if method != "dense"],
-            targets=[target / 100 for target in item.targets_on(network.dataset)],
-            preprocess=network.preprocess, out=folder, say=click.echo, **network.data, **options,
-        )  # fmt: skip
-    except FcptsError as error:
-        raise click.ClickException(f"{network.name}: {error}") from error
+    found = fcpts_onnx.compare(
+        network.file, methods=[method for method in methods if method != "dense"],
+        targets=[target / 100 for target in item.targets_on(network.dataset)],
+        preprocess=network.preprocess, out=folder, say=click.echo, **network.data, **options,
+    )  # fmt: skip
     yield from section(item, network, found, folder)
 
 

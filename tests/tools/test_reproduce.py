@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from fcpts_onnx.methods import METHODS
 from fcpts_onnx.preprocess import Preprocess
-from fcpts_onnx.results import Comparison
+from fcpts_onnx.results import Comparison, Trial
 from tests import networks
 from tests.networks import save_images
 from tools import paper_rows, reproduce
@@ -188,6 +188,14 @@ def test_algorithm_1_beside_the_papers_values(cifar: Path, place: Path) -> None:
             ),
             "cifar-10/b: there is no --model of that name",
         ),
+        (
+            ("--model", "cifar-10/a=MODEL", "--model", "CIFAR-10/A=MODEL", "--out", "OUT"),
+            "CIFAR-10/A: has more than one --model.",
+        ),
+        (
+            ("--model", "cifar-10/a=MODEL", "--labels", "cifar=MODEL", "--out", "OUT"),
+            "--labels cifar: there is no --model on that data.",
+        ),
         (("table2",), "say with --out"),
         (
             ("--cifar10", "CIFAR", "--model", "cifar-10/a=MODEL", "--out", "OUT"),
@@ -232,7 +240,41 @@ def test_what_goes_wrong_is_said(cifar: Path, place: Path) -> None:
         "--model", f"cifar-10/a={place / 'in.onnx'}",
     )  # fmt: skip
     assert result.exit_code == 1
-    assert "Error: a: Recipe 'nope' is unknown" in result.output
+    assert "Left out: a on cifar-10: Recipe 'nope' is unknown" in result.output
+    assert "Error: No network could be used; the lines above say why." in result.output
+
+
+def test_a_network_that_cannot_be_used_is_left_out(cifar: Path, place: Path) -> None:
+    (place / "broken.onnx").write_text("no model")
+    result = run(
+        "table2/cifar-10/resnet-56/dense", "table2/cifar-10/resnet-32/pot-erk", "--cifar10",
+        str(cifar), "--model", f"cifar-10/ResNet-56={place / 'broken.onnx'}",
+        "--model", f"cifar-10/ResNet-32={place / 'in.onnx'}", "--out", str(place / "out"),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    table, _, below = (place / "out" / "reproduce.md").read_text().partition("Left out: ")
+    assert "| pot-erk | " in table
+    assert below.startswith("ResNet-56 on cifar-10: ")
+    assert "broken.onnx: not an ONNX model" in below
+
+
+def test_what_brackets_have_is_said_of_minutes_too(
+    cifar: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The paper has no dense row there."""
+    trial = Trial("fcpts", 0.7, 0, "a.onnx", 7, 10, seconds=60)
+    monkeypatch.setattr(
+        reproduce.fcpts_onnx, "compare", lambda *_, **__: Comparison("m", None, (trial,))
+    )
+    options = ("table6", "--imagenet", str(cifar), "--out", str(place / "out"), "--model")
+    ours, others = (
+        run(*options, f"imagenet/{name}={place / 'in.onnx'}").output
+        for name in ("ResNet-18", "ResNet-20")
+    )
+    assert "| fcpts | 1.0 (29) |" in ours
+    assert "The paper's values in brackets." in ours
+    assert "| fcpts | 1.0 |" in others
+    assert "brackets" not in others
 
 
 def test_a_dense_network_alone(cifar: Path, place: Path) -> None:
@@ -274,8 +316,9 @@ def test_detection(place: Path) -> None:
     result = run(*options, *meaning, "--labels", f"voc={place / 'names.txt'}")
     assert result.exit_code == 0, result.output
     page = (place / "out" / "reproduce.md").read_text()
-    assert "## Table5: mAP %" in page
-    assert "(paper 67.7)" in page
+    assert "## Table5: mAP % as VOC 2010 / VOC 2007 count it" in page
+    assert "(paper 67.7). The paper's values in brackets." in page
+    assert "counts as VOC 2007 does" in page
     assert "(54.6) |" in page
 
 
