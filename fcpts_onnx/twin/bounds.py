@@ -24,8 +24,14 @@ _NO_LARGER = frozenset(
         _ATEN.cat.default,
         _ATEN.stack.default,
         _ATEN.mean.dim,
+        _ATEN.sum.dim_IntList,
+        _ATEN.var_mean.correction,
+        _ATEN.linalg_vector_norm.default,
         _ATEN._log_softmax.default,
+        _ATEN._safe_softmax.default,
         _ATEN.native_layer_norm.default,
+        _ATEN.native_batch_norm.default,
+        _ATEN.native_group_norm.default,
         _ATEN.hardswish.default,
     )
 )
@@ -74,12 +80,18 @@ class Bounded(TorchDispatchMode):
 
 def _sizes(func: OpOverload, args: Any, kwargs: dict[str, Any]) -> list[int]:
     """How many values each result of a call will have; none where only the values tell."""
-    if torch.Tag.pointwise in func.tags:
+    if torch.Tag.pointwise in func.tags or func is _ATEN.floor_divide.default:
         return [_broadcast([arg.shape for arg in args if isinstance(arg, Tensor)])]
     if func in _NO_LARGER:
-        return [sum(arg.numel() for arg in tree_leaves(args) if isinstance(arg, Tensor))]
+        # A sum along an axis of no length has values although what it reads has none.
+        shapes = [arg.shape for arg in tree_leaves(args) if isinstance(arg, Tensor)]
+        return [sum(math.prod(max(1, size) for size in shape) for shape in shapes)]
     if func is _ATEN.addmm.default:
         return [args[1].shape[0] * args[2].shape[1]]
+    if func.overloadpacket is _ATEN.arange:
+        return _counted(*(args if len(args) > 1 else (0, *args)))
+    if func.name().startswith("aten::upsample_"):
+        return [args[0].shape[:2].numel() * math.prod(args[1])]
     args, kwargs = tree_map_only(Tensor, _without_memory, (args, kwargs))
     if "device" in kwargs:
         kwargs = kwargs | {"device": _META}
@@ -88,6 +100,12 @@ def _sizes(func: OpOverload, args: Any, kwargs: dict[str, Any]) -> list[int]:
     except (RuntimeError, TypeError):
         return []  # what is picked by values is no more than what it is picked from
     return [result.numel() for result in results if isinstance(result, Tensor)]
+
+
+def _counted(start: float, end: float, step: float = 1) -> list[int]:
+    """How many values arange gives; none where it refuses to."""
+    turns = (end - start) / step if step else math.nan
+    return [max(0, math.ceil(turns))] if math.isfinite(turns) else []
 
 
 def _broadcast(shapes: Sequence[Sequence[int]]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,7 @@ BOMBS = {
     "MatMul": [np.ones((2**18, 1), np.float32), np.ones((1, 2**18), np.float32)],
     "Mul": [np.ones((2**18, 1), np.float32), np.ones((1, 2**18), np.float32)],
     "HannWindow": [np.array(10**12)],
+    "ReduceSum": [np.zeros((2**40, 0), np.float32), np.array([1])],
 }
 
 
@@ -138,3 +141,59 @@ def test_the_total_is_of_all_calls() -> None:
             x = x + 1
         with pytest.raises(RuntimeError, match="more values in all"):
             x + 1
+
+
+SPANS = [(7,), (2, 7), (0, 7, 2), (7, 0, -3), (0.0, 1.0, 0.3), (3, 3), (0,)]
+
+
+@pytest.mark.parametrize("span", SPANS, ids=str)
+def test_arange_is_counted_as_torch_does(span: tuple[float, ...]) -> None:
+    count = torch.arange(*span).numel()
+    with Bounded(largest=count, total=2**20):
+        assert torch.arange(*span).numel() == count
+    if count:
+        with (
+            Bounded(largest=count - 1, total=2**20),
+            pytest.raises(RuntimeError, match=f"asks for {count} values"),
+        ):
+            torch.arange(*span)
+
+
+@pytest.mark.parametrize("span", [(0, 5, 0), (0.0, float("inf")), (5, 0), (0.0, float("nan"))])
+def test_what_arange_refuses_is_left_to_torch(span: tuple[float, ...]) -> None:
+    with Bounded(largest=2**20, total=2**20), pytest.raises(RuntimeError) as refused:
+        torch.arange(*span)
+    with pytest.raises(RuntimeError) as expected:
+        torch.arange(*span)
+    assert str(refused.value) == str(expected.value)
+
+
+# Calls that constants and noise go through in common networks, of tensors x, [1, 2, 4, 4].
+COMMON = [
+    "torch.arange(3) // 2",
+    "F.interpolate(x, (3, 3), mode='bicubic')",
+    "F.interpolate(x, (3, 3), mode='bilinear')",
+    "F.interpolate(x, (8, 8))",
+    "F.batch_norm(x, x[0, :, 0, 0], x[0, :, 1, 1])",
+    "torch.group_norm(x, 2) + x.norm(2, 1, True)",
+    "torch.var_mean(x, 1)[0] + x.sum(1)",
+    "torch._safe_softmax(x, 1)",
+    "find_op('', 'Expand', 13).function(x, (2, 1, 1, 4))",
+]
+
+
+def test_common_calls_do_without_the_compiler_of_torch() -> None:
+    """It takes seconds to load, once for each process."""
+    lines = [
+        "import sys, torch, torch.nn.functional as F",
+        "from fcpts_onnx.ops import find_op",
+        "from fcpts_onnx.twin.bounds import Bounded",
+        "x, before = torch.ones(1, 2, 4, 4), set(sys.modules)",
+        "with Bounded(2**20, 2**30):",
+        *(f"    {call}" for call in COMMON),
+        "print(*(n for n in set(sys.modules) - before if n.startswith(('torch._', 'torch.fx'))))",
+    ]
+    found = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], check=True, capture_output=True, text=True
+    )
+    assert found.stdout.split() == []
