@@ -39,6 +39,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _DIGEST_BYTES = 16
+_TRAINING_MODE = 14  # the opset from which on it is an attribute of batch norms
 PathLike = str | os.PathLike[str]
 
 STAMP = "fcpts-onnx"
@@ -132,7 +133,7 @@ class Model:
         except Exception as error:  # it takes a graph's attributes and types to be right
             reason = f"{type(error).__name__}: {error}"
             raise ModelError(f"{self.path}: its graph cannot be read, {reason}") from error
-        return _normalised(graph)
+        return _normalised(graph, self.opsets.get("", 1))
 
     @cached_property
     def tensors(self) -> dict[str, onnx.TensorProto]:
@@ -290,13 +291,20 @@ def _with_inner_data(model: Model) -> onnx.ModelProto:
     return proto
 
 
-def _normalised(graph: gs.Graph) -> gs.Graph:
-    """The graph with one name for the default domain, in the graphs inside it too."""
+def _normalised(graph: gs.Graph, opset: int) -> gs.Graph:
+    """The graph with one name for the default domain, in the graphs inside it too.
+
+    That a batch norm computes as in training is an attribute of it, as from opset 14 on; before,
+    its further outputs say so.
+    """
     for node in graph.nodes:
         node.domain = domain_of(node.domain or "")
+        is_norm = node.op == "BatchNormalization" and not node.domain
+        if is_norm and opset < _TRAINING_MODE and len(node.outputs) > 1:
+            node.attrs["training_mode"] = 1
         for value in node.attrs.values():
             if isinstance(value, gs.Graph):
-                _normalised(value)
+                _normalised(value, opset)
     return graph
 
 

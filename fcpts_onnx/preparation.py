@@ -22,6 +22,7 @@ from fcpts_onnx.sparsity.inputs import values_of
 from fcpts_onnx.sparsity.losses import LOSSES, Head, Loss, find_heads, variances
 from fcpts_onnx.sparsity.network import Network
 from fcpts_onnx.sparsity.task import Task
+from fcpts_onnx.training_form import check_inference_form
 from fcpts_onnx.twin import Twin
 from fcpts_onnx.twin.features import features
 from fcpts_onnx.weights import Weight
@@ -76,8 +77,10 @@ def learning_twin(
         It, and the weights that a gradient reaches: others lie behind a choice, as of a TopK.
 
     Raises:
-        ModelError: values are no numbers, or a gradient reaches no weight.
+        ModelError: values are no numbers, nodes compute as in training, or a gradient reaches no
+            weight.
     """
+    check_inference_form(model)
     along = learned_along(model, weights, exclude)
     stored = [*(weight.name for weight in weights), *along]
     bad = [name for name in stored if not np.isfinite(model.array(name)).all()]

@@ -361,6 +361,10 @@ def test_a_batch_norm_by_each_batch_is_left_alone() -> None:
     norm = next(node for node in proto.graph.node if node.op_type == "BatchNormalization")
     norm.attribute.append(helper.make_attribute("training_mode", 1))
     assert find(proto)["conv.w"].norm is None
+    proto = networks.batch_norm(opset=13)
+    norm = next(node for node in proto.graph.node if node.op_type == "BatchNormalization")
+    norm.output.extend(["mean", "variance", "own_mean", "own_variance"])
+    assert find(proto)["conv.w"].norm is None
 
 
 def test_a_batch_norm_right_behind_a_layer_is_seen() -> None:

@@ -1,4 +1,4 @@
-"""TWIN: normalisation, as in inference."""
+"""TWIN: normalisation."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fcpts_onnx.ops.registry import op
 __all__ = ["layer_normalization", "widened"]
 
 
-@op("BatchNormalization", since=7, only={"spatial": (1,)})
-def batch_normalization_7(
+@op("BatchNormalization", since=7, outputs=5, only={"spatial": (1,)})
+def batch_normalization(
     x: Tensor,
     scale: Tensor,
     b: Tensor,
@@ -24,41 +24,26 @@ def batch_normalization_7(
     epsilon: float = 1e-5,
     momentum: float = 0.9,
     spatial: int = 1,
-) -> Tensor:
-    x_wide, mean, var, scale, b = map(widened, (x, mean, var, scale, b))
-    # torch wants an axis of channels; a vector is one channel.
-    rows = x_wide.unsqueeze(1) if x.ndim == 1 else x_wide
-    normal = F.batch_norm(rows, mean, var, scale, b, training=False, eps=epsilon)
-    return normal.reshape(x.shape).to(x.dtype)
-
-
-@op("BatchNormalization", since=14, outputs=3)
-def batch_normalization_14(
-    x: Tensor,
-    scale: Tensor,
-    b: Tensor,
-    input_mean: Tensor,
-    input_var: Tensor,
-    *,
-    epsilon: float = 1e-5,
-    momentum: float = 0.9,
     training_mode: int = 0,
     outputs: int,
 ) -> list[Tensor]:
+    x_wide, old_mean, old_var, scale, b = map(widened, (x, mean, var, scale, b))
+    # torch wants an axis of channels; a vector is one channel.
+    rows = x_wide.unsqueeze(1) if x.ndim == 1 else x_wide
     if not training_mode:
-        y = batch_normalization_7(x, scale, b, input_mean, input_var, epsilon=epsilon)
-        return [y, input_mean, input_var][:outputs]
-    rows = x.unsqueeze(1) if x.ndim == 1 else x
+        normal = F.batch_norm(rows, old_mean, old_var, scale, b, training=False, eps=epsilon)
+        return [normal.reshape(x.shape).to(x.dtype), mean, var][:outputs]
     others = [axis for axis in range(rows.ndim) if axis != 1]
-    var, mean = torch.var_mean(widened(rows), others, correction=0)
+    own_var, own_mean = torch.var_mean(rows, others, correction=0)
     # F.batch_norm would pass no gradient on to statistics that are handed over.
+    inverse = torch.rsqrt(own_var + epsilon)
     shape = [-1 if axis == 1 else 1 for axis in range(rows.ndim)]
-    gain = (widened(scale) * torch.rsqrt(var + epsilon)).reshape(shape)
-    normal = (widened(rows) - mean.reshape(shape)) * gain + widened(b).reshape(shape)
+    gain = (scale * inverse).reshape(shape)
+    normal = (rows - own_mean.reshape(shape)) * gain + b.reshape(shape)
     y = normal.reshape(x.shape).to(x.dtype)
-    running_mean = momentum * widened(input_mean) + (1 - momentum) * mean
-    running_var = momentum * widened(input_var) + (1 - momentum) * var
-    return [y, running_mean.to(input_mean.dtype), running_var.to(input_var.dtype)][:outputs]
+    running_mean = momentum * old_mean + (1 - momentum) * own_mean
+    running_var = momentum * old_var + (1 - momentum) * own_var
+    return [y, running_mean.to(mean.dtype), running_var.to(var.dtype), own_mean, inverse][:outputs]
 
 
 @op("InstanceNormalization")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fcpts_onnx.ops.norm import batch_normalization_14
+from fcpts_onnx.ops.norm import batch_normalization
 from tests.ops.harness import Case, check, expand, name_of, normal
 
 X = normal(2, 5, 4, 3)
@@ -42,6 +42,11 @@ CASES = [
         for more in ({}, {"momentum": 0.7, "epsilon": 0.1})
     ),
     Case("BatchNormalization", SINGLE, {"training_mode": 1}, since=14, outputs=3),
+    *(
+        Case("BatchNormalization", (x, SCALE, SHIFT, MEAN, VARIANCE), more, until=13, outputs=5)
+        for x in (X, X[:, :, 0, 0])
+        for more in ({}, {"momentum": 0.7, "epsilon": 0.1})
+    ),
     Case("InstanceNormalization", (X, SCALE, SHIFT)),
     Case("InstanceNormalization", (X[:1], SCALE, SHIFT), {"epsilon": 0.1}),
     Case("InstanceNormalization", (np.zeros((1, 5, 1, 1), np.float32), SCALE, SHIFT)),
@@ -99,6 +104,6 @@ def test_norms_of_the_batch_are_differentiable() -> None:
     inputs = [value.requires_grad_() for value in inputs[:3]] + inputs[3:]
 
     def norm(*inputs: torch.Tensor) -> torch.Tensor:
-        return batch_normalization_14(*inputs, training_mode=1, outputs=1)[0]
+        return batch_normalization(*inputs, training_mode=1, outputs=1)[0]
 
     assert torch.autograd.gradcheck(norm, inputs)
