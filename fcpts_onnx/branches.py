@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import Any
 
+import numpy as np
 import onnx
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-__all__ = ["bodies", "branches_taken", "with_branches_inlined"]
+__all__ = [
+    "bodies",
+    "branches_taken",
+    "constant_value",
+    "constants_of",
+    "with_branches_inlined",
+]
 
 
 def branches_taken(graph: GraphProto) -> dict[int, GraphProto]:
@@ -19,11 +27,7 @@ def branches_taken(graph: GraphProto) -> dict[int, GraphProto]:
     """
     if not any(_is_if(node) for node in graph.node):
         return {}
-    known = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant":
-            values = (entry.t for entry in node.attribute if entry.HasField("t"))
-            known.update(zip(node.output, values, strict=False))
+    known = constants_of(graph)
     places = Counter(_made(graph))
     for node in graph.node:
         places.update({name for body in bodies(node) for name in _made(body, deep=True)})
@@ -50,19 +54,37 @@ def with_branches_inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
     return inlined
 
 
+def constants_of(graph: GraphProto) -> dict[str, TensorProto]:
+    """The constants of a graph by name: its initializers, and the tensors of Constant nodes."""
+    known = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            values = (entry.t for entry in node.attribute if entry.HasField("t"))
+            known.update(zip(node.output, values, strict=False))
+    return known
+
+
+def constant_value(known: Mapping[str, TensorProto], name: str) -> np.ndarray[Any, Any] | None:
+    """The value of a constant; None if it is none, or cannot be read from the graph alone."""
+    tensor = known.get(name)
+    if tensor is None or tensor.data_location == TensorProto.EXTERNAL:
+        return None
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError):
+        return None
+
+
 def _is_if(node: NodeProto) -> bool:
     return node.op_type == "If" and node.domain in ("", "ai.onnx")
 
 
 def _branch(node: NodeProto, known: Mapping[str, TensorProto]) -> GraphProto | None:
     """The branch that is taken, if that is known; what is wrong with a node is said elsewhere."""
-    condition = known.get(node.input[0]) if node.input else None
-    if condition is None or condition.data_location == TensorProto.EXTERNAL:
+    condition = constant_value(known, node.input[0]) if node.input else None
+    if condition is None:
         return None
-    try:
-        wanted = "then_branch" if numpy_helper.to_array(condition).all() else "else_branch"
-    except (ValueError, TypeError):
-        return None
+    wanted = "then_branch" if condition.all() else "else_branch"
     branch = next((entry.g for entry in node.attribute if entry.name == wanted), None)
     if branch is None or branch.sparse_initializer or len(branch.output) != len(node.output):
         return None

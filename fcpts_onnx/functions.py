@@ -11,7 +11,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 
 from fcpts_onnx.branches import bodies
 
-__all__ = ["domain_of", "with_functions_inlined"]
+__all__ = ["all_nodes", "domain_of", "with_functions_inlined"]
 
 _Key = tuple[str, str]
 
@@ -28,7 +28,7 @@ def with_functions_inlined(proto: ModelProto, implemented: Collection[_Key]) -> 
         implemented: (domain, name) of the operators that stay although ONNX defines them by a
             function; all of them where it is empty.
     """
-    calls = {_key(node) for node in _all_nodes(proto.graph)}
+    calls = {_key(node) for node in all_nodes(proto.graph)}
     own = {(domain_of(entry.domain), entry.name) for entry in proto.functions}
     apart = calls - set(implemented) if implemented else set()
     if not apart and own.isdisjoint(calls):
@@ -41,6 +41,14 @@ def with_functions_inlined(proto: ModelProto, implemented: Collection[_Key]) -> 
             inline_schema_functions=bool(implemented),
         )  # fmt: skip
     return proto
+
+
+def all_nodes(scope: GraphProto | FunctionProto) -> Iterator[NodeProto]:
+    """The nodes of a graph or function and of the graphs inside it."""
+    for node in scope.node:
+        yield node
+        for body in bodies(node):
+            yield from all_nodes(body)
 
 
 def _spelt_out(proto: ModelProto, implemented: Collection[_Key]) -> ModelProto:
@@ -60,7 +68,7 @@ def _spelt_out(proto: ModelProto, implemented: Collection[_Key]) -> ModelProto:
         *((function, function.opset_import) for function in spelt.functions),
     ):
         versions = {domain_of(entry.domain): entry.version for entry in imports}
-        for node in _all_nodes(scope):
+        for node in all_nodes(scope):
             key = _key(node)
             if key in own:
                 defaults = list(own[key].attribute_proto)
@@ -81,14 +89,6 @@ def _defaults(key: _Key, versions: Mapping[str, int]) -> list[AttributeProto]:
         return []
     values = (attribute.default_value for attribute in schema.attributes.values())
     return [value for value in values if value.type]
-
-
-def _all_nodes(scope: GraphProto | FunctionProto) -> Iterator[NodeProto]:
-    """The nodes of a graph or function and of the graphs inside it."""
-    for node in scope.node:
-        yield node
-        for body in bodies(node):
-            yield from _all_nodes(body)
 
 
 def _key(node: NodeProto) -> _Key:

@@ -22,6 +22,7 @@ from fcpts_onnx.branches import bodies, branches_taken, with_branches_inlined
 from fcpts_onnx.checks import check, follow_links
 from fcpts_onnx.errors import ModelError
 from fcpts_onnx.functions import domain_of, with_functions_inlined
+from fcpts_onnx.sequences import with_sequences_cut
 from fcpts_onnx.sparse_initializers import densified
 
 __all__ = [
@@ -151,13 +152,15 @@ class Model:
     def inlined(self, implemented: Collection[tuple[str, str]] = ()) -> Model:
         """The same model as one graph: functions, and branches that always run, in their place.
 
-        Functions are the model's own, and operators that ONNX defines by functions.
+        Functions are the model's own, and operators that ONNX defines by functions. Where parts of
+        a sequence are read, these are cut out of what it is made of.
 
         Args:
             implemented: (domain, name) of the operators that stay although ONNX defines them by a
                 function.
         """
         proto = with_branches_inlined(with_functions_inlined(self.proto, implemented))
+        proto = with_sequences_cut(proto)
         return self if proto is self.proto else Model(self.path, proto)
 
     @property
