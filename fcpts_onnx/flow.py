@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import onnx_graphsurgeon as gs
 
@@ -14,6 +14,7 @@ __all__ = [
     "constant_of",
     "graphs_inside",
     "is_constant",
+    "is_fixed",
     "passed_on",
     "uses_of",
     "without_inputs",
@@ -37,6 +38,11 @@ def is_constant(tensor: gs.Tensor) -> bool:
         return True
     producer = tensor.inputs[0] if tensor.inputs else None
     return producer is not None and producer.op == "Constant" and "value" in producer.attrs
+
+
+def is_fixed(tensor: gs.Tensor, fixed: Collection[int]) -> bool:
+    """Whether a tensor is a constant, or among those of `without_inputs`."""
+    return is_constant(tensor) or id(tensor) in fixed
 
 
 def constant_of(tensor: gs.Tensor) -> gs.Constant:
@@ -106,7 +112,7 @@ def without_inputs(graph: gs.Graph) -> set[int]:
         nodes = [node, *(inner for body in bodies for inner in body.nodes)]
         if any(each.op in _RANDOM for each in nodes):
             continue
-        if all(id(tensor) in found or is_constant(tensor) for tensor in _read(node, bodies)):
+        if all(is_fixed(tensor, found) for tensor in _read(node, bodies)):
             found.update(map(id, node.outputs))
     return found
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import onnx_graphsurgeon as gs
 
 from fcpts_onnx.errors import ModelError
-from fcpts_onnx.flow import before_outputs, graphs_inside, is_constant, without_inputs
+from fcpts_onnx.flow import before_outputs, graphs_inside, is_fixed, without_inputs
 from fcpts_onnx.model import Model
 from fcpts_onnx.weights import node_label
 
@@ -47,7 +47,7 @@ def _trains(model: Model, node: gs.Node, fixed: Collection[int]) -> bool:
     if node.domain:
         return False
     if node.op == "BatchNormalization" and node.attrs.get("training_mode", 0):
-        return not (is_constant(node.inputs[0]) or id(node.inputs[0]) in fixed)
+        return not is_fixed(node.inputs[0], fixed)
     if node.op == "Dropout" and len(node.inputs) > 2:
         ratio, training = (tensor.name for tensor in node.inputs[1:3])
         drops = ratio not in model.tensors or model.array(ratio).any()

@@ -20,6 +20,7 @@ from fcpts_onnx.flow import (
     constant_of,
     graphs_inside,
     is_constant,
+    is_fixed,
     passed_on,
     uses_of,
     without_inputs,
@@ -265,7 +266,7 @@ def _never_trained(model: Model, weight: Weight, node: gs.Node) -> str | None:
 
 def _computed(model: Model, value: gs.Tensor, node: gs.Node, fixed: set[int]) -> Iterator[Weight]:
     """What a layer's weight is computed from, if so; zeros in it need not be zeros there."""
-    if id(value) not in fixed or all(_is_fixed(factor, fixed) for factor in node.inputs[:2]):
+    if id(value) not in fixed or all(is_fixed(factor, fixed) for factor in node.inputs[:2]):
         return
     for source in computed_from(value):
         weight = _describe(model, source, node, _NO_AXES, None)
@@ -273,10 +274,6 @@ def _computed(model: Model, value: gs.Tensor, node: gs.Node, fixed: set[int]) ->
             by = f"the weight of the {node.op} node {node_label(node)!r} is computed from it"
             reason = f"{by}; fold constants first"
             yield replace(weight, excluded=reason)
-
-
-def _is_fixed(value: gs.Tensor, fixed: set[int]) -> bool:
-    return is_constant(value) or id(value) in fixed
 
 
 def _counted(axis: int | None, shape: Sequence[int]) -> int | None:
@@ -306,7 +303,7 @@ def _other_use(
             return f"also used by the {node.op} node {node_label(node)!r}"
     if not any(id(node) in live for node, _ in uses):
         return "no output depends on it"
-    if all(_is_fixed(value, fixed) for node, _ in uses for value in node.inputs[:2]):
+    if all(is_fixed(value, fixed) for node, _ in uses for value in node.inputs[:2]):
         node, _ = uses[0]
         return f"the {node.op} node {node_label(node)!r} reads only constants and shapes"
     return None
